@@ -1,0 +1,408 @@
+//! What happens on the way, told to whoever wants to know.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ErrorKind, PhaseName, PluginId, RunId, SessionId, StepId, TraceContext};
+
+/// Something that happened. Serialised, `event` holds its dotted name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event")]
+#[non_exhaustive]
+pub enum Event {
+    /// A run was accepted and journaled.
+    #[serde(rename = "run.started")]
+    RunStarted {
+        /// The run.
+        run: RunId,
+        /// Its pipeline.
+        pipeline: Arc<str>,
+        /// Its session.
+        session: SessionId,
+        /// Its trace.
+        trace: TraceContext,
+        /// Whether it continues after an engine stopped in the middle of it.
+        resumed: bool,
+    },
+    /// A run ended.
+    #[serde(rename = "run.finished")]
+    RunFinished {
+        /// The run.
+        run: RunId,
+        /// Its pipeline.
+        pipeline: Arc<str>,
+        /// How it ended.
+        outcome: RunOutcome,
+        /// From acceptance to end, in milliseconds.
+        duration_ms: u64,
+    },
+    /// A step was handed to its plugin.
+    #[serde(rename = "step.started")]
+    StepStarted {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// The plugin.
+        plugin: PluginId,
+        /// The plugin's version.
+        version: Arc<str>,
+        /// The phase.
+        phase: PhaseName,
+    },
+    /// A running step says how far it is.
+    #[serde(rename = "step.progress")]
+    StepProgress {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// Hundredths done, 0 to 100, when known.
+        percent: Option<u8>,
+        /// What it is doing.
+        message: Arc<str>,
+    },
+    /// A step ended.
+    #[serde(rename = "step.finished")]
+    StepFinished {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// The plugin.
+        plugin: PluginId,
+        /// The phase.
+        phase: PhaseName,
+        /// How it ended.
+        outcome: StepOutcome,
+        /// How many times it was tried.
+        attempts: u32,
+        /// From start to end, in milliseconds.
+        duration_ms: u64,
+        /// The kind of the error, where there was one.
+        error: Option<ErrorKind>,
+    },
+    /// An attempt failed and another follows.
+    #[serde(rename = "call.retried")]
+    CallRetried {
+        /// The plugin.
+        plugin: PluginId,
+        /// The phase.
+        phase: PhaseName,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// How long the next one waits, in milliseconds.
+        delay_ms: u64,
+    },
+    /// No further attempt is made although the error allowed one.
+    #[serde(rename = "call.retry_given_up")]
+    RetryGivenUp {
+        /// The plugin.
+        plugin: PluginId,
+        /// The phase.
+        phase: PhaseName,
+        /// `attempts`, `budget` or `deadline`.
+        reason: Arc<str>,
+    },
+    /// A policy refused a call before it reached the plugin.
+    #[serde(rename = "call.refused")]
+    CallRefused {
+        /// The plugin.
+        plugin: PluginId,
+        /// The phase.
+        phase: PhaseName,
+        /// The policy.
+        by: RefusedBy,
+    },
+    /// A breaker changed its state.
+    #[serde(rename = "breaker.changed")]
+    BreakerChanged {
+        /// The plugin.
+        plugin: PluginId,
+        /// The phase, where the breaker is the phase's own.
+        phase: Option<PhaseName>,
+        /// Counts the changes of this breaker, from 1.
+        sequence: u64,
+        /// The state before.
+        from: BreakerState,
+        /// The state after.
+        to: BreakerState,
+        /// Why: `consecutive_failures`, `failure_ratio`, `probe_failed`, …
+        reason: Arc<str>,
+    },
+    /// A plugin changed its state.
+    #[serde(rename = "plugin.state_changed")]
+    PluginStateChanged {
+        /// The plugin.
+        plugin: PluginId,
+        /// Its version.
+        version: Arc<str>,
+        /// The state after.
+        state: PluginState,
+        /// Why, for people.
+        reason: Arc<str>,
+    },
+    /// A plugin's process is started again after it ended by itself.
+    #[serde(rename = "plugin.restarted")]
+    PluginRestarted {
+        /// The plugin.
+        plugin: PluginId,
+        /// How it ended.
+        reason: Arc<str>,
+        /// How long the start waits, in milliseconds.
+        delay_ms: u64,
+    },
+    /// A line that a plugin wrote.
+    #[serde(rename = "plugin.log")]
+    PluginLog {
+        /// The plugin.
+        plugin: PluginId,
+        /// Where the line came from.
+        stream: LogStream,
+        /// Its level.
+        level: LogLevel,
+        /// The line, control characters escaped, bounded in length.
+        message: Arc<str>,
+        /// The run it belongs to, when known.
+        run: Option<RunId>,
+        /// The trace it belongs to, when known.
+        trace: Option<TraceContext>,
+    },
+    /// What a plugin's processes use at one moment.
+    #[serde(rename = "plugin.sampled")]
+    PluginSampled {
+        /// The plugin.
+        plugin: PluginId,
+        /// Resident memory of the process tree.
+        memory_bytes: u64,
+        /// Processor use since the last sample; 100 is one core.
+        cpu_percent: f64,
+        /// Processor time used since the last sample, in microseconds.
+        cpu_micros: u64,
+    },
+    /// A plugin used more than it may.
+    #[serde(rename = "plugin.violation")]
+    ResourceViolation {
+        /// The plugin.
+        plugin: PluginId,
+        /// `memory`, `cpu`, `tasks`, `files`, `output`.
+        resource: Arc<str>,
+        /// What it used, in the resource's unit.
+        current: u64,
+        /// What it may use.
+        limit: u64,
+        /// What was done about it.
+        action: ViolationAction,
+    },
+    /// The journal made a group of events durable.
+    #[serde(rename = "journal.committed")]
+    JournalCommitted {
+        /// How many events.
+        events: u64,
+        /// How long the transaction took, in microseconds.
+        duration_us: u64,
+    },
+}
+
+impl Event {
+    /// The run an event belongs to, where it belongs to one.
+    pub fn run(&self) -> Option<RunId> {
+        match self {
+            Self::RunStarted { run, .. }
+            | Self::RunFinished { run, .. }
+            | Self::StepStarted { run, .. }
+            | Self::StepProgress { run, .. }
+            | Self::StepFinished { run, .. } => Some(*run),
+            Self::PluginLog { run, .. } => *run,
+            _ => None,
+        }
+    }
+}
+
+/// Receives events. Implementations must not block and must not panic: events
+/// are emitted in the middle of calls.
+pub trait EventSink: Send + Sync + 'static {
+    /// Takes note of one event.
+    fn emit(&self, event: Event);
+}
+
+/// Takes note of nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoEvents;
+
+impl EventSink for NoEvents {
+    fn emit(&self, _: Event) {}
+}
+
+/// An enum that is also a closed set of label values.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $label)] $variant),+
+        }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The value in snake_case.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// How a run ended.
+    RunOutcome {
+        /// Every required step succeeded, and so did the others.
+        Success => "success",
+        /// Every required step succeeded, another did not.
+        Degraded => "degraded",
+        /// A required step failed.
+        Failed => "failed",
+        /// Somebody ended it.
+        Cancelled => "cancelled",
+    }
+}
+
+impl RunOutcome {
+    /// Whether the run's outputs are there.
+    pub const fn has_outputs(self) -> bool {
+        matches!(self, Self::Success | Self::Degraded)
+    }
+}
+
+labels! {
+    /// How a step ended.
+    StepOutcome {
+        /// It has an output.
+        Success => "success",
+        /// It has an error.
+        Failed => "failed",
+        /// Its condition was false.
+        Skipped => "skipped",
+        /// Somebody ended it.
+        Cancelled => "cancelled",
+        /// The engine stopped between its start and its end, and nobody knows
+        /// whether its effect happened.
+        Unknown => "unknown",
+    }
+}
+
+labels! {
+    /// Which policy refused a call.
+    RefusedBy {
+        /// The total deadline had passed.
+        Deadline => "deadline",
+        /// The rate limit.
+        RateLimit => "rate_limit",
+        /// The breaker.
+        Breaker => "breaker",
+        /// The bulkhead.
+        Bulkhead => "bulkhead",
+    }
+}
+
+labels! {
+    /// The state of a breaker.
+    BreakerState {
+        /// Calls flow.
+        Closed => "closed",
+        /// Calls are refused.
+        Open => "open",
+        /// A few probes flow.
+        HalfOpen => "half_open",
+    }
+}
+
+labels! {
+    /// Where a plugin stands in its life.
+    PluginState {
+        /// Its manifest was read.
+        Discovered => "discovered",
+        /// Its signature and grants were checked.
+        Verified => "verified",
+        /// It is in the registry.
+        Loaded => "loaded",
+        /// It answered `validate` or its handshake and has its configuration.
+        Initialized => "initialized",
+        /// Its process is being started.
+        Starting => "starting",
+        /// It takes calls.
+        Running => "running",
+        /// An operator keeps it from taking calls.
+        Disabled => "disabled",
+        /// It finishes its calls and takes no more.
+        Stopping => "stopping",
+        /// It has stopped.
+        Stopped => "stopped",
+        /// It is out of the registry.
+        Unloaded => "unloaded",
+        /// It could not be brought further.
+        Error => "error",
+        /// It ended too often and is not started again by itself.
+        CrashLoop => "crash_loop",
+    }
+}
+
+labels! {
+    /// Where a plugin's line came from.
+    LogStream {
+        /// Standard output.
+        Stdout => "stdout",
+        /// Standard error.
+        Stderr => "stderr",
+        /// A `Log` frame.
+        Protocol => "protocol",
+    }
+}
+
+labels! {
+    /// How serious a line is.
+    LogLevel {
+        /// Every detail.
+        Trace => "trace",
+        /// For whoever looks for a fault.
+        Debug => "debug",
+        /// Normal course of things.
+        Info => "info",
+        /// Something to look at.
+        Warn => "warn",
+        /// Something failed.
+        Error => "error",
+    }
+}
+
+labels! {
+    /// What was done about a violation.
+    ViolationAction {
+        /// It was reported.
+        Warn => "warn",
+        /// The process tree was killed.
+        Kill => "kill",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_json_with_its_dotted_name() {
+        let event = Event::RunFinished {
+            run: RunId::from_parts(0, 1),
+            pipeline: "notes".into(),
+            outcome: RunOutcome::Degraded,
+            duration_ms: 12,
+        };
+        let json = serde_json::to_value(&event).unwrap();
+        assert_eq!(json["event"], "run.finished");
+        assert_eq!(json["outcome"], "degraded");
+        assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
+    }
+}

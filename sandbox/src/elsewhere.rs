@@ -1,0 +1,288 @@
+//! Platforms without native kinds: the same names, and no way to get a value of
+//! the types that stand for a confined process.
+
+use std::{
+    convert::Infallible,
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use crate::{ExitStatus, ImageError, Signal, SpawnError, Spec, TreeError, TreeUsage};
+
+/// A program held by descriptor. There are none on this platform.
+#[derive(Clone, Debug)]
+pub struct Image(Infallible);
+
+impl Image {
+    /// Always [`ImageError::Unsupported`].
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn seal(_name: &str, _source: impl Read, _bytes: u64) -> Result<Self, ImageError> {
+        Err(ImageError::Unsupported)
+    }
+
+    /// Always [`ImageError::Unsupported`].
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn interpreter(_path: &Path) -> Result<Self, ImageError> {
+        Err(ImageError::Unsupported)
+    }
+
+    /// The name that errors show.
+    pub fn name(&self) -> &str {
+        match self.0 {}
+    }
+
+    /// A new read-only descriptor of the bytes.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn reader(&self) -> io::Result<OwnedFd> {
+        match self.0 {}
+    }
+}
+
+/// A process that runs. There are none on this platform.
+#[derive(Debug)]
+pub struct Child(Infallible);
+
+impl Child {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        match self.0 {}
+    }
+
+    /// The descriptor that becomes readable when the process has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        match self.0 {}
+    }
+
+    /// Waits until the process has ended.
+    pub fn ended(&self) -> Ended<'_> {
+        match self.0 {}
+    }
+
+    /// How the process ended.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        match self.0 {}
+    }
+
+    /// The processor time of the process.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        match self.0 {}
+    }
+
+    /// Sends `signal` to the process group.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn signal_group(&self, _signal: Signal) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    /// Kills the process group.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn kill_group(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.0 {}
+    }
+}
+
+/// Waits for the end of a [`Child`]. There are none on this platform.
+#[derive(Debug)]
+#[must_use]
+pub struct Ended<'child>(&'child Infallible);
+
+impl Future for Ended<'_> {
+    type Output = io::Result<ExitStatus>;
+
+    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Self::Output> {
+        match *self.0 {}
+    }
+}
+
+/// A start that is under way. There are none on this platform.
+#[derive(Debug)]
+#[must_use]
+pub struct Pending(Infallible);
+
+impl Pending {
+    /// Blocks until the process runs.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn wait(self) -> Result<Child, SpawnError> {
+        match self.0 {}
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Child, SpawnError>;
+
+    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.0 {}
+    }
+}
+
+/// Starts a process. Cannot be called on this platform, since no [`Image`] can be
+/// made for the [`Spec`].
+pub fn spawn(spec: Spec) -> Pending {
+    match spec.image.0 {}
+}
+
+/// A host's directory in the run directory. There are none on this platform.
+#[derive(Clone, Debug)]
+pub struct RunDirectory(Infallible);
+
+impl RunDirectory {
+    /// Always [`TreeError::Unsupported`].
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn claim(_parent: &Path) -> Result<Self, TreeError> {
+        Err(TreeError::Unsupported)
+    }
+
+    /// The absolute path.
+    pub fn path(&self) -> &Path {
+        match self.0 {}
+    }
+
+    /// Makes a directory that is removed on drop.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn private_directory(&self) -> Result<PrivateDirectory, TreeError> {
+        match self.0 {}
+    }
+
+    /// Begins an empty tree.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn tree(&self) -> Result<TreeBuilder, TreeError> {
+        match self.0 {}
+    }
+}
+
+/// Always [`TreeError::Unsupported`].
+///
+/// # Errors
+///
+/// Always.
+pub fn sweep(_parent: &Path) -> Result<usize, TreeError> {
+    Err(TreeError::Unsupported)
+}
+
+/// A directory of this host. There are none on this platform.
+#[derive(Debug)]
+pub struct PrivateDirectory(Infallible);
+
+impl PrivateDirectory {
+    /// The absolute path.
+    pub fn path(&self) -> &Path {
+        match self.0 {}
+    }
+}
+
+/// Package files with paths. There are none on this platform.
+#[derive(Debug)]
+pub struct ReadOnlyTree(Infallible);
+
+impl ReadOnlyTree {
+    /// The absolute path.
+    pub fn path(&self) -> &Path {
+        match self.0 {}
+    }
+}
+
+impl AsFd for ReadOnlyTree {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.0 {}
+    }
+}
+
+/// A [`ReadOnlyTree`] in the making. There are none on this platform.
+#[derive(Debug)]
+pub struct TreeBuilder(Infallible);
+
+impl TreeBuilder {
+    /// Writes one file.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn add(
+        &mut self,
+        _path: &Path,
+        _mode: u32,
+        _source: impl Read,
+        _bytes: u64,
+    ) -> Result<(), TreeError> {
+        match self.0 {}
+    }
+
+    /// Hands out the tree.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn finish(self) -> Result<ReadOnlyTree, TreeError> {
+        match self.0 {}
+    }
+}
+
+/// All processes of the machine. Cannot be read on this platform.
+#[derive(Debug)]
+pub struct ProcessTable(Infallible);
+
+impl ProcessTable {
+    /// Always [`io::ErrorKind::Unsupported`].
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn read() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What a process and everything it started use.
+    pub fn usage(&self, _pid: u32) -> Option<TreeUsage> {
+        match self.0 {}
+    }
+}
+
+/// Always [`io::ErrorKind::Unsupported`].
+///
+/// # Errors
+///
+/// Always.
+pub fn sample(_pid: u32) -> io::Result<Option<TreeUsage>> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,270 @@
+//! What can go wrong between a verified image and a running process.
+
+use std::{fmt, io, path::PathBuf};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+/// What the new process was doing to itself when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Forgetting the signal handlers and the signal mask of the host.
+    Signals,
+    /// Leaving the session and process group of the host.
+    Session,
+    /// Asking to be killed when the host dies.
+    DieWithHost,
+    /// Putting the listed descriptors in place and closing all others.
+    Descriptors,
+    /// Lowering the resource limits.
+    Limits,
+    /// Entering the working directory.
+    WorkingDirectory,
+    /// Giving up the right to gain privileges by executing a file.
+    NoNewPrivileges,
+    /// Executing the image.
+    Exec,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Signals => "resetting signals",
+            Self::Session => "starting a session",
+            Self::DieWithHost => "binding its life to the host's",
+            Self::Descriptors => "placing descriptors",
+            Self::Limits => "setting resource limits",
+            Self::WorkingDirectory => "entering the working directory",
+            Self::NoNewPrivileges => "renouncing new privileges",
+            Self::Exec => "executing the image",
+        })
+    }
+}
+
+/// Why a process did not start. No instruction of the program has run.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The [`Spec`](crate::Spec) cannot be carried out.
+    #[error("cannot start {program}: {reason}")]
+    #[diagnostic(
+        code("ORC-3181"),
+        help("correct the arguments, environment, descriptors or limits of this plugin")
+    )]
+    Invalid {
+        /// The name of the image.
+        program: String,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// Too many starts are waiting already.
+    #[error("cannot start {program}: {limit} processes are already waiting to start")]
+    #[diagnostic(
+        code("ORC-3182"),
+        help("try again later, or let fewer calls of exec plugins run at once")
+    )]
+    Busy {
+        /// The name of the image.
+        program: String,
+        /// How many starts may wait.
+        limit: usize,
+    },
+
+    /// The kernel made no process, or the host lacks a descriptor or thread for it.
+    #[error("cannot start {program}: no process could be made")]
+    #[diagnostic(
+        code("ORC-3183"),
+        help("the machine or the host's cgroup is short of processes, memory or descriptors")
+    )]
+    NoProcess {
+        /// The name of the image.
+        program: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// The new process failed before the program's first instruction.
+    #[error("cannot start {program}: {step} failed")]
+    #[diagnostic(code("ORC-3184"))]
+    Child {
+        /// The name of the image.
+        program: String,
+        /// What it was doing.
+        step: Step,
+        /// What the kernel said; `raw_os_error` is the errno.
+        source: io::Error,
+        /// What to do about it.
+        #[help]
+        help: &'static str,
+    },
+}
+
+impl SpawnError {
+    /// A failure of the new process, with the advice that fits it.
+    #[cfg_attr(
+        not(all(target_os = "linux", target_arch = "x86_64")),
+        expect(dead_code, reason = "no process is made on this platform")
+    )]
+    pub(crate) fn child(program: String, step: Step, source: io::Error) -> Self {
+        let help = match (step, source.kind()) {
+            (Step::Exec, io::ErrorKind::NotFound) => {
+                "the file is a script, whose interpreter its manifest must name, or was built for \
+                 a loader that does not exist on this machine"
+            }
+            (Step::Exec, io::ErrorKind::PermissionDenied) => {
+                "the file is not executable, lies on a noexec mount, or the kernel setting \
+                 vm.memfd_noexec forbids sealed images"
+            }
+            (Step::Exec, io::ErrorKind::ArgumentListTooLong) => {
+                "the arguments and the environment are too large; pass the data on stdin"
+            }
+            (Step::Exec, _) => {
+                "the file is not a program for this machine; a script needs an interpreter, \
+                 named in its manifest"
+            }
+            (Step::WorkingDirectory, _) => "create the directory, or name another one",
+            (Step::Limits, _) => "lower the limits of this plugin to those of the host",
+            _ => "the kernel refused what confinement needs; see `man 7 capabilities`",
+        };
+        Self::Child {
+            program,
+            step,
+            source,
+            help,
+        }
+    }
+}
+
+/// Why bytes did not become an [`Image`](crate::Image).
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// This platform has no sealed images.
+    #[error("native programs are run on Linux x86-64 only")]
+    #[diagnostic(
+        code("ORC-3185"),
+        help("use the wasm kind, which runs on every platform")
+    )]
+    Unsupported,
+
+    /// The source held more or fewer bytes than it should.
+    #[error("{name} is {actual} than the expected {expected} bytes")]
+    #[diagnostic(
+        code("ORC-3186"),
+        help("the file changed while it was read; install the package again")
+    )]
+    Length {
+        /// The name of the image.
+        name: String,
+        /// How many bytes were expected.
+        expected: u64,
+        /// `shorter` or `longer`.
+        actual: &'static str,
+    },
+
+    /// The interpreter is not the absolute path of a regular file.
+    #[error("the interpreter {} is not {expected}", path.display())]
+    #[diagnostic(
+        code("ORC-3187"),
+        help("name the interpreter by the absolute path of its executable file")
+    )]
+    Interpreter {
+        /// The path that was given.
+        path: PathBuf,
+        /// What it should have been.
+        expected: &'static str,
+    },
+
+    /// The source could not be read or the kernel refused a sealed file.
+    #[error("cannot prepare {name}")]
+    #[diagnostic(
+        code("ORC-3188"),
+        help(
+            "check that the file can be read, that memory is left, and that the kernel setting \
+             vm.memfd_noexec is 0 or 1"
+        )
+    )]
+    Io {
+        /// The name of the image.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why files could not be given paths.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// This platform has no native kinds, so nothing needs paths.
+    #[error("package files are given paths on Linux x86-64 only")]
+    #[diagnostic(
+        code("ORC-3189"),
+        help("use the wasm kind, which runs on every platform")
+    )]
+    Unsupported,
+
+    /// Somebody else could change what is put into the run directory.
+    #[error("the run directory {} {reason}", path.display())]
+    #[diagnostic(
+        code("ORC-3190"),
+        help("let the run directory belong to the host's user, with mode 0700")
+    )]
+    UnsafeRunDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A file of the package has a path that may not exist in a tree.
+    #[error("the package file {} {reason}", path.display())]
+    #[diagnostic(
+        code("ORC-3191"),
+        help("package paths are relative, without `..`, and each is listed once")
+    )]
+    Path {
+        /// The path that was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// The tree has more files than one may have.
+    #[error("the package has more than {limit} files")]
+    #[diagnostic(
+        code("ORC-3192"),
+        help("pack the assets into fewer files, for example one archive")
+    )]
+    TooManyFiles {
+        /// How many files a tree may have.
+        limit: usize,
+    },
+
+    /// The process that removes the run directory after a crash did not start.
+    #[error("cannot start the watcher that cleans up after a crash")]
+    #[diagnostic(
+        code("ORC-3193"),
+        help("the watcher needs /bin/sh, and chmod and rm on the usual paths")
+    )]
+    Watcher {
+        /// Why it did not start.
+        source: SpawnError,
+    },
+
+    /// A file operation failed.
+    #[error("cannot {action} {}", path.display())]
+    #[diagnostic(
+        code("ORC-3194"),
+        help("check the free space and the permissions of the run directory")
+    )]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,45 @@
+//! The one way a native process starts.
+//!
+//! A program that is given to [`spawn`] runs from bytes nobody can change any
+//! more ([`Image`]), with exactly the environment, descriptors and limits that
+//! its [`Spec`] lists and nothing of the host's, in a session of its own, and it
+//! dies with the host. Files that must have paths are put into a
+//! [`ReadOnlyTree`], which does not outlive the host either.
+//!
+//! This crate must not decide anything: what a plugin may do, which bytes are
+//! trusted and when a process is restarted is settled by its callers. It knows
+//! no plugin, no manifest and no async runtime, and is the only crate with
+//! `unsafe` code, all of it in `linux/raw.rs`.
+//!
+//! Linux on x86-64 only. Elsewhere the same names exist, and making an [`Image`] or
+//! claiming a [`RunDirectory`] fails with `Unsupported`, so nothing can be started.
+//!
+//! Start reading at `linux/steps.rs`, what the new process does to itself in
+//! which order, then `linux/launch.rs`, which makes the process, and
+//! `linux/spawner.rs`, the thread all of them are children of.
+
+mod error;
+mod exit_status;
+mod spec;
+mod usage;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod linux;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use linux as platform;
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod elsewhere;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+use elsewhere as platform;
+
+pub use error::{ImageError, SpawnError, Step, TreeError};
+pub use exit_status::ExitStatus;
+pub use platform::{
+    Child, Ended, Image, Pending, PrivateDirectory, ProcessTable, ReadOnlyTree, RunDirectory,
+    TreeBuilder, sample, spawn, sweep,
+};
+/// A signal to send to a process group.
+pub use rustix::process::Signal;
+pub use spec::{Limits, Spec};
+pub use usage::TreeUsage;

@@ -1,0 +1,274 @@
+//! A process that runs.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid},
+};
+
+use super::raw;
+use crate::ExitStatus;
+
+/// How long a process that was killed may take to end, where that is waited for.
+const DYING: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
+
+/// A process that runs. Dropping it kills its process group, without blocking. It
+/// never becomes a zombie for longer than it takes the spawner's thread to notice.
+///
+/// When the process ends, what it left behind in its group is killed. Two things
+/// would take a process namespace: to reach a descendant that left the group by
+/// starting a session of its own, and to take descendants along when the host itself
+/// is killed, where the kernel kills the process alone.
+pub struct Child {
+    process: Arc<Process>,
+    kill_on_drop: bool,
+}
+
+impl Child {
+    pub(super) fn new(process: Arc<Process>) -> Self {
+        Self {
+            process,
+            kill_on_drop: true,
+        }
+    }
+
+    /// The process id, which is also that of its group and session.
+    pub fn pid(&self) -> u32 {
+        self.process.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// The descriptor that becomes readable when the process has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.process.pidfd.as_fd()
+    }
+
+    /// Waits, on any runtime, until the process has ended, and tells how. Dropping
+    /// the future loses nothing; any number may wait.
+    pub fn ended(&self) -> Ended<'_> {
+        Ended {
+            process: &self.process,
+            waiting: None,
+        }
+    }
+
+    /// How the process ended, or `None` while it runs. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// When the host waited for the process by other means, such as `wait(2)`.
+    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        Ok(self.process.look().transpose()?.map(|exit| exit.status))
+    }
+
+    /// The processor time of the process and of the children it waited for, known
+    /// once it has ended.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        self.process.look()?.ok().map(|exit| exit.cpu_time)
+    }
+
+    /// Sends `signal` to the process group. Does nothing when the process has ended,
+    /// since its group is gone then.
+    ///
+    /// # Errors
+    ///
+    /// When no process of the group may be signalled.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        self.process.signal_group(signal)
+    }
+
+    /// Kills the process group.
+    ///
+    /// # Errors
+    ///
+    /// See [`signal_group`](Self::signal_group).
+    pub fn kill_group(&self) -> io::Result<()> {
+        self.signal_group(Signal::KILL)
+    }
+
+    /// Lets the process run on to its end.
+    pub(super) fn release(mut self) {
+        self.kill_on_drop = false;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.kill_on_drop {
+            // Fails only when nothing is left to kill. The spawner's thread takes
+            // the zombie away.
+            let _ = self.kill_group();
+        }
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd()
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Child")
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits for the end of a [`Child`]. Its error is that of
+/// [`Child::try_wait`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Ended<'child> {
+    process: &'child Process,
+    /// Its place among those who wait.
+    waiting: Option<u64>,
+}
+
+impl Future for Ended<'_> {
+    type Output = io::Result<ExitStatus>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.process.lock();
+        if let Some(ended) = state.ended {
+            return Poll::Ready(ended.map(|exit| exit.status).map_err(io::Error::from));
+        }
+        let place = self.waiting.unwrap_or(state.next_place);
+        if self.waiting.is_none() {
+            state.next_place += 1;
+        }
+        state.waiting.insert(place, context.waker().clone());
+        drop(state);
+        self.waiting = Some(place);
+        Poll::Pending
+    }
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.waiting {
+            self.process.lock().waiting.remove(&place);
+        }
+    }
+}
+
+impl fmt::Debug for Ended<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Ended").finish_non_exhaustive()
+    }
+}
+
+/// A process as its [`Child`] and the spawner's thread share it.
+pub(super) struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Set when the process has been waited for; from then on its id, and so the
+    /// id of its group, may belong to somebody else.
+    ended: Option<Result<Exit, Errno>>,
+    waiting: BTreeMap<u64, Waker>,
+    next_place: u64,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Exit {
+    status: ExitStatus,
+    cpu_time: Duration,
+}
+
+impl Process {
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self {
+            pid,
+            pidfd,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A number that no other process has while this one is not waited for.
+    pub(super) fn key(&self) -> u64 {
+        u64::from(self.pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// Looks whether the process has ended. If so, kills what is left of its group,
+    /// takes its zombie away and wakes those who wait.
+    pub(super) fn look(&self) -> Option<Result<Exit, Errno>> {
+        let mut state = self.lock();
+        if state.ended.is_none() {
+            state.ended = self.reap().transpose();
+        }
+        let ended = state.ended?;
+        let waiting = std::mem::take(&mut state.waiting);
+        // Outside the lock: a waker may do as it likes.
+        drop(state);
+        waiting.into_values().for_each(Waker::wake);
+        Some(ended)
+    }
+
+    /// Kills the process and waits until it is gone; blocks for the moment that takes.
+    pub(super) fn end(&self) {
+        // Fails only when nothing is left to kill.
+        let _ = self.signal_group(Signal::KILL);
+        let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&DYING));
+        self.look();
+    }
+
+    fn reap(&self) -> Result<Option<Exit>, Errno> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let Some(ended) = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)? else {
+            return Ok(None);
+        };
+        // While the zombie is there its id is not given to another group.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let cpu_time = raw::reap(self.pidfd.as_fd())?;
+        Ok(Some(Exit {
+            status: exit_status(&ended),
+            cpu_time,
+        }))
+    }
+
+    fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        // Held across the call: the process must not be waited for meanwhile.
+        let state = self.lock();
+        if state.ended.is_none() {
+            kill_process_group(self.pid, signal)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Exited(code),
+        (None, signal) => ExitStatus::Signaled {
+            signal: signal.unwrap_or_default(),
+            core: status.dumped(),
+        },
+    }
+}

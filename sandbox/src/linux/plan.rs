@@ -1,0 +1,237 @@
+//! Everything a new process needs, prepared so that it has only system calls to
+//! make.
+
+use std::{
+    cell::Cell,
+    ffi::{CString, OsStr, c_char},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    ptr,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, Resource, Rlimit, getpid, getrlimit},
+};
+
+use super::raw;
+use crate::{Limits, SpawnError, Spec, Step};
+
+/// A descriptor of the host and the number it is to have in the new process.
+pub(super) struct Placement {
+    pub(super) source: RawFd,
+    pub(super) number: RawFd,
+    /// Where the new process keeps it meanwhile.
+    pub(super) parked: Cell<RawFd>,
+}
+
+/// A [`Spec`] in the words of system calls. Borrows the descriptors of the spec.
+pub(super) struct Plan<'spec> {
+    pub(super) host: Pid,
+    pub(super) outlives_host: bool,
+    pub(super) placements: Vec<Placement>,
+    pub(super) image: RawFd,
+    /// The number of the image while it is executed: one above all that are wanted.
+    pub(super) image_number: RawFd,
+    /// The ranges of numbers, both ends included, that are to be closed.
+    pub(super) gaps: Vec<(u32, u32)>,
+    pub(super) limits: Vec<(Resource, Rlimit)>,
+    pub(super) working_directory: CString,
+    /// Written by the new process when it fails.
+    pub(super) failure: Cell<Option<(Step, Errno)>>,
+    arguments: CStrings,
+    environment: CStrings,
+    _descriptors: std::marker::PhantomData<BorrowedFd<'spec>>,
+}
+
+impl<'spec> Plan<'spec> {
+    /// Prepares `spec`; stdin, stdout and stderr that it does not list are `null`.
+    pub(super) fn new(spec: &'spec Spec, null: BorrowedFd<'spec>) -> Result<Self, SpawnError> {
+        let invalid = |reason: String| SpawnError::Invalid {
+            program: spec.image.name().to_owned(),
+            reason,
+        };
+        let mut descriptors: Vec<(RawFd, BorrowedFd<'_>)> = (0..=2)
+            .filter(|number| !spec.descriptors.contains_key(number))
+            .map(|number| (number, null))
+            .chain(
+                spec.descriptors
+                    .iter()
+                    .map(|(number, owned)| (*number, owned.as_fd())),
+            )
+            .collect();
+        descriptors.sort_unstable_by_key(|(number, _)| *number);
+        let lowest = descriptors.first().map_or(0, |(number, _)| *number);
+        let highest = descriptors.last().map_or(2, |(number, _)| *number);
+        if lowest < 0 || highest > Spec::MAX_DESCRIPTOR {
+            let reason = format!("descriptor numbers are 0 to {}", Spec::MAX_DESCRIPTOR);
+            return Err(invalid(reason));
+        }
+        let open_files = spec.limits.open_files;
+        if open_files.is_some_and(|limit| limit <= u64::from(highest.unsigned_abs())) {
+            let reason = format!("the limit of open files leaves no descriptor {highest}");
+            return Err(invalid(reason));
+        }
+
+        let image_number = highest + 1;
+        let wanted = descriptors
+            .iter()
+            .map(|(number, _)| *number)
+            .chain([image_number]);
+        Ok(Self {
+            host: getpid(),
+            outlives_host: spec.outlives_host,
+            gaps: gaps(wanted),
+            placements: descriptors
+                .iter()
+                .map(|(number, source)| Placement {
+                    source: source.as_raw_fd(),
+                    number: *number,
+                    parked: Cell::new(-1),
+                })
+                .collect(),
+            image: spec.image.as_fd().as_raw_fd(),
+            image_number,
+            limits: resource_limits(&spec.limits),
+            working_directory: c_string(spec.working_directory.as_os_str()).map_err(&invalid)?,
+            failure: Cell::new(None),
+            arguments: CStrings::new(spec.arguments.iter().map(|argument| c_string(argument)))
+                .map_err(&invalid)?,
+            environment: CStrings::new(
+                spec.environment
+                    .iter()
+                    .map(|(name, value)| variable(name, value)),
+            )
+            .map_err(&invalid)?,
+            _descriptors: std::marker::PhantomData,
+        })
+    }
+
+    /// The first number that the new process may use for itself.
+    pub(super) fn first_unused(&self) -> RawFd {
+        self.image_number + 1
+    }
+
+    /// Child: becomes the program; returns only on failure.
+    pub(super) fn execute(&self) -> Errno {
+        raw::execute(self.image_number, &self.arguments, &self.environment)
+    }
+}
+
+/// C strings and the null-terminated array of pointers to them that `execveat` takes.
+pub(super) struct CStrings {
+    pointers: Vec<*const c_char>,
+    _strings: Vec<CString>,
+}
+
+impl CStrings {
+    fn new(strings: impl Iterator<Item = Result<CString, String>>) -> Result<Self, String> {
+        let strings = strings.collect::<Result<Vec<_>, _>>()?;
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(ptr::null());
+        Ok(Self {
+            pointers,
+            _strings: strings,
+        })
+    }
+
+    /// The array. It lives, unchanged, as long as `self`.
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+fn c_string(text: &OsStr) -> Result<CString, String> {
+    CString::new(text.as_bytes()).map_err(|_| format!("{text:?} has a NUL byte"))
+}
+
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, String> {
+    if name.is_empty() || name.as_bytes().contains(&b'=') {
+        return Err(format!("{name:?} is no name of an environment variable"));
+    }
+    // The value may be a secret, so an error names the variable alone.
+    CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+        .map_err(|_| format!("the environment variable {name:?} has a NUL byte"))
+}
+
+/// The ranges between and above the ascending numbers `kept`.
+fn gaps(kept: impl Iterator<Item = RawFd>) -> Vec<(u32, u32)> {
+    let mut gaps = Vec::new();
+    let mut next = 0_u32;
+    for number in kept.map(RawFd::unsigned_abs) {
+        if number > next {
+            gaps.push((next, number - 1));
+        }
+        next = number + 1;
+    }
+    gaps.push((next, u32::MAX));
+    gaps
+}
+
+/// The limits to set, none of them above what the host itself has.
+fn resource_limits(limits: &Limits) -> Vec<(Resource, Rlimit)> {
+    let bounded = |resource: Resource, soft: u64, hard: u64| {
+        let host = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let limit = Rlimit {
+            current: Some(soft.min(host)),
+            maximum: Some(hard.min(host)),
+        };
+        (resource, limit)
+    };
+    let same = |resource, limit: Option<u64>| limit.map(|limit| bounded(resource, limit, limit));
+    [
+        same(Resource::Core, Some(0)),
+        same(Resource::Data, limits.data_bytes),
+        same(Resource::Nofile, limits.open_files),
+        same(Resource::Fsize, limits.file_bytes),
+        same(Resource::Stack, limits.stack_bytes),
+        same(Resource::Nproc, limits.processes),
+        limits
+            .cpu_seconds
+            .map(|seconds| bounded(Resource::Cpu, seconds, seconds.saturating_add(1))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_lie_between_and_above_the_kept_numbers() {
+        assert_eq!(gaps([0, 1, 2, 3].into_iter()), [(4, u32::MAX)]);
+        assert_eq!(
+            gaps([0, 1, 2, 7, 9].into_iter()),
+            [(3, 6), (8, 8), (10, u32::MAX)]
+        );
+        assert_eq!(gaps([2].into_iter()), [(0, 1), (3, u32::MAX)]);
+    }
+
+    #[test]
+    fn a_secret_value_is_not_named_in_an_error() {
+        let error = variable(OsStr::new("TOKEN"), OsStr::new("s3\0cret")).expect_err("a NUL");
+        assert!(
+            error.contains("TOKEN") && !error.contains("cret"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_limit_is_never_above_the_host_s() {
+        let host = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        let limits = Limits {
+            open_files: Some(u64::MAX - 1),
+            ..Limits::default()
+        };
+        let set = resource_limits(&limits);
+        let (_, open_files) = set
+            .iter()
+            .find(|(resource, _)| *resource == Resource::Nofile)
+            .expect("the limit is set");
+        assert!(open_files.maximum.expect("a number") <= host);
+    }
+}

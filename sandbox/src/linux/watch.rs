@@ -1,0 +1,67 @@
+//! The processes whose end the spawner's thread waits for.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    io::Errno,
+};
+
+use super::child::Process;
+
+/// The key of the descriptor that wakes the thread; no process has the id 0.
+const WAKE: u64 = 0;
+/// How many ends are looked at in one go.
+const EVENTS: usize = 64;
+
+/// The processes whose end the spawner's thread waits for.
+pub(super) struct Watch {
+    epoll: OwnedFd,
+    processes: HashMap<u64, Arc<Process>>,
+}
+
+impl Watch {
+    /// Watches nothing yet but `wake`.
+    pub(super) fn new(wake: &OwnedFd) -> Result<Self, Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            processes: HashMap::new(),
+        })
+    }
+
+    /// Watches over `process` until it ends.
+    pub(super) fn add(&mut self, process: &Arc<Process>) -> Result<(), Errno> {
+        let key = process.key();
+        epoll::add(
+            &self.epoll,
+            process.as_fd(),
+            EventData::new_u64(key),
+            EventFlags::IN,
+        )?;
+        self.processes.insert(key, Arc::clone(process));
+        Ok(())
+    }
+
+    /// Blocks until the thread is woken or processes have ended, and takes care of
+    /// those.
+    pub(super) fn wait(&mut self) {
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        // Interrupted or short of memory: returning too early does no harm.
+        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), None);
+        for event in events {
+            let key = event.data.u64();
+            if let Some(process) = self.processes.remove(&key) {
+                // Somebody may hold a duplicate, so closing it would not do.
+                let _ = epoll::delete(&self.epoll, process.as_fd());
+                process.look();
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Programs that tests start: this binary, with the name of one of these. They are
+//! ignored when the tests run.
+
+use std::{
+    fs,
+    path::Path,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use orchestrator_sandbox::{RunDirectory, SpawnError, Spec, sample, spawn};
+
+use crate::support::{ended, eventually, open_descriptors, sealed, shell};
+
+/// Names the run directory of [`host`].
+pub(crate) const RUN_DIRECTORY: &str = "ORCHESTRATOR_TEST_RUN_DIRECTORY";
+/// What [`cycles`] says when it has found nothing.
+pub(crate) const NOTHING_LEFT: &str = "nothing is left of two hundred processes";
+/// What [`flood`] says when it was refused.
+pub(crate) const REFUSED: &str = "one start too many";
+/// What [`idle`] says when nothing was busy.
+pub(crate) const IDLE: &str = "nothing was busy";
+
+/// A host with a plugin and a tree, which it names before it waits to be killed.
+#[tokio::test]
+#[ignore = "started by the tests of host death"]
+async fn host() {
+    let Some(run) = std::env::var_os(RUN_DIRECTORY) else {
+        return;
+    };
+    let run = RunDirectory::claim(Path::new(&run)).expect("a run directory");
+    let mut tree = run.tree().expect("a tree");
+    tree.add(Path::new("a/b/file"), 0o644, &b"text"[..], 4)
+        .expect("a file");
+    let tree = tree.finish().expect("a tree");
+    let plugin = spawn(shell("exec sleep 600")).await.expect("it starts");
+    println!(
+        "plugin {}\ntree {}\nready",
+        plugin.pid(),
+        tree.path().display()
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+/// Starts and drops processes, in every way, in a process of its own, so that what
+/// stays can be counted.
+#[tokio::test]
+#[ignore = "started by the test of cycles"]
+async fn cycles() {
+    let garbage = sealed("garbage", "no program");
+    let cycle = async |round: usize| match round % 4 {
+        0 => drop(ended(&spawn(shell("exit 0")).await.expect("it starts")).await),
+        1 => drop(spawn(shell("exec sleep 600")).await.expect("it starts")),
+        2 => drop(spawn(shell("exec sleep 600"))),
+        _ => drop(
+            spawn(Spec::new(&garbage, "garbage"))
+                .await
+                .expect_err("no program"),
+        ),
+    };
+    for round in 0..4 {
+        cycle(round).await;
+    }
+    eventually("the first processes are gone", no_children).await;
+    let before = open_descriptors();
+    for round in 0..200 {
+        cycle(round).await;
+    }
+    eventually("all processes are gone", no_children).await;
+    eventually("all descriptors are closed", || {
+        open_descriptors() == before
+    })
+    .await;
+    println!("{NOTHING_LEFT}");
+}
+
+/// Asks for more starts than may wait, in a process of its own, since others would
+/// be refused too.
+#[tokio::test]
+#[ignore = "started by the test of too many starts"]
+async fn flood() {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waiting = Vec::new();
+    for _ in 0..10_000 {
+        let mut pending = Box::pin(spawn(shell("true")));
+        match pending.as_mut().poll(&mut context) {
+            Poll::Ready(Err(SpawnError::Busy { limit, .. })) => {
+                assert_eq!(limit, 256);
+                println!("{REFUSED}");
+                return;
+            }
+            Poll::Ready(Err(error)) => panic!("{error}"),
+            _ => waiting.push(pending),
+        }
+    }
+    panic!("ten thousand starts were taken on");
+}
+
+/// Does nothing while somebody keeps the descriptor of a process that has ended, in a
+/// process of its own, so that only the spawner's thread could be busy.
+#[tokio::test]
+#[ignore = "started by the test of idleness"]
+async fn idle() {
+    let child = spawn(shell("exit 0")).await.expect("it starts");
+    let _kept = child.pidfd().try_clone_to_owned().expect("a descriptor");
+    ended(&child).await;
+    drop(child);
+    let used = || {
+        let usage = sample(std::process::id()).expect("/proc");
+        usage.expect("this process").cpu_time
+    };
+    let before = used();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let busy = used() - before;
+    assert!(busy < Duration::from_millis(200), "{busy:?}");
+    println!("{IDLE}");
+}
+
+/// Whether this process has no child, not even a zombie.
+fn no_children() -> bool {
+    fs::read_dir("/proc/self/task")
+        .expect("/proc")
+        .all(|thread| {
+            let children = thread.expect("a thread").path().join("children");
+            // A thread that has just ended has no children.
+            fs::read_to_string(children).is_ok_and(|children| children.is_empty())
+        })
+}

@@ -1,0 +1,59 @@
+//! What process trees use.
+
+use std::time::Duration;
+
+use orchestrator_sandbox::{ProcessTable, Signal, sample, spawn};
+use rustix::process::{Pid, kill_process};
+
+use crate::support::{ended, eventually, shell};
+
+#[tokio::test]
+async fn a_tree_is_the_process_and_all_it_started() {
+    let script = "sleep 600 & setsid sleep 600 & wait";
+    let child = spawn(shell(script)).await.expect("it starts");
+    let usage = || sample(child.pid()).expect("/proc").expect("it runs");
+    eventually("all three run", || usage().processes == 3).await;
+    let usage = usage();
+    assert_eq!(usage.threads, 3);
+    assert_eq!(usage.open_files, 9, "stdin, stdout and stderr of each");
+    assert!(
+        usage.rss_bytes > 300_000 && usage.rss_bytes < 100_000_000,
+        "{usage:?}"
+    );
+
+    // One of them has a session of its own, which killing the group does not reach.
+    let children = format!("/proc/{0}/task/{0}/children", child.pid());
+    let children = std::fs::read_to_string(children).expect("they are listed");
+    child.kill_group().expect("it runs");
+    ended(&child).await;
+    assert_eq!(sample(child.pid()).expect("/proc"), None);
+    for pid in children.split_whitespace() {
+        let pid = Pid::from_raw(pid.parse().expect("an id")).expect("an id");
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+#[tokio::test]
+async fn processor_time_grows_and_counts_ended_children() {
+    let work = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+    let child = spawn(shell(format!("({work}); sleep 600")))
+        .await
+        .expect("it starts");
+    eventually("the work shows", || {
+        let usage = sample(child.pid()).expect("/proc").expect("it runs");
+        usage.cpu_time >= Duration::from_millis(50)
+    })
+    .await;
+}
+
+#[test]
+fn one_table_serves_every_tree() {
+    let table = ProcessTable::read().expect("/proc");
+    let usage = table.usage(std::process::id()).expect("this process");
+    assert!(
+        usage.processes >= 1 && usage.open_files >= 3 && usage.rss_bytes > 0,
+        "{usage:?}"
+    );
+    assert_eq!(table.usage(0), None);
+    assert_eq!(table.usage(u32::MAX), None);
+}
