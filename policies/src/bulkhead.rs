@@ -1,0 +1,398 @@
+//! Bounds how many calls are in flight together.
+//!
+//! For: a service that gets slow under load, which would otherwise collect
+//! more and more callers until it, or this process, falls over.
+//!
+//! Not for: bounding how *often* a service is called, which is the rate
+//! limit's. And a queue does not help against lasting overload, it only makes
+//! every caller wait as well: leave it at none unless load comes in short
+//! bursts.
+
+mod slots;
+
+use std::{
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer, Service, util::Oneshot};
+
+use self::slots::Wait;
+pub use self::slots::{Bulkhead, BulkheadSnapshot};
+use crate::{
+    classify::Classify,
+    clock::{self, Instant},
+    config::{ConfigError, check_time},
+    event::{Emitter, Listener},
+    refusal::Refusal,
+};
+
+/// How many calls may be in flight, and how many may wait.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BulkheadConfig {
+    /// Calls that may be in flight together.
+    pub max_concurrent: NonZeroUsize,
+    /// Calls that may wait for a slot, first come, first served. None by
+    /// default: a call that finds every slot taken is refused at once.
+    pub max_queue: usize,
+    /// How long a call may wait for a slot.
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
+}
+
+impl Default for BulkheadConfig {
+    fn default() -> Self {
+        Self {
+            max_concurrent: NonZeroUsize::MIN.saturating_add(63),
+            max_queue: 0,
+            max_wait: Duration::ZERO,
+        }
+    }
+}
+
+impl BulkheadConfig {
+    /// Checks that these bounds can work.
+    ///
+    /// # Errors
+    ///
+    /// Names the bound that is out of range, or that has no effect because
+    /// another is zero.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.max_concurrent.get() > Semaphore::MAX_PERMITS {
+            let problem = format!("is more than {}", Semaphore::MAX_PERMITS);
+            return Err(ConfigError::new(
+                "max_concurrent",
+                problem,
+                "leave the bulkhead out to allow any number",
+            ));
+        }
+        match (self.max_queue, self.max_wait) {
+            (0, Duration::ZERO) => Ok(()),
+            (0, _) => Err(ConfigError::new(
+                "max_wait",
+                "has no effect while `max_queue` is 0",
+                "set `max_queue` to the number of calls that may wait",
+            )),
+            (_, wait) => check_time("max_wait", wait, Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Sends calls through a [`Bulkhead`].
+#[derive(Clone, Debug)]
+pub struct BulkheadLayer<C> {
+    bulkhead: Bulkhead,
+    classify: C,
+    emitter: Emitter,
+}
+
+impl<C> BulkheadLayer<C> {
+    /// Sends every service that this layer wraps through `bulkhead`.
+    pub fn new(bulkhead: Bulkhead, classify: C) -> Self {
+        let emitter = Emitter::default();
+        Self {
+            bulkhead,
+            classify,
+            emitter,
+        }
+    }
+
+    /// Tells `listener` about refusals.
+    #[must_use]
+    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
+        self.emitter = Emitter::new(listener);
+        self
+    }
+}
+
+impl<S, C: Clone> Layer<S> for BulkheadLayer<C> {
+    type Service = BulkheadService<S, C>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        BulkheadService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// Answers with [`Refusal::Overloaded`] when there is no slot for a call.
+///
+/// A slot is taken when the call is first polled and freed when its future
+/// ends or is dropped, wherever it is.
+#[derive(Clone, Debug)]
+pub struct BulkheadService<S, C> {
+    inner: S,
+    layer: BulkheadLayer<C>,
+}
+
+impl<S, C, Req> Service<Req> for BulkheadService<S, C>
+where
+    S: Service<Req> + Clone,
+    S::Error: From<Refusal>,
+    C: Classify<Req, S::Response, S::Error>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BulkheadFuture<Oneshot<S, Req>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        BulkheadFuture {
+            deadline: self.layer.classify.deadline(&request),
+            inner: Oneshot::new(self.inner.clone(), request),
+            place: Place::Outside,
+            bulkhead: self.layer.bulkhead.clone(),
+            emitter: self.layer.emitter.clone(),
+        }
+    }
+}
+
+/// Where a call is.
+enum Place {
+    Outside,
+    Waiting(Wait),
+    /// Dropping the slot frees it.
+    Inside {
+        _slot: OwnedSemaphorePermit,
+    },
+    Gone,
+}
+
+pin_project! {
+    /// The answer, or the refusal if there is no slot.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct BulkheadFuture<F> {
+        // Before the place: the slot is freed when the call is over for good.
+        #[pin]
+        inner: F,
+        place: Place,
+        deadline: Option<Instant>,
+        bulkhead: Bulkhead,
+        emitter: Emitter,
+    }
+}
+
+impl<F, T, E> Future for BulkheadFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: From<Refusal>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let entered = match this.place {
+                Place::Inside { .. } => {
+                    let result = ready!(this.inner.as_mut().poll(cx));
+                    *this.place = Place::Gone;
+                    return Poll::Ready(result);
+                }
+                Place::Waiting(wait) => ready!(wait.as_mut().poll(cx)),
+                Place::Outside => match this.bulkhead.try_enter() {
+                    Some(slot) => Ok(slot),
+                    None => match this.bulkhead.wait(clock::now(), *this.deadline) {
+                        Ok(wait) => {
+                            *this.place = Place::Waiting(wait);
+                            continue;
+                        }
+                        Err(refusal) => Err(refusal),
+                    },
+                },
+                // As every future does that is polled after its end.
+                Place::Gone => panic!("polled after it ended"),
+            };
+            match entered {
+                Ok(slot) => *this.place = Place::Inside { _slot: slot },
+                Err(refusal) => {
+                    *this.place = Place::Gone;
+                    return Poll::Ready(Err(this.emitter.refuse(refusal)));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        sync::mpsc,
+        time::{advance, sleep, timeout},
+    };
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::testing::{Ask, Fault, Script, Tester, recorder};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const TICK: Duration = Duration::from_millis(1);
+
+    fn bulkhead(max_concurrent: usize, max_queue: usize, max_wait: Duration) -> Bulkhead {
+        let max_concurrent = NonZeroUsize::new(max_concurrent).unwrap();
+        Bulkhead::new(BulkheadConfig {
+            max_concurrent,
+            max_queue,
+            max_wait,
+        })
+        .unwrap()
+    }
+
+    fn holds(in_flight: usize, queued: usize) -> BulkheadSnapshot {
+        BulkheadSnapshot { in_flight, queued }
+    }
+
+    fn overloaded(limit: usize, queued: usize) -> Result<u32, Fault> {
+        Err(Fault::Refused(Refusal::Overloaded { limit, queued }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_call_after_the_last_slot_is_refused_and_a_dropped_one_frees_its_slot() {
+        let (listener, events) = recorder();
+        let bulkhead = bulkhead(2, 0, Duration::ZERO);
+        let script = Script::hang();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester)
+            .with_listener(listener)
+            .layer(script.clone());
+        let ask = || timeout(SECOND, service.clone().oneshot(Ask::default()));
+
+        let (first, second, third) = tokio::join!(ask(), ask(), ask());
+
+        assert!(
+            first.is_err() && second.is_err(),
+            "both hang until they are dropped"
+        );
+        assert_eq!(third, Ok(overloaded(2, 0)));
+        assert_eq!(script.calls(), 2);
+        assert_eq!(bulkhead.snapshot(), holds(0, 0));
+        assert_eq!(events.names(), ["refused overloaded"]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_frees_the_slot_even_while_its_future_lives() {
+        for answer in [Ok(1), Err(Fault::Broken)] {
+            let bulkhead = bulkhead(1, 0, Duration::ZERO);
+            let script = Script::answers([answer.clone()]);
+            let mut service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(script);
+
+            let mut future = std::pin::pin!(service.call(Ask::default()));
+
+            assert_eq!(future.as_mut().await, answer);
+            assert_eq!(bulkhead.snapshot(), holds(0, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_never_polled_takes_no_slot() {
+        let bulkhead = bulkhead(1, 0, Duration::ZERO);
+        let mut service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::hang());
+
+        let _call = service.call(Ask::default());
+
+        assert_eq!(bulkhead.snapshot(), holds(0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_as_long_as_allowed_and_no_longer() {
+        let ask = |held: Duration| async move {
+            let bulkhead = bulkhead(1, 1, SECOND);
+            let slot = bulkhead.try_enter();
+            let service = BulkheadLayer::new(bulkhead, Tester).layer(Script::answers([Ok(1)]));
+            let waiting = tokio::spawn(service.oneshot(Ask::default()));
+            sleep(held).await;
+            drop(slot);
+            waiting.await.unwrap()
+        };
+
+        assert_eq!(ask(SECOND - TICK).await, Ok(1));
+        assert_eq!(ask(SECOND + TICK).await, overloaded(1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_ends_with_the_callers_deadline() {
+        let bulkhead = bulkhead(1, 1, 10 * SECOND);
+        let _slot = bulkhead.try_enter().unwrap();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::hang());
+        let start = clock::now();
+        let ask = |left| service.clone().oneshot(Ask::default().until(start + left));
+
+        assert_eq!(ask(SECOND).await, overloaded(1, 1));
+        assert_eq!(clock::now() - start, SECOND);
+        assert_eq!(
+            ask(SECOND).await,
+            overloaded(1, 0),
+            "there is no time left to wait"
+        );
+        assert_eq!(bulkhead.snapshot(), holds(1, 0));
+    }
+
+    /// One in flight, two waiting, one too many; the waiting are served in
+    /// the order they came, and one that leaves loses nobody else's place.
+    #[tokio::test(start_paused = true)]
+    async fn the_queue_is_bounded_fair_and_survives_leavers() {
+        let bulkhead = bulkhead(1, 3, SECOND);
+        let (sender, mut order) = mpsc::unbounded_channel();
+        let service =
+            BulkheadLayer::new(bulkhead.clone(), Tester).layer(service_fn(move |ask: Ask| {
+                sender.send(ask.tenant).unwrap();
+                async { Ok::<u32, Fault>(0) }
+            }));
+        let slot = bulkhead.try_enter().unwrap();
+        let mut tasks = Vec::new();
+        for tenant in 1..=3 {
+            tasks.push(tokio::spawn(
+                service.clone().oneshot(Ask::of_tenant(tenant)),
+            ));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bulkhead.snapshot(), holds(1, 3));
+        assert_eq!(
+            service.clone().oneshot(Ask::default()).await,
+            overloaded(1, 3)
+        );
+
+        tasks.remove(1).abort();
+        advance(TICK).await;
+        assert_eq!(bulkhead.snapshot(), holds(1, 2));
+        drop(slot);
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), Ok(0));
+        }
+
+        assert_eq!((order.recv().await, order.recv().await), (Some(1), Some(3)));
+        assert_eq!(bulkhead.snapshot(), holds(0, 0));
+    }
+
+    #[test]
+    fn settings_without_effect_are_refused() {
+        let config = |max_queue, max_wait| BulkheadConfig {
+            max_queue,
+            max_wait,
+            ..BulkheadConfig::default()
+        };
+
+        assert_eq!(config(0, Duration::ZERO).validate(), Ok(()));
+        assert_eq!(config(1, TICK).validate(), Ok(()));
+        assert_eq!(config(0, TICK).validate().unwrap_err().key, "max_wait");
+        assert_eq!(
+            config(1, Duration::ZERO).validate().unwrap_err().key,
+            "max_wait"
+        );
+        let max_concurrent = NonZeroUsize::MAX;
+        let endless = BulkheadConfig {
+            max_concurrent,
+            ..BulkheadConfig::default()
+        };
+        assert_eq!(endless.validate().unwrap_err().key, "max_concurrent");
+    }
+}

@@ -1,0 +1,132 @@
+//! What a policy says when it, and not the service, ends a call.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// A call that a policy ended.
+///
+/// Every layer asks that the service's error is `From<Refusal>`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Time was up. What the service did so far is unknown.
+    #[error("no answer within {limit:?}")]
+    Timeout {
+        /// Whose time was up.
+        scope: TimeoutScope,
+        /// How much time there was.
+        limit: Duration,
+    },
+    /// Every slot was taken and the queue was full, or a slot did not come
+    /// free in time. The service was not called.
+    #[error("overloaded: {limit} calls in flight, {queued} waiting")]
+    Overloaded {
+        /// Calls that may be in flight together.
+        limit: usize,
+        /// Calls that were waiting for a slot.
+        queued: usize,
+    },
+    /// Calls came faster than allowed. The service was not called.
+    #[error("rate limited, try again in {retry_after:?}")]
+    RateLimited {
+        /// When a call is next likely to be let through.
+        retry_after: Duration,
+    },
+    /// The service is given a rest. It was not called.
+    #[error("circuit open, try again in {retry_after:?}")]
+    CircuitOpen {
+        /// When the next probe is due, as far as can be told.
+        retry_after: Duration,
+    },
+    /// The service panicked.
+    #[error("the service panicked: {message}")]
+    Panicked {
+        /// The panic's message, cut to a bounded length.
+        message: String,
+    },
+}
+
+/// Whose time was up in a [`Refusal::Timeout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimeoutScope {
+    /// The whole call's, retries and waits included: there is no time for
+    /// another attempt.
+    Total,
+    /// One attempt's: there may be time for another.
+    Attempt,
+}
+
+impl Refusal {
+    /// What sort of refusal this is.
+    #[must_use]
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Timeout {
+                scope: TimeoutScope::Total,
+                ..
+            } => RefusalKind::TotalTimeout,
+            Self::Timeout {
+                scope: TimeoutScope::Attempt,
+                ..
+            } => RefusalKind::AttemptTimeout,
+            Self::Overloaded { .. } => RefusalKind::Overloaded,
+            Self::RateLimited { .. } => RefusalKind::RateLimited,
+            Self::CircuitOpen { .. } => RefusalKind::CircuitOpen,
+            Self::Panicked { .. } => RefusalKind::Panicked,
+        }
+    }
+
+    /// When to try again, where the policy knows.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } | Self::CircuitOpen { retry_after } => {
+                Some(*retry_after)
+            }
+            Self::Timeout { .. } | Self::Overloaded { .. } | Self::Panicked { .. } => None,
+        }
+    }
+}
+
+/// A [`Refusal`] without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalKind {
+    /// The whole call's time was up.
+    TotalTimeout,
+    /// One attempt's time was up.
+    AttemptTimeout,
+    /// No slot was free.
+    Overloaded,
+    /// Calls came faster than allowed.
+    RateLimited,
+    /// The service is given a rest.
+    CircuitOpen,
+    /// The service panicked.
+    Panicked,
+}
+
+impl RefusalKind {
+    /// The name to use in labels and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TotalTimeout => "total_timeout",
+            Self::AttemptTimeout => "attempt_timeout",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
+            Self::CircuitOpen => "circuit_open",
+            Self::Panicked => "panic",
+        }
+    }
+
+    /// Whether a policy turned the call away before the service saw it. Such
+    /// a refusal says nothing about the service, and trying again at once
+    /// would only meet it again.
+    #[must_use]
+    pub fn is_turned_away(self) -> bool {
+        match self {
+            Self::Overloaded | Self::RateLimited | Self::CircuitOpen => true,
+            Self::TotalTimeout | Self::AttemptTimeout | Self::Panicked => false,
+        }
+    }
+}

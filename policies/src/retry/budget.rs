@@ -1,0 +1,200 @@
+//! Bounds retries to a part of the traffic.
+//!
+//! Without a budget, three attempts each turn a failing service's load into
+//! three times as much, just when it can take less.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{self, Instant, Origin},
+    config::{ConfigError, Ratio, check_time},
+    window::{SHORTEST, Window},
+};
+
+/// How much of the traffic may be retries.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryBudgetConfig {
+    /// Retries for each request of the last `ttl`.
+    pub ratio: Ratio,
+    /// Retries within any `ttl` that are allowed whatever the traffic, so
+    /// that a quiet caller can retry at all.
+    pub reserve: u32,
+    /// How long requests and retries are remembered.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+}
+
+impl Default for RetryBudgetConfig {
+    fn default() -> Self {
+        Self {
+            ratio: Ratio::TENTH,
+            reserve: 10,
+            ttl: Duration::from_secs(10),
+        }
+    }
+}
+
+impl RetryBudgetConfig {
+    /// Checks that these settings can work.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check_time("budget.ttl", self.ttl, SHORTEST)
+    }
+}
+
+/// A budget of retries. Clones share it.
+#[derive(Clone, Debug)]
+pub struct RetryBudget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: RetryBudgetConfig,
+    origin: Origin,
+    requests: Window,
+    retries: Window,
+    /// Held while a retry is granted, so that no two take the last one.
+    granting: Mutex<()>,
+}
+
+/// What a budget remembers at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudgetSnapshot {
+    /// Requests within the last `ttl`.
+    pub requests: u64,
+    /// Retries within the last `ttl`.
+    pub retries: u64,
+    /// Retries that would be granted now.
+    pub left: u64,
+}
+
+impl RetryBudget {
+    /// A budget with its reserve untouched.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work.
+    pub fn new(config: RetryBudgetConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let (requests, retries) = (Window::new(config.ttl), Window::new(config.ttl));
+        Ok(Self(Arc::new(Shared {
+            config,
+            origin: Origin::new(clock::now()),
+            requests,
+            retries,
+            granting: Mutex::new(()),
+        })))
+    }
+
+    /// Counts a request: its first attempt, however it will end. Were only
+    /// successes counted, a failing service would drain its own budget; were
+    /// attempts, retries would earn further retries.
+    pub fn deposit(&self, now: Instant) {
+        self.0.requests.add(self.0.origin.nanos(now), false);
+    }
+
+    /// Grants one retry, or says that there is none left.
+    #[must_use]
+    pub fn withdraw(&self, now: Instant) -> bool {
+        let _granting = self
+            .0
+            .granting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let granted = self.snapshot(now).left > 0;
+        if granted {
+            self.0.retries.add(self.0.origin.nanos(now), false);
+        }
+        granted
+    }
+
+    /// What it remembers at `now`.
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> RetryBudgetSnapshot {
+        let now = self.0.origin.nanos(now);
+        let (requests, retries) = (self.0.requests.sum(now).all, self.0.retries.sum(now).all);
+        let earned = self.0.config.ratio.of(requests);
+        let left = (earned + u64::from(self.0.config.reserve)).saturating_sub(retries);
+        RetryBudgetSnapshot {
+            requests,
+            retries,
+            left,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    fn budget(reserve: u32) -> RetryBudget {
+        RetryBudget::new(RetryBudgetConfig {
+            reserve,
+            ..RetryBudgetConfig::default()
+        })
+        .unwrap()
+    }
+
+    fn grants(budget: &RetryBudget, now: Instant) -> usize {
+        (0..20).filter(|_| budget.withdraw(now)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_requests_earn_one_retry_and_nine_none() {
+        let now = clock::now();
+        let budget = budget(0);
+
+        (0..9).for_each(|_| budget.deposit(now));
+        assert_eq!(grants(&budget, now), 0);
+        budget.deposit(now);
+        assert_eq!(grants(&budget, now), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reserve_comes_back_after_its_time_and_not_before() {
+        let start = clock::now();
+        let budget = budget(10);
+        assert_eq!(grants(&budget, start), 10);
+
+        assert_eq!(grants(&budget, start + Duration::from_millis(9_999)), 0);
+        assert_eq!(grants(&budget, start + Duration::from_secs(10)), 10);
+    }
+
+    #[test]
+    fn racing_callers_never_get_more_than_there_is() {
+        for _ in 0..300 {
+            let budget = budget(2);
+            let now = clock::now();
+            let start = Barrier::new(4);
+            let caller = || {
+                start.wait();
+                grants(&budget, now)
+            };
+            let granted: usize = std::thread::scope(|scope| {
+                let callers = [(); 4].map(|()| scope.spawn(caller));
+                callers
+                    .into_iter()
+                    .map(|caller| caller.join().unwrap())
+                    .sum()
+            });
+
+            assert_eq!(granted, 2);
+            let drained = RetryBudgetSnapshot {
+                requests: 0,
+                retries: 2,
+                left: 0,
+            };
+            assert_eq!(budget.snapshot(now), drained);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A plugin that does what its input says, for tests of the whole engine.
+//!
+//! | phase | does |
+//! |---|---|
+//! | `work` | sleeps `ms`, notes step and key in `<log>`, answers `{"n": n + 1}` |
+//! | `once` | the same, but notes its start before and its result after, and can be asked for it |
+//! | `flaky` | fails for now in one of `of` calls |
+//! | `echo` | answers its input |
+
+use std::{fs, io::Write as _, path::Path, time::Duration};
+
+use orchestrator_sdk::{Context, Error, Info, Input, Payload, PhaseReply, Plugin, Reconciled, Reply, Setup, serve};
+use serde::{Deserialize, Serialize};
+
+struct Scripted;
+
+#[derive(Deserialize)]
+struct Work {
+    #[serde(default)]
+    n: u64,
+    #[serde(default)]
+    ms: u64,
+    #[serde(default)]
+    log: String,
+    #[serde(default)]
+    of: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Count {
+    n: u64,
+}
+
+/// Where `once` keeps what became of its calls.
+#[derive(Deserialize)]
+struct Config {
+    notes: String,
+}
+
+impl Plugin for Scripted {
+    fn info(&self) -> Info {
+        let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap_or_else(|_| "scripted".to_owned());
+        Info::new(id, "1.0.0", ["work", "once", "flaky", "echo"]).concurrent_calls(64)
+    }
+
+    async fn call(&self, phase: &str, input: Input, context: &Context) -> Result<Reply, Error> {
+        if phase == "echo" {
+            return Ok(Reply::new(input.into_payload()));
+        }
+        let work: Work = input.json()?;
+        let line = format!("{} {phase} {}\n", context.step(), context.idempotency_key());
+        if phase == "once" {
+            append(&work.log, &format!("start {line}"))?;
+        }
+        tokio::time::sleep(Duration::from_millis(work.ms)).await;
+        if phase == "flaky" && work.of > 0 && lucky(context.idempotency_key(), context.attempt(), work.of) {
+            return Err(Error::transient("scripted failure"));
+        }
+        let count = Count { n: work.n + 1 };
+        if phase == "once" {
+            let config: Config = context.config()?;
+            let note = Path::new(&config.notes).join(context.idempotency_key());
+            let text = serde_json::to_vec(&count).map_err(Error::permanent)?;
+            // Renamed into place, so that a note is whole or not there.
+            let draft = note.with_extension("draft");
+            fs::write(&draft, text).and_then(|()| fs::rename(&draft, &note)).map_err(Error::permanent)?;
+        } else if !work.log.is_empty() {
+            append(&work.log, &line)?;
+        }
+        Reply::json(&count)
+    }
+
+    async fn reconcile(&self, _: &str, key: &str, setup: &Setup) -> Reconciled {
+        let Ok(config) = setup.config::<Config>() else {
+            return Reconciled::Unknown;
+        };
+        match fs::read(Path::new(&config.notes).join(key)) {
+            Ok(text) => Reconciled::Done(PhaseReply::new(Payload::from_json_bytes(text))),
+            // The effect of `once` is its note, so no note means no effect.
+            Err(_) => Reconciled::NotDone,
+        }
+    }
+}
+
+/// One line, in one write, so that lines of several processes do not mix.
+fn append(path: &str, line: &str) -> Result<(), Error> {
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(line.as_bytes()))
+        .map_err(Error::permanent)
+}
+
+/// Chosen by key and attempt, so that a run repeats exactly.
+fn lucky(key: &str, attempt: u32, of: u64) -> bool {
+    let sum = key.bytes().fold(u64::from(attempt), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    sum % of == 0
+}
+
+fn main() -> std::process::ExitCode {
+    serve(Scripted)
+}
