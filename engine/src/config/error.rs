@@ -1,0 +1,92 @@
+//! Why the configuration was refused.
+
+use std::{path::PathBuf, time::Duration};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+/// Why the configuration was refused.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file named on the command line is not there.
+    #[error("there is no configuration file `{}`", .path.display())]
+    #[diagnostic(
+        code("ORC-1210"),
+        help("write one to start from with `orchestrator config show > {}`", .path.display())
+    )]
+    Missing {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+
+    /// A key is unknown or misspelt, or has a value of the wrong kind.
+    #[error("{}", misfit_message(.place.as_deref(), .error))]
+    #[diagnostic(
+        code("ORC-1211"),
+        help("`orchestrator config show` prints every key with its meaning and unit")
+    )]
+    Misfit {
+        /// The section, where the values come from several.
+        place: Option<String>,
+        /// What does not fit, and where it comes from.
+        error: Box<figment::Error>,
+    },
+
+    /// A policy's value cannot work.
+    #[error("`{section}`: {error}")]
+    #[diagnostic(code("ORC-1212"), help("{}", .error.help))]
+    Policy {
+        /// The section.
+        section: String,
+        /// What is wrong.
+        error: orchestrator_policies::ConfigError,
+    },
+
+    /// An attempt may take longer than the call it is a part of.
+    #[error("`{section}`: one attempt may take {attempt:?}, but the whole call only {total:?}")]
+    #[diagnostic(code("ORC-1213"), help("set `attempt` to at most `total`"))]
+    AttemptOutlastsTotal {
+        /// The section.
+        section: String,
+        /// The attempt's limit.
+        attempt: Duration,
+        /// The call's limit.
+        total: Duration,
+    },
+
+    /// A limit of zero would refuse every call.
+    #[error("`{section}`: a time limit of zero leaves no time for any call")]
+    #[diagnostic(code("ORC-1214"), help("leave the key out for the manifest's limit"))]
+    NoTime {
+        /// The section.
+        section: String,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn misfit(error: figment::Error) -> Self {
+        Self::Misfit {
+            place: None,
+            error: Box::new(error),
+        }
+    }
+
+    pub(super) fn misfit_in(place: &str, error: figment::Error) -> Self {
+        Self::Misfit {
+            place: Some(place.to_owned()),
+            error: Box::new(error),
+        }
+    }
+}
+
+/// Figment names the key and the source; a merged section needs its place too.
+fn misfit_message(place: Option<&str>, error: &figment::Error) -> String {
+    match place {
+        None => format!("the configuration does not fit: {error}"),
+        Some(place) => {
+            let path = error.path.join(".");
+            format!("the configuration does not fit: {} at `{place}.{path}`", error.kind)
+        }
+    }
+}

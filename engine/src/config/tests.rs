@@ -1,0 +1,93 @@
+//! The configuration as an operator meets it.
+
+use std::{fs, path::PathBuf};
+
+use super::*;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("typo.toml");
+    fs::write(&file, text).unwrap();
+    Config::load(&Sources {
+        file: Some(file),
+        ..Sources::default()
+    })
+}
+
+/// `default.toml` is the one place for a default; where a crate stands on its
+/// own and has a `Default` as well, the two say the same.
+#[test]
+fn the_defaults_are_those_of_the_crates() {
+    let config = Config::defaults().unwrap();
+    let policy = config.policy;
+    assert_eq!(policy.rate_limit, orchestrator_policies::RateLimitConfig::default());
+    assert_eq!(policy.retry, orchestrator_policies::RetryConfig::default());
+    assert_eq!(policy.breaker, orchestrator_policies::BreakerConfig::default());
+    assert_eq!(policy.bulkhead, orchestrator_policies::BulkheadConfig::default());
+    assert_eq!(config.runtime, RuntimeSettings::default());
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_its_file() {
+    let message = load("[run]\nconcurency = 4\n").unwrap_err().to_string();
+    assert!(message.contains("concurency"), "{message}");
+    assert!(message.contains("typo.toml"), "{message}");
+}
+
+#[test]
+fn a_missing_file_is_not_an_empty_one() {
+    let sources = Sources {
+        file: Some(PathBuf::from("/nowhere/config.toml")),
+        ..Sources::default()
+    };
+    assert!(matches!(Config::load(&sources), Err(ConfigError::Missing { .. })));
+}
+
+#[test]
+fn an_override_deep_in_a_plugin_is_checked_at_load() {
+    let unknown = load("[plugins.a.phases.b.retry]\nattempts = 4\n").unwrap_err().to_string();
+    assert!(unknown.contains("plugins.a.phases.b"), "{unknown}");
+    assert!(unknown.contains("attempts"), "{unknown}");
+    let zero = load("[plugins.a.policy.breaker]\nmax_probes = 0\n");
+    assert!(zero.is_err());
+    let outlasts = load("[policy.deadline]\ntotal = \"1s\"\nattempt = \"2s\"\n");
+    assert!(matches!(outlasts, Err(ConfigError::AttemptOutlastsTotal { .. })));
+}
+
+#[test]
+fn the_narrower_override_wins() {
+    let config = load(
+        "[policy.retry]\nmax_attempts = 2\n\
+         [plugins.a.policy.retry]\nmax_attempts = 5\nmax_delay = \"1s\"\n\
+         [plugins.a.phases.b.retry]\nmax_attempts = 7\n",
+    )
+    .unwrap();
+    let a = &config.plugins["a"];
+    let plugin = config.policy.overridden("a", [&a.policy]).unwrap();
+    let phase = config.policy.overridden("b", [&a.policy, &a.phases["b"]]).unwrap();
+    assert_eq!(config.policy.retry.max_attempts.get(), 2);
+    assert_eq!(plugin.retry.max_attempts.get(), 5);
+    assert_eq!(phase.retry.max_attempts.get(), 7);
+    assert_eq!(phase.retry.max_delay, std::time::Duration::from_secs(1));
+    assert!(config.has_own_policies("a", "b"));
+    assert!(!config.has_own_policies("a", "c"));
+}
+
+#[test]
+fn every_value_has_an_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let user_file = dir.path().join("config.toml");
+    fs::write(&user_file, "[run]\nconcurrency = 3\n").unwrap();
+    let sources = Sources {
+        user_file: Some(user_file.clone()),
+        overrides: vec![("log.level".into(), "debug".into())],
+        ..Sources::default()
+    };
+    let origins = sources.origins().unwrap();
+    let of = |key: &str| origins.iter().find(|origin| origin.key == key).unwrap();
+    assert_eq!(of("run.concurrency").value, "3");
+    assert_eq!(of("run.concurrency").source, user_file.display().to_string());
+    assert_eq!(of("log.level").source, "command line");
+    assert_eq!(of("journal.retention").source, "default");
+    assert!(origins.len() > 50, "only {} keys", origins.len());
+}

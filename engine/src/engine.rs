@@ -1,0 +1,274 @@
+//! The embedding API: start an engine, run pipelines, watch, drain.
+
+mod builder;
+mod intake;
+mod service;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use orchestrator_contract::RunId;
+use orchestrator_observability::Telemetry;
+use orchestrator_plugin_runtime::{PluginStatus, Runtime};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    builder::EngineBuilder,
+    intake::RunHandle,
+};
+use crate::{
+    bus::{Bus, EventStream},
+    config::Config,
+    error::EngineError,
+    history::RunHistory,
+    journal::{InboxRequest, Journal, JournalError},
+    report::RunReport,
+    request::RunRequest,
+    run::ActiveRuns,
+    stack::Stacks,
+};
+
+/// Runs pipelines. Clones are the same engine.
+///
+/// Dropping the last clone stops it as a crash would: what was in flight stays
+/// open in the journal and can be resumed. [`Engine::drain`] stops it in good
+/// order.
+///
+/// ```no_run
+/// use orchestrator_engine::{Engine, RunRequest, pipeline::Pipeline};
+///
+/// # async fn example() -> Result<(), orchestrator_engine::EngineError> {
+/// let engine = Engine::builder().home("/var/lib/orchestrator")?.start().await?;
+/// let pipeline = Pipeline::load("release-notes.yaml".as_ref())?;
+/// let report = engine.run(RunRequest::new(pipeline)).await?;
+/// println!("{:?} after {} ms", report.outcome, report.duration_ms);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    // Tells the background tasks when the last clone is gone.
+    _alive: Arc<tokio_util::sync::DropGuard>,
+}
+
+/// What the engine's tasks share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) runtime: Runtime,
+    pub(crate) stacks: Stacks,
+    pub(crate) bus: Bus,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) history: RunHistory,
+    pub(crate) active: ActiveRuns,
+    accepting: AtomicBool,
+    /// One permit for each run that may be in flight.
+    places: Arc<Semaphore>,
+    drivers: TaskTracker,
+    /// Ends every driver at its next await, leaving its run open.
+    stop: CancellationToken,
+}
+
+/// What a drain left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Runs that were in flight and ended.
+    pub finished: usize,
+    /// Runs that did not end in time; they can be resumed.
+    pub left_open: usize,
+}
+
+impl Engine {
+    /// Starts to describe an engine.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Accepts a run and returns once it is durable, before it has ended.
+    /// Dropping the handle does not end the run.
+    ///
+    /// # Errors
+    ///
+    /// When the pipeline, its plugins or its input do not fit, when too many
+    /// runs are in flight, when the engine drains, when the journal fails.
+    /// Nothing was run then.
+    pub async fn submit(&self, request: RunRequest) -> Result<RunHandle, EngineError> {
+        intake::submit(&self.shared, request).await
+    }
+
+    /// Runs a pipeline to its end. Dropping the future does not end the run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::submit`] and [`RunHandle::wait`]. A run that failed
+    /// is a report, not an error.
+    pub async fn run(&self, request: RunRequest) -> Result<RunReport, EngineError> {
+        self.submit(request).await?.wait().await
+    }
+
+    /// Ends a run, in this process or in another one that has the same home.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such run or it has ended.
+    pub async fn cancel(&self, run: RunId, reason: &str) -> Result<(), EngineError> {
+        if self.shared.active.cancel(run, reason) {
+            return Ok(());
+        }
+        self.shared.history.request_cancel(run, reason).await
+    }
+
+    /// Runs an ended run again: from `from` on, or else from the steps that
+    /// did not succeed. What succeeded before that is taken over, not repeated;
+    /// the steps that run get new idempotency keys.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such run or step, or the run has not ended, and those
+    /// of [`Engine::submit`].
+    pub async fn retry(&self, run: RunId, from: Option<&str>) -> Result<RunHandle, EngineError> {
+        intake::retry(&self.shared, run, from).await
+    }
+
+    /// Goes on with runs whose engine stopped in the middle of them: all, or
+    /// one. Runs of engines that are alive are left alone.
+    ///
+    /// # Errors
+    ///
+    /// With `run`: when it cannot be resumed. Without: only when the journal
+    /// cannot be read; a run that cannot be resumed stays as it is and is
+    /// logged.
+    pub async fn resume(&self, run: Option<RunId>) -> Result<Vec<RunHandle>, EngineError> {
+        match run {
+            Some(run) => Ok(vec![intake::resume(&self.shared, run).await?]),
+            None => intake::resume_all(&self.shared).await,
+        }
+    }
+
+    /// Everything that happens from now on.
+    pub fn events(&self) -> EventStream {
+        self.shared.bus.subscribe()
+    }
+
+    /// The runs of this home, ended ones included.
+    pub fn history(&self) -> &RunHistory {
+        &self.shared.history
+    }
+
+    /// Every plugin that was found, also those that cannot be used.
+    pub fn plugins(&self) -> Vec<PluginStatus> {
+        self.shared.runtime.plugins()
+    }
+
+    /// The plugins.
+    pub fn runtime(&self) -> &Runtime {
+        &self.shared.runtime
+    }
+
+    /// The engine's metrics.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.shared.telemetry
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Whether it takes new runs.
+    pub fn is_accepting(&self) -> bool {
+        self.shared.accepting.load(Ordering::Acquire)
+    }
+
+    /// How many runs are in flight.
+    pub fn runs_in_flight(&self) -> usize {
+        self.shared.active.len()
+    }
+
+    /// Takes no new runs, gives those in flight `grace` to end, then stops
+    /// every plugin. Dropping the future leaves the engine closed for new runs
+    /// and its plugins running.
+    ///
+    /// # Errors
+    ///
+    /// When plugins did not stop as they should; they are gone all the same.
+    pub async fn drain(&self, grace: Duration) -> Result<DrainReport, EngineError> {
+        let shared = &self.shared;
+        shared.accepting.store(false, Ordering::Release);
+        shared.drivers.close();
+        let before = shared.active.len();
+        if tokio::time::timeout(grace, shared.drivers.wait()).await.is_err() {
+            shared.stop.cancel();
+            shared.drivers.wait().await;
+        }
+        let left_open = shared.history.open_and_ours().await?;
+        let stopped = shared.runtime.shutdown(shared.config.runtime.stop_timeout).await;
+        stopped?;
+        Ok(DrainReport {
+            finished: before.saturating_sub(left_open),
+            left_open,
+        })
+    }
+}
+
+impl Shared {
+    /// Passes on what other processes ask of our runs, until the engine stops.
+    async fn watch_inbox(self: Arc<Self>, alive: CancellationToken) {
+        let poll = self.config.journal.cancel_poll;
+        let mut inbox = crate::journal::Inbox::new(Arc::clone(&self.journal), poll);
+        loop {
+            let next = tokio::select! {
+                () = alive.cancelled() => return,
+                next = inbox.next() => next,
+            };
+            match next {
+                Ok(items) => {
+                    for item in items {
+                        let InboxRequest::Cancel { reason } = item.request;
+                        self.active.cancel(item.run, &reason);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "requests to runs cannot be read"),
+            }
+        }
+    }
+
+    /// Deletes what retention says, every hour, until the engine stops.
+    async fn sweep_journal(self: Arc<Self>, alive: CancellationToken) {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        let mut ticks = tokio::time::interval(HOUR);
+        loop {
+            tokio::select! {
+                () = alive.cancelled() => return,
+                _ = ticks.tick() => (),
+            }
+            match self.journal.sweep(crate::journal::now_ms()).await {
+                Ok(swept) => tracing::debug!(runs = swept.runs, blobs = swept.blobs, "journal swept"),
+                Err(error) => tracing::warn!(%error, "the journal was not swept"),
+            }
+        }
+    }
+}
+
+/// Whether a journal error means that the run is somebody else's now.
+pub(crate) fn is_fenced(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::Journal(JournalError::Append(crate::journal::AppendError::Fenced { .. }))
+    )
+}
+
+/// A directory that must be there before anything is put into it.
+pub(crate) fn private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

@@ -1,0 +1,244 @@
+//! From a description to a running engine.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use orchestrator_contract::EventSink;
+use orchestrator_observability::{Build, Telemetry};
+use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimePaths, SearchPath};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Engine, Shared, private_dir};
+use crate::{
+    builtin,
+    bus::Bus,
+    config::{Config, Sources},
+    error::EngineError,
+    history::RunHistory,
+    home::Home,
+    run::ActiveRuns,
+    session::Sessions,
+    stack::Stacks,
+};
+
+/// Describes an engine; [`EngineBuilder::start`] makes it.
+#[derive(Default)]
+pub struct EngineBuilder {
+    home: Option<Home>,
+    config: Option<Config>,
+    builtins: Vec<Builtin>,
+    sinks: Vec<Arc<dyn EventSink>>,
+    telemetry: Option<Arc<Telemetry>>,
+    plugin_dirs: Vec<PathBuf>,
+    service: bool,
+}
+
+impl EngineBuilder {
+    /// Keeps everything below one directory.
+    ///
+    /// # Errors
+    ///
+    /// When the path is not absolute.
+    pub fn home(self, root: impl Into<PathBuf>) -> Result<Self, EngineError> {
+        Ok(self.at(Home::at(root)?))
+    }
+
+    /// Keeps everything where `home` says.
+    #[must_use]
+    pub fn at(mut self, home: Home) -> Self {
+        self.home = Some(home);
+        self
+    }
+
+    /// Uses this configuration instead of reading the home's file and the
+    /// environment.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Adds a plugin that is compiled in.
+    #[must_use]
+    pub fn builtin(mut self, builtin: Builtin) -> Self {
+        self.builtins.push(builtin);
+        self
+    }
+
+    /// Tells `sink` of every event, before anybody else.
+    #[must_use]
+    pub fn sink(mut self, sink: Arc<dyn EventSink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// Uses these metrics instead of its own.
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: Arc<Telemetry>) -> Self {
+        self.telemetry = Some(telemetry);
+        self
+    }
+
+    /// Looks for plugins here before anywhere else.
+    #[must_use]
+    pub fn plugin_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.plugin_dirs.push(dir.into());
+        self
+    }
+
+    /// Is a long-running service: plugins below the working directory are not
+    /// looked for.
+    #[must_use]
+    pub fn service(mut self) -> Self {
+        self.service = true;
+        self
+    }
+
+    /// Opens the journal, verifies the plugins and takes runs. Does not resume
+    /// open runs; see [`Engine::resume`].
+    ///
+    /// # Errors
+    ///
+    /// When home, configuration or journal cannot be used, or it is unknown
+    /// whom to trust. A single plugin that cannot be used is no error; it is
+    /// listed by [`Engine::plugins`].
+    pub async fn start(self) -> Result<Engine, EngineError> {
+        let env = |name: &str| std::env::var_os(name);
+        let home = match self.home {
+            Some(home) => home,
+            None => Home::resolve(None, &env)?,
+        };
+        let config = match self.config {
+            Some(config) => config,
+            None => Config::load(&Sources {
+                user_file: Some(home.config_file().to_owned()),
+                ..Sources::default()
+            })?,
+        };
+        let telemetry = self.telemetry.unwrap_or_else(|| {
+            Arc::new(Telemetry::new(Build {
+                version: env!("CARGO_PKG_VERSION"),
+            }))
+        });
+        let mut sinks = self.sinks;
+        sinks.push(Arc::new(telemetry.recorder()));
+        let bus = Bus::new(sinks);
+        let history = RunHistory::open_with(&home, &config.journal, Arc::new(bus.clone())).await?;
+        let sessions = Sessions::new(history.sqlite(), config.session.clone());
+        let mut builtins = self.builtins;
+        builtins.push(builtin::template()?);
+        let extra = config.discovery.extra.iter().cloned().chain(self.plugin_dirs);
+        let runtime = Runtime::start(
+            config.runtime.clone(),
+            paths(&home, extra.collect(), self.service)?,
+            host_version(),
+            plugin_configs(&config),
+            builtins,
+            Arc::new(bus.clone()),
+            Arc::new(sessions.clone()),
+        )
+        .await?;
+        for (name, plugin) in &config.plugins {
+            if plugin.disabled {
+                runtime.disable(name)?;
+            }
+        }
+        let shared = Arc::new(Shared {
+            journal: history.journal(),
+            stacks: Stacks::new(bus.clone()),
+            places: Arc::new(Semaphore::new(config.run.in_flight_max.get())),
+            config,
+            runtime,
+            bus,
+            telemetry,
+            history,
+            active: ActiveRuns::default(),
+            accepting: AtomicBool::new(true),
+            drivers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        Ok(Engine::alive(shared, sessions))
+    }
+}
+
+impl Engine {
+    /// Starts the background tasks, which end with the last clone.
+    fn alive(shared: Arc<Shared>, sessions: Sessions) -> Self {
+        let alive = CancellationToken::new();
+        tokio::spawn(Arc::clone(&shared).watch_inbox(alive.clone()));
+        tokio::spawn(Arc::clone(&shared).sweep_journal(alive.clone()));
+        let telemetry = Arc::clone(&shared.telemetry);
+        let ended = alive.clone();
+        tokio::spawn(async move {
+            // The exporter keeps raw samples until it is told to fold them.
+            let mut ticks = tokio::time::interval(Duration::from_secs(5));
+            while tokio::select! { () = ended.cancelled() => false, _ = ticks.tick() => true } {
+                telemetry.tick();
+            }
+        });
+        let ended = alive.clone();
+        tokio::spawn(async move { ended.run_until_cancelled(sessions.keep_swept()).await });
+        let stop = shared.stop.clone();
+        let ended = alive.clone();
+        tokio::spawn(async move {
+            ended.cancelled().await;
+            stop.cancel();
+        });
+        Self {
+            shared,
+            _alive: Arc::new(alive.drop_guard()),
+        }
+    }
+}
+
+/// Where the runtime looks and keeps things.
+fn paths(home: &Home, extra: Vec<PathBuf>, service: bool) -> Result<RuntimePaths, EngineError> {
+    // With a home of its own nothing of the user's other plugins is mixed in.
+    let explicit = home.is_explicit();
+    let env = move |name: &str| match name {
+        "HOME" | "XDG_DATA_HOME" | "XDG_CONFIG_HOME" if explicit => None,
+        name => std::env::var_os(name),
+    };
+    let mut search = SearchPath::documented(&home.plugins(), service, extra, &env);
+    if explicit {
+        search.warnings.clear();
+    }
+    for warning in &search.warnings {
+        tracing::warn!(%warning, "a plugin directory is left out");
+    }
+    private_dir(&home.run_dir()).map_err(|error| EngineError::HomeUnusable {
+        path: home.run_dir(),
+        error,
+    })?;
+    Ok(RuntimePaths {
+        search,
+        run_dir: home.run_dir(),
+        trust_dir: home.trust(),
+        grants_file: home.grants_file(),
+    })
+}
+
+fn plugin_configs(config: &Config) -> BTreeMap<String, serde_json::Value> {
+    let of = |(name, plugin): (&String, &crate::config::PluginConfig)| {
+        (name.clone(), plugin.config.clone())
+    };
+    config.plugins.iter().filter(|(_, plugin)| !plugin.config.is_null()).map(of).collect()
+}
+
+/// The version that plugins may ask for.
+fn host_version() -> semver::Version {
+    semver::Version::new(
+        number(env!("CARGO_PKG_VERSION_MAJOR")),
+        number(env!("CARGO_PKG_VERSION_MINOR")),
+        number(env!("CARGO_PKG_VERSION_PATCH")),
+    )
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_default()
+}

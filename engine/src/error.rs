@@ -1,0 +1,204 @@
+//! Why the engine did not do what it was asked.
+
+use miette::Diagnostic;
+use orchestrator_contract::RunId;
+use orchestrator_manifest::ManifestError;
+use orchestrator_plugin_runtime::{ResolveError, RuntimeError};
+use thiserror::Error;
+
+use crate::{
+    config::ConfigError, home::HomeError, journal::JournalError, pipeline::PipelineErrors,
+};
+
+/// Why the engine did not do what it was asked. A run that *failed* is not an
+/// error: its [`RunReport`](crate::RunReport) says so.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// See [`HomeError`].
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Home(#[from] HomeError),
+
+    /// See [`ConfigError`].
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Config(#[from] ConfigError),
+
+    /// A plugin that is compiled in has a manifest that does not fit.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Manifest(#[from] ManifestError),
+
+    /// The plugins could not be looked at.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Runtime(#[from] RuntimeError),
+
+    /// The journal could not be read or written.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Journal(#[from] JournalError),
+
+    /// The pipeline cannot be run.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Pipeline(#[from] PipelineErrors),
+
+    /// A plugin that the pipeline needs cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Plugin(#[from] ResolveError),
+
+    /// The pipeline has no such step.
+    #[error("the pipeline of run {run} has no step `{step}`")]
+    #[diagnostic(code("ORC-4002"), help("`orchestrator run show {run}` lists its steps"))]
+    UnknownStep {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: String,
+    },
+
+    /// A driver of this engine works on the run.
+    #[error("run {run} is being driven by this engine")]
+    #[diagnostic(code("ORC-4003"), help("watch it with `orchestrator run watch {run}`"))]
+    AlreadyDriven {
+        /// The run.
+        run: RunId,
+    },
+
+    /// The input cannot be written as JSON.
+    #[error("the input cannot be used: {message}")]
+    #[diagnostic(code("ORC-4004"), help("the input is a JSON object"))]
+    Input {
+        /// What is wrong.
+        message: String,
+    },
+
+    /// A directory of the home cannot be used.
+    #[error("cannot use `{}`: {error}", .path.display())]
+    #[diagnostic(code("ORC-4005"), help("the engine needs to create and write this directory"))]
+    HomeUnusable {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// What failed.
+        error: std::io::Error,
+    },
+
+    /// As many runs are in flight as may be.
+    #[error("{limit} runs are in flight already")]
+    #[diagnostic(code("ORC-4006"), help("try again later, or raise `run.in_flight_max`"))]
+    Busy {
+        /// How many may be in flight.
+        limit: usize,
+    },
+
+    /// The engine is being stopped and takes nothing new.
+    #[error("the engine is draining and takes no new runs")]
+    #[diagnostic(code("ORC-4007"), help("try again once it has been started again"))]
+    Draining,
+
+    /// The engine stopped before the run ended. The run can be resumed.
+    #[error("the engine stopped before run {run} ended")]
+    #[diagnostic(code("ORC-4008"), help("continue it with `orchestrator run resume {run}`"))]
+    Interrupted {
+        /// The run.
+        run: RunId,
+    },
+
+    /// A step's policy overrides do not fit.
+    #[error("the policy of step `{step}` does not fit: {message}")]
+    #[diagnostic(
+        code("ORC-4009"),
+        help("a step may override `deadline` and `retry`; `orchestrator config show` lists their keys")
+    )]
+    StepPolicy {
+        /// The step.
+        step: String,
+        /// What is wrong.
+        message: String,
+    },
+
+    /// A run that is resumed was started with a plugin that has changed since.
+    #[error("run {run} was started with `{plugin}` {version}, which is no longer installed as it was")]
+    #[diagnostic(
+        code("ORC-4010"),
+        help("install that version again, or cancel the run and start a new one")
+    )]
+    PluginChanged {
+        /// The run.
+        run: RunId,
+        /// The plugin.
+        plugin: String,
+        /// The version the run is bound to.
+        version: String,
+    },
+}
+
+/// What sort of failure it is, for exit statuses and HTTP statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// Configuration, manifest, pipeline or input is wrong.
+    Invalid,
+    /// What was named does not exist.
+    NotFound,
+    /// Something was not granted.
+    Denied,
+    /// A signature or a trust rule failed.
+    Trust,
+    /// The state does not allow it.
+    Conflict,
+    /// Too much to do; try again later.
+    Busy,
+    /// It failed.
+    Failed,
+}
+
+impl ErrorClass {
+    /// The class of a plugin's own error, which is known by its code alone:
+    /// it was found when the plugin was loaded, long before anybody asked.
+    fn of_code(code: &str) -> Self {
+        match code.strip_prefix("ORC-").and_then(|number| number.parse().ok()) {
+            Some(1000..=1099) => Self::Invalid,
+            // Grants, and an interpreter or trust level that was not given.
+            Some(2120..=2139 | 3018) => Self::Denied,
+            Some(2000..=2199) => Self::Trust,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl EngineError {
+    /// What sort of failure it is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Home(_)
+            | Self::Config(_)
+            | Self::Manifest(_)
+            | Self::Pipeline(_)
+            | Self::StepPolicy { .. }
+            | Self::Input { .. } => ErrorClass::Invalid,
+            Self::UnknownStep { .. } => ErrorClass::NotFound,
+            Self::AlreadyDriven { .. } | Self::PluginChanged { .. } => ErrorClass::Conflict,
+            Self::Busy { .. } | Self::Draining => ErrorClass::Busy,
+            Self::Plugin(ResolveError::Unusable(problem)) => ErrorClass::of_code(&problem.code),
+            Self::Plugin(_) => ErrorClass::NotFound,
+            Self::Journal(error) => of_journal(error),
+            Self::Runtime(_) | Self::Interrupted { .. } | Self::HomeUnusable { .. } => {
+                ErrorClass::Failed
+            }
+        }
+    }
+}
+
+fn of_journal(error: &JournalError) -> ErrorClass {
+    match error {
+        JournalError::NoSuchRun { .. } => ErrorClass::NotFound,
+        JournalError::Owned { .. }
+        | JournalError::Ended { .. }
+        | JournalError::NotEnded { .. }
+        | JournalError::RunExists { .. } => ErrorClass::Conflict,
+        _ => ErrorClass::Failed,
+    }
+}

@@ -1,0 +1,244 @@
+//! Reading histories back, and finding out whether they are what was written.
+
+use bytes::Bytes;
+use orchestrator_contract::{ContentType, Payload, RunId};
+use rusqlite::{Connection, OptionalExtension as _, Row};
+
+use super::{
+    blobs::BlobStore,
+    digest::{Chain, Digest, Link},
+    error::{JournalDamaged, JournalError},
+    record::Record,
+};
+
+/// A run's records, checked against each other and against the table of runs.
+pub(super) fn history(
+    connection: &Connection,
+    blobs: &BlobStore,
+    run: RunId,
+) -> Result<Vec<Record>, JournalError> {
+    let sql = "SELECT run, last_seq, chain FROM runs WHERE ulid = ?1";
+    let mut select = connection.prepare_cached(sql)?;
+    let head = select.query_row([run.to_bytes()], |row| {
+        let seq = row.get::<_, i64>(1)?.cast_unsigned();
+        Ok((row.get::<_, i64>(0)?, seq, Chain(row.get(2)?)))
+    });
+    let Some((key, last_seq, last)) = head.optional()? else {
+        return Err(JournalError::NoSuchRun { run });
+    };
+    let sql = "SELECT seq, epoch, at, body, content_type, payload, events.blob, blobs.bytes, chain
+        FROM events LEFT JOIN blobs ON blobs.sha256 = events.blob
+        WHERE run = ?1 ORDER BY seq";
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query([key])?;
+    let mut history = Vec::new();
+    let mut chain = Chain::default();
+    while let Some(row) = rows.next()? {
+        let expected = history.len() as u64 + 1;
+        let (record, link) = record(row, blobs, run, expected, chain)?;
+        history.push(record);
+        chain = link;
+    }
+    if history.len() as u64 != last_seq || chain != last {
+        let damage = JournalDamaged {
+            run,
+            seq: history.len() as u64 + 1,
+            reason: format!("the history should end with record {last_seq}"),
+        };
+        return Err(damage.into());
+    }
+    Ok(history)
+}
+
+fn record(
+    row: &Row<'_>,
+    blobs: &BlobStore,
+    run: RunId,
+    expected: u64,
+    before: Chain,
+) -> Result<(Record, Chain), JournalError> {
+    let damaged = |reason: &str| JournalDamaged {
+        run,
+        seq: expected,
+        reason: reason.to_owned(),
+    };
+    let seq = row.get::<_, i64>(0)?.cast_unsigned();
+    if seq != expected {
+        return Err(damaged(&format!("record {seq} is in its place")).into());
+    }
+    let epoch = row.get::<_, i64>(1)?.cast_unsigned();
+    let at_ms: i64 = row.get(2)?;
+    let body: Box<str> = row.get(3)?;
+    let content_type: Option<String> = row.get(4)?;
+    let (bytes, digest) = match row.get::<_, Option<[u8; 32]>>(6)? {
+        Some(blob) => {
+            let digest = Digest::from_bytes(blob);
+            let len: Option<i64> = row.get(7)?;
+            let len = len.ok_or_else(|| damaged("its blob is not accounted for"))?;
+            (Some(blobs.read(&digest, len.cast_unsigned())?), digest)
+        }
+        None => {
+            let inline: Option<Vec<u8>> = row.get(5)?;
+            let digest = Digest::of(inline.as_deref().unwrap_or_default());
+            (inline.map(Bytes::from), digest)
+        }
+    };
+    let link = before.then(&Link {
+        run,
+        seq,
+        epoch,
+        at_ms,
+        body: body.as_bytes(),
+        payload: content_type.as_deref().map(|name| (name, &digest)),
+    });
+    if link.0 != row.get::<_, [u8; 8]>(8)? {
+        return Err(damaged("it is not what was written").into());
+    }
+    let payload = match (content_type, bytes) {
+        (Some(name), Some(bytes)) => Some(Payload::new(ContentType::new(name), bytes)),
+        (None, None) => None,
+        _ => return Err(damaged("half of its payload is missing").into()),
+    };
+    let body = serde_json::from_str(&body)
+        .map_err(|error| damaged(&format!("it cannot be read: {error}")))?;
+    let record = Record {
+        seq,
+        epoch,
+        at_ms,
+        body,
+        payload,
+    };
+    Ok((record, link))
+}
+
+/// A pipeline's definition, if it is kept.
+pub(super) fn definition(
+    connection: &Connection,
+    name: &Digest,
+) -> Result<Option<Bytes>, JournalError> {
+    let sql = "SELECT body FROM definitions WHERE sha256 = ?1";
+    let mut select = connection.prepare_cached(sql)?;
+    let found = select.query_row([name.as_bytes()], |row| row.get::<_, Vec<u8>>(0));
+    let Some(body) = found.optional()? else {
+        return Ok(None);
+    };
+    if Digest::of(&body) != *name {
+        return Err(JournalError::BlobDamaged {
+            digest: *name,
+            reason: "the definition does not fit its name".to_owned(),
+        });
+    }
+    Ok(Some(body.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::journal::{Journal, blobs::list, fixture::*};
+
+    /// A run of five records, of which the fourth has a large payload.
+    async fn history_of_five() -> (Fixture, RunId) {
+        let fixture = Fixture::new().await;
+        let run = create(&fixture.journal).await;
+        let records = vec![
+            started("a", 1),
+            completed("a", payload(10, 1)),
+            completed("b", payload(200_000, 2)),
+            failed("c"),
+        ];
+        assert_eq!(fixture.journal.append(run, 1, 1, records).await, Ok(5));
+        (fixture, run)
+    }
+
+    #[tokio::test]
+    async fn a_changed_row_is_found_and_named() {
+        let cases = [
+            (
+                "UPDATE events SET body = replace(body, '\"attempt\":1', '\"attempt\":2')",
+                2,
+            ),
+            ("UPDATE events SET payload = x'00' WHERE seq = 3", 3),
+            (
+                "UPDATE events SET content_type = 'text/html' WHERE seq = 3",
+                3,
+            ),
+            ("UPDATE events SET content_type = NULL WHERE seq = 3", 3),
+            ("UPDATE events SET payload = NULL WHERE seq = 3", 3),
+            ("UPDATE events SET epoch = 2 WHERE seq = 4", 4),
+            ("UPDATE events SET at = at + 1 WHERE seq = 5", 5),
+            ("DELETE FROM events WHERE seq = 2", 2),
+            ("DELETE FROM events WHERE seq = 5", 5),
+            ("DELETE FROM events", 1),
+            ("DELETE FROM blobs", 4),
+            ("UPDATE runs SET last_seq = 6", 6),
+            ("UPDATE events SET seq = 6 WHERE seq = 5", 5),
+        ];
+        for (sql, seq) in cases {
+            let (fixture, run) = history_of_five().await;
+            fixture.tamper(sql);
+            match fixture.journal.load(run).await {
+                Err(JournalError::Damaged(damage)) => {
+                    assert_eq!((damage.run, damage.seq), (run, seq), "{sql}");
+                }
+                other => panic!("{sql}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_blob_is_found() {
+        let (fixture, run) = history_of_five().await;
+        let history = fixture.journal.load(run).await.unwrap();
+        assert_eq!(history[3].payload, Some(payload(200_000, 2)));
+        let digest = Digest::of(&payload(200_000, 2).bytes).to_string();
+        let path = fixture
+            .dir()
+            .join("blobs")
+            .join(&digest[..2])
+            .join(&digest[2..]);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[77_777] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let damaged = fixture.journal.load(run).await;
+        assert!(
+            matches!(damaged, Err(JournalError::BlobDamaged { .. })),
+            "{damaged:?}"
+        );
+        fs::remove_file(&path).unwrap();
+        let gone = fixture.journal.load(run).await;
+        assert!(matches!(gone, Err(JournalError::BlobDamaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn equal_payloads_are_one_file_and_small_ones_none() {
+        let (fixture, run) = history_of_five().await;
+        let same = vec![
+            completed("d", payload(200_000, 2)),
+            completed("e", payload(131_072, 3)),
+        ];
+        fixture.journal.append(run, 5, 1, same).await.unwrap();
+        let stats = fixture.journal.stats().await.unwrap();
+        assert_eq!((stats.blobs, stats.blob_bytes), (1, 200_000));
+        let folders = list(&fixture.dir().join("blobs"));
+        assert_eq!(folders.flat_map(|folder| list(&folder)).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_definition_is_found() {
+        let fixture = Fixture::new().await;
+        let name = Digest::of(DEFINITION);
+        assert_eq!(
+            fixture.journal.definition(name).await.unwrap().unwrap(),
+            DEFINITION
+        );
+        assert_eq!(
+            fixture.journal.definition(Digest::of(b"")).await.unwrap(),
+            None
+        );
+        fixture.tamper("UPDATE definitions SET body = x'00'");
+        let damaged = fixture.journal.definition(name).await;
+        assert!(matches!(damaged, Err(JournalError::BlobDamaged { .. })));
+    }
+}

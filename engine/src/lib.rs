@@ -1,0 +1,34 @@
+//! Puts plugins and policies together: pipelines in, durable runs out.
+//!
+//! The engine opens no socket, prints nothing and reads no arguments; whoever
+//! embeds it does. It reads the environment in `config/sources.rs` and
+//! `engine/builder.rs` alone.
+//!
+//! Start with [`Engine`] in `engine.rs`, follow a call through `stack.rs`, and
+//! a run through `run.rs`.
+
+mod builtin;
+mod bus;
+pub mod config;
+mod engine;
+mod error;
+mod history;
+mod home;
+pub mod journal;
+pub mod pipeline;
+mod plan;
+mod report;
+mod request;
+mod run;
+pub mod session;
+mod stack;
+
+pub use bus::{EventItem, EventStream};
+pub use engine::{DrainReport, Engine, EngineBuilder, RunHandle};
+pub use error::{EngineError, ErrorClass};
+pub use history::RunHistory;
+pub use home::{Home, HomeError};
+pub use orchestrator_contract as contract;
+pub use orchestrator_plugin_runtime::{Builtin, CallContext, Plugin};
+pub use report::{RunReport, StepReport};
+pub use request::RunRequest;

@@ -1,0 +1,81 @@
+//! How words from outside are shown, compared and guessed.
+
+/// The word of `words` that the author most likely meant, if any is close.
+pub(crate) fn nearest<'a>(
+    given: &str,
+    words: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let given = given.to_ascii_lowercase();
+    words
+        .into_iter()
+        .map(|word| (strsim::jaro_winkler(&given, &word.to_ascii_lowercase()), word))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, word)| word)
+}
+
+/// `did you mean …?` when something is close, `otherwise` when nothing is.
+pub(crate) fn suggest<'a>(
+    given: &str,
+    words: impl IntoIterator<Item = &'a str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    match nearest(given, words) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => otherwise(),
+    }
+}
+
+/// `given` as it may stand in a message: short, and with nothing in it that a
+/// terminal would act on.
+pub(crate) fn quoted(given: &str) -> String {
+    const SHOWN_MAX: usize = 80;
+    let mut shown: String = given
+        .chars()
+        .take(SHOWN_MAX)
+        .flat_map(char::escape_debug)
+        .collect();
+    if given.chars().nth(SHOWN_MAX).is_some() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
+
+/// `words` as a list for a sentence: `a`, `b`, `c`.
+pub(crate) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN_MAX: usize = 12;
+    let mut words = words.into_iter();
+    let mut shown: Vec<_> = words.by_ref().take(SHOWN_MAX).map(quoted).collect();
+    if words.next().is_some() {
+        shown.push("…".to_owned());
+    }
+    shown.join(", ")
+}
+
+/// The JSON pointer (RFC 6901) to `key` beneath `parent`.
+pub(crate) fn pointer(parent: &str, key: &str) -> String {
+    format!("{parent}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_words_are_suggested_and_far_ones_are_not() {
+        assert_eq!(nearest("colect", ["collect", "render"]), Some("collect"));
+        assert_eq!(nearest("zzz", ["collect", "render"]), None);
+    }
+
+    #[test]
+    fn words_from_outside_cannot_steer_a_terminal() {
+        assert_eq!(quoted("\u{1b}[2J"), "`\\u{1b}[2J`");
+        assert!(quoted(&"x".repeat(500)).chars().count() < 90);
+        assert_eq!(listed(["a"; 13]).matches("`a`").count(), 12);
+    }
+
+    #[test]
+    fn pointers_are_escaped() {
+        assert_eq!(pointer("/outputs", "a/b~c"), "/outputs/a~1b~0c");
+    }
+}

@@ -1,0 +1,69 @@
+//! What one asks of the engine.
+
+use std::sync::Arc;
+
+use orchestrator_contract::{Criticality, SessionId};
+use serde_json::Value;
+
+use crate::pipeline::Pipeline;
+
+/// Asks for one run of a pipeline.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) input: Value,
+    pub(crate) tenant: Option<Arc<str>>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) criticality: Criticality,
+    pub(crate) idempotency_key: Option<String>,
+}
+
+impl RunRequest {
+    /// Runs `pipeline` with an empty input, in a session of its own.
+    pub fn new(pipeline: impl Into<Arc<Pipeline>>) -> Self {
+        Self {
+            pipeline: pipeline.into(),
+            input: Value::Object(serde_json::Map::new()),
+            tenant: None,
+            session: None,
+            criticality: Criticality::default(),
+            idempotency_key: None,
+        }
+    }
+
+    /// Sets the run's input, an object with the fields the pipeline declares.
+    #[must_use]
+    pub fn input(mut self, input: Value) -> Self {
+        self.input = input;
+        self
+    }
+
+    /// Runs on behalf of a tenant, who has limits of their own.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<Arc<str>>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Continues a session, so that the run sees what earlier runs put there.
+    #[must_use]
+    pub fn session(mut self, session: SessionId) -> Self {
+        self.session = Some(session);
+        self
+    }
+
+    /// Says what may be refused first when there is too much to do.
+    #[must_use]
+    pub fn criticality(mut self, criticality: Criticality) -> Self {
+        self.criticality = criticality;
+        self
+    }
+
+    /// Makes the request safe to repeat: a second request of the same tenant
+    /// with the same key gets the first one's run.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+}

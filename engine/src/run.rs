@@ -1,0 +1,303 @@
+//! Drives one run from its first step to its last.
+//!
+//! A driver is one task. It starts every step whose inputs are there, waits for
+//! the next one to end, makes its result durable, and only then looks which
+//! steps that result lets start. All it knows of the run is the fold of the
+//! journal's records, so a run that is resumed goes through the same code.
+//!
+//! When a required step fails, no further step is started, and the steps that
+//! are running are waited for: their results are kept for a retry.
+
+mod control;
+mod ledger;
+mod recover;
+mod report;
+mod step;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use orchestrator_contract::{CallError, Event, EventSink, RunId, RunOutcome, StepId};
+use tokio::task::{JoinError, JoinSet};
+
+pub(crate) use self::{
+    control::{ActiveRuns, Control},
+    ledger::Ledger,
+    report::report,
+};
+use self::{
+    report::{duration_ms, ended_badly, outcome, scope},
+    step::{StepDone, StepTask, ended_event},
+};
+use crate::{
+    engine::Shared,
+    error::EngineError,
+    journal::{NewRecord, RecordBody, StepState},
+    pipeline::{Pipeline, Scope},
+    plan::Plan,
+    report::RunReport,
+};
+
+/// One run in flight.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    ledger: Ledger,
+    control: Control,
+    scope: Scope,
+    /// Steps that were started by an earlier engine and are to run again.
+    repeat: BTreeSet<StepId>,
+    running: JoinSet<StepDone>,
+}
+
+impl Driver {
+    /// Takes over a run whose records are folded in `ledger`.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        plan: Arc<Plan>,
+        ledger: Ledger,
+        control: Control,
+    ) -> Self {
+        let scope = scope(&plan.pipeline, ledger.state());
+        Self {
+            shared,
+            plan,
+            ledger,
+            control,
+            scope,
+            repeat: BTreeSet::new(),
+            running: JoinSet::new(),
+        }
+    }
+
+    /// Drives the run to its end. Dropping the future leaves the run open in
+    /// the journal and ends its calls, as a crash would.
+    pub(crate) async fn drive(mut self) -> Result<RunReport, EngineError> {
+        self.recover().await?;
+        loop {
+            self.start_ready_steps().await?;
+            if self.running.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                reason = self.control.cancelled() => return self.cancel(reason).await,
+                Some(joined) = self.running.join_next() => self.settle(joined).await?,
+            }
+        }
+        let (outcome, failed) = self.verdict();
+        self.finish(outcome, failed).await
+    }
+
+    fn run(&self) -> RunId {
+        self.ledger.run()
+    }
+
+    fn pipeline(&self) -> &Pipeline {
+        &self.plan.pipeline
+    }
+
+    fn state_of(&self, index: usize) -> &StepState {
+        self.ledger.state().step(&self.pipeline().steps()[index].id)
+    }
+
+    /// Starts what can be started. A step that ends without being run may let
+    /// others start, so it looks again until nothing changes.
+    async fn start_ready_steps(&mut self) -> Result<(), EngineError> {
+        loop {
+            let mut ended = Vec::new();
+            let mut tasks = Vec::new();
+            for index in self.ready_steps() {
+                match self.prepare(index) {
+                    Ok(task) => tasks.push(task),
+                    Err(record) => ended.push(NewRecord::from(record)),
+                }
+            }
+            self.start(tasks).await?;
+            if ended.is_empty() {
+                return Ok(());
+            }
+            self.end_steps(ended).await?;
+        }
+    }
+
+    async fn start(&mut self, tasks: Vec<StepTask>) -> Result<(), EngineError> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let records = tasks.iter().map(StepTask::started).collect();
+        // What may happen only once must be known to have begun before it
+        // begins; everything else rides along with a later commit.
+        match tasks.iter().any(StepTask::must_not_repeat) {
+            true => self.ledger.write(records).await?,
+            false => self.ledger.note(records).await?,
+        }
+        for task in tasks {
+            self.repeat.remove(task.step());
+            self.shared.bus.emit(task.started_event());
+            self.running.spawn(task.run());
+        }
+        Ok(())
+    }
+
+    /// The steps that wait for nothing but a free place.
+    fn ready_steps(&self) -> Vec<usize> {
+        if self.required_failure().is_some() {
+            return Vec::new();
+        }
+        let settled = |index: &usize| outcome(self.state_of(*index)).is_some();
+        let waits = |index: &usize| match self.state_of(*index) {
+            StepState::Pending => true,
+            StepState::Started { .. } => self.repeat.contains(&self.pipeline().steps()[*index].id),
+            _ => false,
+        };
+        let places = self.plan.concurrency.saturating_sub(self.running.len());
+        (0..self.pipeline().steps().len())
+            .filter(waits)
+            .filter(|index| self.pipeline().dependencies(*index).iter().all(settled))
+            .take(places)
+            .collect()
+    }
+
+    /// Evaluates condition and input of a step. `Err` is the record of a step
+    /// that ends without being run.
+    fn prepare(&self, index: usize) -> Result<StepTask, RecordBody> {
+        let spec = &self.pipeline().steps()[index];
+        let failed = |error: CallError| RecordBody::StepFailed {
+            step: spec.id.clone(),
+            attempts: 0,
+            duration_ms: 0,
+            error,
+        };
+        match spec.evaluate_when(&self.scope) {
+            Ok(true) => (),
+            Ok(false) => {
+                return Err(RecordBody::StepSkipped {
+                    step: spec.id.clone(),
+                    reason: "its condition is false".to_owned(),
+                });
+            }
+            Err(error) => return Err(failed(CallError::invalid_input(error.to_string()))),
+        }
+        let input = spec
+            .evaluate_input(&self.scope)
+            .map_err(|error| failed(CallError::invalid_input(error.to_string())))?;
+        let attempt = self.state_of(index).attempts() + 1;
+        Ok(StepTask::new(&self.plan, self.ledger.state(), index, attempt, input))
+    }
+
+    /// Makes the result of a step durable, together with those of the steps
+    /// that ended meanwhile.
+    async fn settle(&mut self, first: Result<StepDone, JoinError>) -> Result<(), EngineError> {
+        let mut records = Vec::new();
+        let mut next = Some(first);
+        while let Some(joined) = next {
+            match joined {
+                Ok(done) => records.push(done.record()),
+                // The stack catches the panics of plugins; this one is ours.
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => (),
+            }
+            next = self.running.try_join_next();
+        }
+        self.end_steps(records).await
+    }
+
+    /// Makes the ends of steps durable, then lets expressions and listeners
+    /// know.
+    async fn end_steps(&mut self, records: Vec<NewRecord>) -> Result<(), EngineError> {
+        let ended: Vec<RecordBody> = records.iter().map(|record| record.body.clone()).collect();
+        self.ledger.write(records).await?;
+        for body in &ended {
+            let Some(step) = body.step() else { continue };
+            let state = self.ledger.state().step(step);
+            if let Some(outcome) = outcome(state) {
+                self.scope.settle(step, outcome, report::output(state));
+            }
+            if let Some(event) = ended_event(self.run(), &self.plan, body) {
+                self.shared.bus.emit(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// The required step whose failure fails the run, if there is one.
+    fn required_failure(&self) -> Option<usize> {
+        let steps = self.pipeline().steps();
+        (0..steps.len()).find(|index| steps[*index].required && ended_badly(self.state_of(*index)))
+    }
+
+    fn verdict(&self) -> (RunOutcome, Option<usize>) {
+        let count = self.pipeline().steps().len();
+        match self.required_failure() {
+            Some(index) => (RunOutcome::Failed, Some(index)),
+            None if (0..count).any(|index| ended_badly(self.state_of(index))) => {
+                (RunOutcome::Degraded, None)
+            }
+            None => (RunOutcome::Success, None),
+        }
+    }
+
+    async fn finish(
+        mut self,
+        mut outcome: RunOutcome,
+        failed: Option<usize>,
+    ) -> Result<RunReport, EngineError> {
+        let mut error = failed.and_then(|index| match self.state_of(index) {
+            StepState::Failed { error, .. } => Some(error.clone()),
+            _ => None,
+        });
+        // Computed before the end is written, so that a run whose outputs
+        // cannot be computed is not called a success.
+        if outcome.has_outputs()
+            && let Err(fault) = self.pipeline().evaluate_outputs(&self.scope)
+        {
+            outcome = RunOutcome::Failed;
+            error = Some(CallError::InvalidOutput {
+                message: fault.to_string(),
+            });
+        }
+        let failed_step = failed.map(|index| self.pipeline().steps()[index].id.clone());
+        self.end_run(outcome, failed_step, error).await?;
+        Ok(report(self.pipeline(), self.ledger.state()))
+    }
+
+    async fn end_run(
+        &mut self,
+        outcome: RunOutcome,
+        failed_step: Option<StepId>,
+        error: Option<CallError>,
+    ) -> Result<(), EngineError> {
+        let end = RecordBody::RunFinished {
+            outcome,
+            failed_step,
+            error,
+        };
+        self.ledger.write(vec![end.into()]).await?;
+        self.shared.bus.emit(Event::RunFinished {
+            run: self.run(),
+            pipeline: self.ledger.state().created.pipeline.clone(),
+            outcome,
+            duration_ms: duration_ms(self.ledger.state()),
+        });
+        Ok(())
+    }
+
+    /// Ends the calls in flight, then says so in the journal.
+    async fn cancel(mut self, reason: String) -> Result<RunReport, EngineError> {
+        // Dropping a call is what cancels it: a plugin is told, a process ended.
+        self.running.shutdown().await;
+        let request = RecordBody::CancelRequested { reason };
+        self.ledger.write(vec![request.into()]).await?;
+        self.finish(RunOutcome::Cancelled, None).await
+    }
+
+    /// Ends a run that has changed hands time and again without progress, so
+    /// that it does not bring down one engine after the other.
+    pub(crate) async fn give_up(mut self) -> Result<RunReport, EngineError> {
+        let error = CallError::Unknown {
+            message: "given up: every engine that drove it stopped before any step ended".to_owned(),
+        };
+        self.end_run(RunOutcome::Failed, None, Some(error)).await?;
+        Ok(report(self.pipeline(), self.ledger.state()))
+    }
+}

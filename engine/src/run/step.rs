@@ -1,0 +1,174 @@
+//! One step of one run: from its input to its record.
+
+use std::{sync::Arc, time::Duration};
+
+use orchestrator_contract::{CallError, Event, Payload, PhaseCall, PhaseReply, RunId, StepId};
+use orchestrator_observability::trace::with_trace;
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use crate::{
+    journal::{NewRecord, RecordBody, RunState, idempotency_key},
+    plan::{Plan, PlannedStep},
+    stack::{PhaseStack, StackCall},
+};
+
+/// A step that is about to be called.
+pub(crate) struct StepTask {
+    step: StepId,
+    call: PhaseCall,
+    stack: PhaseStack,
+    idempotent: bool,
+    version: Arc<str>,
+}
+
+impl StepTask {
+    /// The call of `index`, whose next attempt is `attempt`.
+    pub(crate) fn new(
+        plan: &Plan,
+        state: &RunState,
+        index: usize,
+        attempt: u32,
+        input: Payload,
+    ) -> Self {
+        let spec = &plan.pipeline.steps()[index];
+        let PlannedStep {
+            handle,
+            stack,
+            version,
+            repeatable,
+        } = &plan.steps[index];
+        let call = PhaseCall {
+            run: state.run,
+            step: spec.id.clone(),
+            plugin: handle.id().clone(),
+            phase: spec.phase.clone(),
+            attempt,
+            tenant: state.created.tenant.clone(),
+            criticality: state.created.criticality,
+            deadline: None,
+            idempotency_key: key(state, &spec.id),
+            trace: state.created.trace.child(fastrand::u64(..)),
+            session: state.created.session,
+            input,
+        };
+        Self {
+            step: spec.id.clone(),
+            call,
+            stack: stack.clone(),
+            idempotent: *repeatable,
+            version: version.clone(),
+        }
+    }
+
+    pub(crate) fn step(&self) -> &StepId {
+        &self.step
+    }
+
+    /// Whether a second start could do harm.
+    pub(crate) fn must_not_repeat(&self) -> bool {
+        !self.idempotent
+    }
+
+    /// The record that an attempt begins.
+    pub(crate) fn started(&self) -> NewRecord {
+        NewRecord::from(RecordBody::StepStarted {
+            step: self.step.clone(),
+            attempt: self.call.attempt,
+            idempotency_key: self.call.idempotency_key.clone(),
+        })
+    }
+
+    pub(crate) fn started_event(&self) -> Event {
+        Event::StepStarted {
+            run: self.call.run,
+            step: self.step.clone(),
+            plugin: self.call.plugin.clone(),
+            version: self.version.clone(),
+            phase: self.call.phase.clone(),
+        }
+    }
+
+    /// Calls the phase. Dropping the future cancels the call.
+    pub(crate) async fn run(self) -> StepDone {
+        let started = Instant::now();
+        let request = StackCall::new(self.call, self.idempotent);
+        let attempts = request.attempts();
+        let trace = request.call.trace;
+        let result = with_trace(trace, self.stack.oneshot(request)).await;
+        StepDone {
+            step: self.step,
+            result,
+            attempts: attempts(),
+            duration: started.elapsed(),
+        }
+    }
+}
+
+/// A key that stays the same for every attempt of a step.
+pub(crate) fn key(state: &RunState, step: &StepId) -> Arc<str> {
+    idempotency_key(state.run, step.as_str(), 0).into()
+}
+
+/// How a step ended.
+pub(crate) struct StepDone {
+    pub(crate) step: StepId,
+    pub(crate) result: Result<PhaseReply, CallError>,
+    pub(crate) attempts: u32,
+    pub(crate) duration: Duration,
+}
+
+impl StepDone {
+    /// The record of the step's end.
+    pub(crate) fn record(self) -> NewRecord {
+        let duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        let (step, attempts) = (self.step, self.attempts);
+        match self.result {
+            Ok(reply) => NewRecord {
+                body: RecordBody::StepCompleted {
+                    step,
+                    attempts,
+                    duration_ms,
+                    metadata: reply.metadata,
+                    usage: reply.usage,
+                },
+                payload: Some(reply.output),
+            },
+            Err(error) => NewRecord::from(RecordBody::StepFailed {
+                step,
+                attempts,
+                duration_ms,
+                error,
+            }),
+        }
+    }
+}
+
+/// The event that tells of a step's end, where `body` is one.
+pub(crate) fn ended_event(run: RunId, plan: &Plan, body: &RecordBody) -> Option<Event> {
+    use orchestrator_contract::StepOutcome;
+
+    let (outcome, attempts, duration_ms, error) = match body {
+        RecordBody::StepCompleted { attempts, duration_ms, .. } => {
+            (StepOutcome::Success, *attempts, *duration_ms, None)
+        }
+        RecordBody::StepFailed { attempts, duration_ms, error, .. } => {
+            (StepOutcome::Failed, *attempts, *duration_ms, Some(error.kind()))
+        }
+        RecordBody::StepSkipped { .. } => (StepOutcome::Skipped, 0, 0, None),
+        RecordBody::StepUnknown { attempt, .. } => (StepOutcome::Unknown, *attempt, 0, None),
+        _ => return None,
+    };
+    let step = body.step()?;
+    let spec = plan.pipeline.steps().iter().find(|spec| spec.id == *step)?;
+    Some(Event::StepFinished {
+        run,
+        step: step.clone(),
+        plugin: spec.plugin.clone(),
+        phase: spec.phase.clone(),
+        outcome,
+        attempts,
+        duration_ms,
+        error,
+    })
+}

@@ -1,0 +1,155 @@
+//! The outermost layer, which sees how every call ended, and the innermost,
+//! which sees every attempt.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use orchestrator_contract::{CallError, ErrorKind, PhaseReply};
+use orchestrator_observability::{InFlight, PhaseMetrics};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::classify::{StackCall, StackError};
+
+/// Counts and times every call, refusals included.
+#[derive(Clone)]
+pub(crate) struct ObserveLayer(PhaseMetrics);
+
+impl ObserveLayer {
+    pub(crate) fn new(metrics: PhaseMetrics) -> Self {
+        Self(metrics)
+    }
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe {
+            inner,
+            metrics: self.0.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Observe<S> {
+    inner: S,
+    metrics: PhaseMetrics,
+}
+
+impl<S> Service<StackCall> for Observe<S>
+where
+    S: Service<StackCall, Response = PhaseReply, Error = StackError>,
+{
+    type Response = PhaseReply;
+    type Error = StackError;
+    type Future = ObserveFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StackError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: StackCall) -> Self::Future {
+        ObserveFuture {
+            timing: Timing {
+                started: Instant::now(),
+                end: Some(ErrorKind::Cancelled),
+                _in_flight: self.metrics.in_flight(),
+                metrics: self.metrics.clone(),
+            },
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+/// Records when it is dropped, so that an abandoned call is counted too.
+struct Timing {
+    started: Instant,
+    end: Option<ErrorKind>,
+    metrics: PhaseMetrics,
+    _in_flight: InFlight,
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        self.metrics.executed(self.started.elapsed(), self.end);
+    }
+}
+
+pin_project! {
+    pub(crate) struct ObserveFuture<F> {
+        timing: Timing,
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F> Future for ObserveFuture<F>
+where
+    F: Future<Output = Result<PhaseReply, StackError>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let polled = this.inner.poll(cx);
+        if let Poll::Ready(result) = &polled {
+            this.timing.end = result.as_ref().err().map(kind);
+        }
+        polled
+    }
+}
+
+fn kind(error: &StackError) -> ErrorKind {
+    match error {
+        StackError::Plugin(error) => error.kind(),
+        StackError::Refused(_) => CallError::from(error.clone()).kind(),
+    }
+}
+
+/// Takes note of every attempt that reaches the plugin.
+#[derive(Clone)]
+pub(crate) struct AttemptLayer(PhaseMetrics);
+
+impl AttemptLayer {
+    pub(crate) fn new(metrics: PhaseMetrics) -> Self {
+        Self(metrics)
+    }
+}
+
+impl<S> Layer<S> for AttemptLayer {
+    type Service = Attempt<S>;
+
+    fn layer(&self, inner: S) -> Attempt<S> {
+        Attempt {
+            inner,
+            metrics: self.0.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Attempt<S> {
+    inner: S,
+    metrics: PhaseMetrics,
+}
+
+impl<S: Service<StackCall>> Service<StackCall> for Attempt<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: StackCall) -> S::Future {
+        request.attempted();
+        self.metrics.attempted();
+        self.inner.call(request)
+    }
+}

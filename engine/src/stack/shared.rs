@@ -1,0 +1,110 @@
+//! What the stacks of one plugin have in common.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use orchestrator_contract::{PhaseName, PluginId};
+use orchestrator_policies::{
+    Breaker, Bulkhead, ConfigError, Listener, RateLimiter, RetryBudget,
+};
+
+use super::{Ingredients, PhaseStack, PolicyListener, build, innermost};
+use crate::{
+    bus::Bus,
+    config::{Config, PolicyConfig},
+};
+use orchestrator_manifest::Phase;
+use orchestrator_observability::Telemetry;
+use orchestrator_plugin_runtime::PluginHandle;
+
+/// The policies that know of all calls to a plugin, or to one of its phases
+/// where that phase is configured by itself.
+#[derive(Clone)]
+pub(crate) struct SharedPolicies {
+    pub(crate) rate_limit: RateLimiter,
+    pub(crate) budget: RetryBudget,
+    pub(crate) breaker: Breaker,
+    pub(crate) bulkhead: Bulkhead,
+}
+
+impl SharedPolicies {
+    /// `listener` hears of the breaker's changes.
+    pub(crate) fn new(
+        policy: &PolicyConfig,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            rate_limit: RateLimiter::new(policy.rate_limit.clone())?,
+            budget: RetryBudget::new(policy.retry.budget.clone())?,
+            breaker: Breaker::with_listener(policy.breaker.clone(), listener)?,
+            bulkhead: Bulkhead::new(policy.bulkhead.clone())?,
+        })
+    }
+}
+
+/// A plugin, and a phase where the phase has policies of its own.
+type Scope = (PluginId, Option<PhaseName>);
+
+/// Builds stacks. Runs come and go; what their stacks share stays, so that the
+/// second run meets the breaker that the first one opened.
+pub(crate) struct Stacks {
+    bus: Bus,
+    shared: Mutex<HashMap<Scope, SharedPolicies>>,
+}
+
+impl Stacks {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self {
+            bus,
+            shared: Mutex::default(),
+        }
+    }
+
+    /// The stack of one phase under `policy`.
+    pub(crate) fn stack(
+        &self,
+        config: &Config,
+        telemetry: &Telemetry,
+        handle: &PluginHandle,
+        phase: &Phase,
+        policy: &PolicyConfig,
+        timeout: Option<std::time::Duration>,
+    ) -> Result<PhaseStack, ConfigError> {
+        let plugin = handle.id().clone();
+        let name = PhaseName::new(phase.name.as_str());
+        let own = config.has_own_policies(plugin.as_str(), name.as_str());
+        let scope = (plugin.clone(), own.then(|| name.clone()));
+        let shared = self.shared(scope, policy)?;
+        let listener = PolicyListener {
+            bus: self.bus.clone(),
+            plugin: plugin.clone(),
+            phase: Some(name),
+        };
+        build(Ingredients {
+            shared: &shared,
+            policy,
+            total: timeout.or(policy.deadline.total).unwrap_or(phase.timeout),
+            metrics: telemetry.phase(plugin.as_str(), &phase.name),
+            listener,
+            plugin: innermost(handle.clone()),
+        })
+    }
+
+    fn shared(&self, scope: Scope, policy: &PolicyConfig) -> Result<SharedPolicies, ConfigError> {
+        // Only whole entries are ever put in, so a panic elsewhere does no harm.
+        let mut all = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&scope) {
+            return Ok(known.clone());
+        }
+        let listener = PolicyListener {
+            bus: self.bus.clone(),
+            plugin: scope.0.clone(),
+            phase: scope.1.clone(),
+        };
+        let made = SharedPolicies::new(policy, listener.shared())?;
+        all.insert(scope, made.clone());
+        Ok(made)
+    }
+}

@@ -1,0 +1,293 @@
+//! The order of the policies, told by what a caller sees.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use orchestrator_contract::{
+    CallError, Criticality, Event, EventSink, Payload, PhaseCall, PhaseReply, RunId, SessionId,
+    TraceContext,
+};
+use orchestrator_observability::{Build, Telemetry};
+use tokio::time::Instant;
+use tower::{ServiceExt, service_fn};
+
+use super::*;
+use crate::{bus::Bus, config::Config};
+
+const TOTAL: Duration = Duration::from_secs(60);
+
+/// A stack around a scripted plugin, with what it told.
+struct Rig {
+    stack: PhaseStack,
+    reached: Arc<AtomicU32>,
+    told: Arc<Told>,
+    telemetry: Telemetry,
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<Event>>);
+
+impl EventSink for Told {
+    fn emit(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+/// What the scripted plugin does.
+#[derive(Clone, Copy)]
+enum Does {
+    Answers,
+    Hangs,
+    FailsForNow,
+    FailsForGood,
+    Panics,
+    AnswersAfter(Duration),
+}
+
+impl Rig {
+    fn new(does: Does, change: impl FnOnce(&mut PolicyConfig)) -> Self {
+        let mut policy = Config::defaults().unwrap().policy;
+        policy.deadline.attempt = Some(Duration::from_secs(10));
+        change(&mut policy);
+        let reached = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&reached);
+        let plugin = service_fn(move |request: StackCall| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            behave(does, request)
+        });
+        let telemetry = Telemetry::new(Build { version: "0.0.0" });
+        let told = Arc::new(Told::default());
+        let listener = PolicyListener {
+            bus: Bus::new(vec![told.clone()]),
+            plugin: "scripted".into(),
+            phase: Some("act".into()),
+        };
+        let stack = build(Ingredients {
+            shared: &SharedPolicies::new(&policy, listener.clone().shared()).unwrap(),
+            policy: &policy,
+            total: policy.deadline.total.unwrap_or(TOTAL),
+            metrics: telemetry.phase("scripted", "act"),
+            listener,
+            plugin,
+        });
+        Self {
+            stack: stack.unwrap(),
+            reached,
+            told,
+            telemetry,
+        }
+    }
+
+    async fn ask(&self, idempotent: bool) -> Result<PhaseReply, CallError> {
+        self.stack.clone().oneshot(request(idempotent)).await
+    }
+
+    async fn kind(&self, idempotent: bool) -> &'static str {
+        match self.ask(idempotent).await {
+            Ok(_) => "answered",
+            Err(error) => error.kind().as_str(),
+        }
+    }
+
+    fn reached(&self) -> u32 {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    fn told(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.told.0.lock().unwrap().iter().filter(|event| wanted(event)).count()
+    }
+}
+
+async fn behave(does: Does, request: StackCall) -> Result<PhaseReply, StackError> {
+    match does {
+        Does::Answers => (),
+        Does::AnswersAfter(pause) => tokio::time::sleep(pause).await,
+        Does::Hangs => std::future::pending().await,
+        Does::FailsForNow => return Err(StackError::Plugin(CallError::transient("busy"))),
+        Does::FailsForGood => return Err(StackError::Plugin(CallError::permanent("no"))),
+        Does::Panics => panic!("scripted"),
+    }
+    Ok(PhaseReply::new(request.call.input))
+}
+
+fn request(idempotent: bool) -> StackCall {
+    let call = PhaseCall {
+        run: RunId::from_parts(0, 1),
+        step: "step".into(),
+        plugin: "scripted".into(),
+        phase: "act".into(),
+        attempt: 1,
+        tenant: None,
+        criticality: Criticality::default(),
+        deadline: None,
+        idempotency_key: "key".into(),
+        trace: TraceContext::from_random(1, 1, false),
+        session: SessionId::from_parts(0, 1),
+        input: Payload::null(),
+    };
+    StackCall::new(call, idempotent)
+}
+
+fn once(policy: &mut PolicyConfig) {
+    policy.retry.max_attempts = 1.try_into().unwrap();
+}
+
+/// A plugin that hangs is failing: the attempt deadline is inside the breaker.
+#[tokio::test(start_paused = true)]
+async fn a_hang_trips_the_breaker() {
+    let rig = Rig::new(Does::Hangs, once);
+    for _ in 0..5 {
+        assert_eq!(rig.kind(true).await, "timeout");
+    }
+
+    assert_eq!(rig.kind(true).await, "circuit_open");
+
+    assert_eq!(rig.reached(), 5, "an open circuit does not reach the plugin");
+    let opened = |event: &Event| matches!(event, Event::BreakerChanged { sequence: 1, .. });
+    assert_eq!(rig.told(opened), 1);
+}
+
+/// Callers turned away for lack of room do not count against the plugin: the
+/// breaker ignores what the bulkhead below it refuses.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_the_bulkhead_does_not_trip_the_breaker() {
+    let rig = Rig::new(Does::AnswersAfter(Duration::from_secs(1)), |policy| {
+        once(policy);
+        policy.bulkhead.max_concurrent = 1.try_into().unwrap();
+        policy.breaker.consecutive_failures = 1.try_into().unwrap();
+    });
+
+    let (first, second, third) =
+        tokio::join!(rig.kind(true), rig.kind(true), rig.kind(true));
+
+    assert_eq!((first, second, third), ("answered", "overloaded", "overloaded"));
+    assert_eq!(rig.kind(true).await, "answered");
+}
+
+/// Each attempt asks the breaker: retry is outside of it, and stops when it
+/// refuses.
+#[tokio::test(start_paused = true)]
+async fn a_retry_never_runs_while_the_breaker_is_open() {
+    let rig = Rig::new(Does::FailsForNow, |policy| {
+        policy.retry.max_attempts = 10.try_into().unwrap();
+        policy.retry.budget.reserve = 100;
+        policy.retry.max_delay = Duration::from_millis(100);
+        policy.breaker.consecutive_failures = 3.try_into().unwrap();
+    });
+
+    assert_eq!(rig.kind(true).await, "circuit_open");
+
+    assert_eq!(rig.reached(), 3);
+}
+
+/// A pause that would outlast the deadline is not begun: the caller learns the
+/// plugin's error at once instead of a time-out later.
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_cannot_finish_in_time_is_not_slept_for() {
+    let rig = Rig::new(Does::FailsForNow, |policy| {
+        policy.deadline.total = Some(Duration::from_secs(2));
+        policy.deadline.attempt = None;
+        policy.retry.base_delay = Duration::from_secs(3600);
+        policy.retry.max_delay = Duration::from_secs(3600);
+    });
+    let started = Instant::now();
+
+    assert_eq!(rig.kind(true).await, "plugin_transient");
+
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    assert_eq!(rig.reached(), 1);
+    let given_up = |event: &Event| matches!(event, Event::RetryGivenUp { reason, .. } if &**reason == "deadline");
+    assert_eq!(rig.told(given_up), 1);
+}
+
+/// One call is one token, however often it is tried: the rate limit is outside
+/// of retry.
+#[tokio::test(start_paused = true)]
+async fn retries_take_no_tokens() {
+    let rig = Rig::new(Does::FailsForNow, |policy| {
+        let rate = serde_json::json!({ "calls": 1, "per": "1h", "burst": 1 });
+        policy.rate_limit.overall = serde_json::from_value(rate).unwrap();
+    });
+
+    assert_eq!(rig.kind(true).await, "plugin_transient");
+    assert_eq!(rig.reached(), 3, "all three attempts were made on one token");
+    assert_eq!(rig.kind(true).await, "rate_limited");
+}
+
+/// A sleeping retry holds no slot: the bulkhead is inside retry.
+#[tokio::test(start_paused = true)]
+async fn a_pausing_retry_holds_no_slot() {
+    let rig = Rig::new(Does::FailsForNow, |policy| {
+        policy.bulkhead.max_concurrent = 1.try_into().unwrap();
+        policy.retry.max_attempts = 2.try_into().unwrap();
+        policy.breaker.consecutive_failures = 100.try_into().unwrap();
+        policy.breaker.min_requests = 100.try_into().unwrap();
+    });
+
+    let (first, second) = tokio::join!(rig.kind(true), rig.kind(true));
+
+    assert_eq!((first, second), ("plugin_transient", "plugin_transient"));
+    assert_eq!(rig.reached(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_happen_once_is_tried_once() {
+    let rig = Rig::new(Does::FailsForNow, |_| ());
+    assert_eq!(rig.kind(false).await, "plugin_transient");
+    assert_eq!(rig.reached(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_says_no_is_neither_retried_nor_rested() {
+    let rig = Rig::new(Does::FailsForGood, |_| ());
+    for _ in 0..20 {
+        assert_eq!(rig.kind(true).await, "plugin_permanent");
+    }
+    assert_eq!(rig.reached(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_an_error_and_counts() {
+    let rig = Rig::new(Does::Panics, once);
+    for _ in 0..5 {
+        assert_eq!(rig.kind(true).await, "panic");
+    }
+    assert_eq!(rig.kind(true).await, "circuit_open");
+}
+
+/// The attempts of a call that is resumed go on counting.
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted_on() {
+    let rig = Rig::new(Does::FailsForNow, |_| ());
+    let mut call = request(true).call;
+    call.attempt = 3;
+    let request = StackCall::new(call, true);
+    let attempts = request.attempts();
+
+    rig.stack.clone().oneshot(request).await.unwrap_err();
+
+    assert_eq!(attempts(), 5);
+}
+
+/// Every end of a call is counted with its kind, also of one that nobody waits
+/// for any more.
+#[tokio::test(start_paused = true)]
+async fn every_call_is_counted_once() {
+    let rig = Rig::new(Does::AnswersAfter(Duration::from_secs(5)), once);
+    rig.ask(true).await.unwrap();
+    let impatient = tokio::time::timeout(Duration::from_secs(1), rig.ask(true)).await;
+    assert!(impatient.is_err());
+
+    let page = rig.telemetry.render();
+
+    let labels = r#"{plugin="scripted",phase="act"}"#;
+    let executions = format!("orchestrator_plugin_phase_executions_total{labels} 2");
+    assert!(page.contains(&executions), "{page}");
+    let cancelled = r#"{plugin="scripted",phase="act",error_type="cancelled"} 1"#;
+    assert!(page.contains(cancelled), "{page}");
+}

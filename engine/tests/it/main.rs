@@ -1,0 +1,6 @@
+//! The engine as an embedder sees it, with a real journal.
+#![cfg(test)]
+
+mod resume;
+mod runs;
+mod support;

@@ -1,0 +1,125 @@
+//! A started engine with scripted plugins.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use orchestrator_contract::{CallError, Event, EventSink, Payload, PhaseCall};
+use orchestrator_engine::{
+    Builtin, CallContext, Engine, RunReport, RunRequest, config::Config, pipeline::Pipeline,
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+/// Longer than any test takes, so that one that hangs fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Rig {
+    pub(crate) home: TempDir,
+    /// How often the plugin `counted` was called.
+    pub(crate) counted: Arc<AtomicU32>,
+    pub(crate) told: Arc<Told>,
+}
+
+#[derive(Default)]
+pub(crate) struct Told(std::sync::Mutex<Vec<Event>>);
+
+impl EventSink for Told {
+    fn emit(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+impl Told {
+    pub(crate) fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|event| wanted(event))
+            .count()
+    }
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        Self {
+            home: tempfile::tempdir().unwrap(),
+            counted: Arc::default(),
+            told: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn start(&self) -> Engine {
+        self.start_with(|_| ()).await
+    }
+
+    pub(crate) async fn start_with(&self, change: impl FnOnce(&mut Config)) -> Engine {
+        let mut config = Config::defaults().unwrap();
+        config.journal.cancel_poll = Duration::from_millis(10);
+        change(&mut config);
+        let counted = Arc::clone(&self.counted);
+        let count = move |call: PhaseCall, _: CallContext| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok::<_, CallError>(call.input))
+        };
+        let builder = Engine::builder()
+            .home(self.home.path())
+            .unwrap()
+            .config(config)
+            .sink(self.told.clone())
+            .builtin(Builtin::phase("echo", "1.0.0", "say", echo).unwrap())
+            .builtin(Builtin::phase("fails", "1.0.0", "now", fails).unwrap())
+            .builtin(Builtin::phase("hangs", "1.0.0", "now", hangs).unwrap())
+            .builtin(Builtin::phase("counted", "1.0.0", "count", count).unwrap());
+        builder.start().await.unwrap()
+    }
+
+    pub(crate) fn counted(&self) -> u32 {
+        self.counted.load(Ordering::Relaxed)
+    }
+}
+
+async fn echo(call: PhaseCall, _: CallContext) -> Result<Payload, CallError> {
+    Ok(call.input)
+}
+
+async fn fails(_: PhaseCall, _: CallContext) -> Result<Payload, CallError> {
+    Err(CallError::permanent("scripted"))
+}
+
+async fn hangs(_: PhaseCall, _: CallContext) -> Result<Payload, CallError> {
+    std::future::pending().await
+}
+
+/// A pipeline named `test` with these steps and outputs.
+pub(crate) fn pipeline(body: &str) -> Pipeline {
+    let text = format!("version: 1\nname: test\n{body}");
+    Pipeline::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+pub(crate) async fn run(engine: &Engine, body: &str) -> RunReport {
+    run_with(engine, RunRequest::new(pipeline(body))).await
+}
+
+pub(crate) async fn run_with(engine: &Engine, request: RunRequest) -> RunReport {
+    within(engine.run(request)).await.unwrap()
+}
+
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("the test hangs")
+}
+
+/// The content of a report's output.
+pub(crate) fn output(report: &RunReport, name: &str) -> String {
+    let output = report
+        .outputs
+        .iter()
+        .find(|output| output.name == name)
+        .unwrap();
+    String::from_utf8(output.payload.bytes.to_vec()).unwrap()
+}

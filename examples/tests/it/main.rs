@@ -1,0 +1,11 @@
+//! The example plugins as real processes, and the pipeline's template.
+#![cfg(test)]
+
+mod author_stats;
+mod commit_classifier;
+mod git_history;
+mod hello;
+mod manifests;
+mod process;
+mod release_notes;
+mod repository;

@@ -1,0 +1,206 @@
+//! What is wrong with a manifest, and where.
+//!
+//! A manifest is read to its end whatever is wrong with it, so its author
+//! mends every fault in one go. Each fault names the file, the line, the
+//! place in the document and the rule that was broken.
+
+use std::fmt;
+
+use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
+
+/// A rule of the manifest. Its number never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rule {
+    /// The directory holds no manifest.
+    NoManifest,
+    /// The directory holds more than one manifest.
+    TwoManifests,
+    /// The manifest is larger than the limit.
+    TooLarge,
+    /// The operating system refused to read the file.
+    Unreadable,
+    /// The text is not YAML, JSON or TOML at all.
+    Syntax,
+    /// One key stands twice in one place.
+    DuplicateKey,
+    /// Lists and tables are nested too deeply.
+    TooDeep,
+    /// No such key.
+    UnknownKey,
+    /// A required key is absent.
+    Required,
+    /// The value has the wrong type.
+    WrongType,
+    /// Not a plugin name.
+    BadName,
+    /// Not a semantic version.
+    BadVersion,
+    /// Not a range of semantic versions.
+    BadRange,
+    /// Not a duration with a unit.
+    BadDuration,
+    /// Not one of the words allowed here.
+    UnknownWord,
+    /// A number, text or list outside its bounds.
+    OutOfBounds,
+    /// A path that leaves the package or cannot be written on every platform.
+    BadPath,
+    /// A file that the manifest names is not there.
+    MissingFile,
+    /// Not a capability.
+    BadCapability,
+    /// Two keys say different things.
+    Contradiction,
+    /// A key, or its absence, does not suit the kind or role.
+    Misplaced,
+    /// `config_schema` is not a usable JSON Schema.
+    BadSchema,
+    /// `config_example` does not fit `config_schema`.
+    BadExample,
+    /// Written for a newer manifest format.
+    BadManifestVersion,
+    /// A plugin's configuration does not fit its `config_schema`.
+    BadConfig,
+}
+
+impl Rule {
+    /// The code shown to people and listed in the documentation.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NoManifest => "ORC-1001",
+            Self::TwoManifests => "ORC-1002",
+            Self::TooLarge => "ORC-1003",
+            Self::Unreadable => "ORC-1004",
+            Self::Syntax => "ORC-1005",
+            Self::DuplicateKey => "ORC-1006",
+            Self::TooDeep => "ORC-1007",
+            Self::UnknownKey => "ORC-1010",
+            Self::Required => "ORC-1011",
+            Self::WrongType => "ORC-1012",
+            Self::BadName => "ORC-1013",
+            Self::BadVersion => "ORC-1014",
+            Self::BadRange => "ORC-1015",
+            Self::BadDuration => "ORC-1016",
+            Self::UnknownWord => "ORC-1017",
+            Self::OutOfBounds => "ORC-1018",
+            Self::BadPath => "ORC-1019",
+            Self::MissingFile => "ORC-1020",
+            Self::BadCapability => "ORC-1021",
+            Self::Contradiction => "ORC-1022",
+            Self::Misplaced => "ORC-1023",
+            Self::BadSchema => "ORC-1024",
+            Self::BadExample => "ORC-1025",
+            Self::BadManifestVersion => "ORC-1026",
+            Self::BadConfig => "ORC-1030",
+        }
+    }
+}
+
+/// One thing wrong with a manifest or with a plugin's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The rule that was broken, as `ORC-nnnn`.
+    pub code: &'static str,
+    /// The rule that was broken.
+    pub rule: Rule,
+    /// The file as it was named by the caller; empty when there is no file.
+    pub file: String,
+    /// The place in the document, as a JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// The line, from 1; absent when the document did not come from a file.
+    pub line: Option<u32>,
+    /// The column in characters, from 1.
+    pub column: Option<u32>,
+    /// What is wrong, in one sentence fragment.
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
+    pub(crate) span: Option<SourceSpan>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.file.is_empty() {
+            f.write_str(&self.file)?;
+            if let (Some(line), Some(column)) = (self.line, self.column) {
+                write!(f, ":{line}:{column}")?;
+            }
+            f.write_str(": ")?;
+        }
+        if !self.pointer.is_empty() {
+            write!(f, "{}: ", self.pointer)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Diagnostic for Fault {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.code))
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        (!self.help.is_empty()).then(|| Box::new(&self.help) as Box<dyn fmt::Display>)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = self.span?;
+        let label = LabeledSpan::new_with_span(Some("here".to_owned()), span);
+        Some(Box::new(std::iter::once(label)))
+    }
+}
+
+/// Everything wrong with one manifest. Shows the first fault and how many more
+/// there are; a reporter that knows [`Diagnostic::related`] shows all.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("{}", headline(file, faults))]
+#[diagnostic(
+    code("ORC-1000"),
+    help("mend every fault listed, then run `orchestrator manifest validate`")
+)]
+pub struct ManifestError {
+    /// The file or directory that was read, as the caller named it.
+    pub file: String,
+    #[source_code]
+    source_text: NamedSource<String>,
+    /// Every fault found, in the order of the document; never empty.
+    #[related]
+    pub faults: Vec<Fault>,
+}
+
+impl ManifestError {
+    pub(crate) fn new(file: &str, text: &str, faults: Vec<Fault>) -> Self {
+        Self {
+            file: file.to_owned(),
+            source_text: NamedSource::new(file, text.to_owned()),
+            faults,
+        }
+    }
+
+    /// One fault that has no place in a document.
+    pub(crate) fn whole_file(file: &str, rule: Rule, message: String, help: &str) -> Self {
+        let fault = Fault {
+            code: rule.code(),
+            rule,
+            file: file.to_owned(),
+            pointer: String::new(),
+            line: None,
+            column: None,
+            message,
+            help: help.to_owned(),
+            span: None,
+        };
+        Self::new(file, "", vec![fault])
+    }
+}
+
+fn headline(file: &str, faults: &[Fault]) -> String {
+    match faults {
+        [] => format!("{file} is refused"),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+    }
+}

@@ -1,0 +1,106 @@
+//! Collects the fields of one `tracing` event.
+
+use std::fmt;
+
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+
+/// Values longer than this are cut, so that one line stays one write.
+const VALUE_BYTES_MAX: usize = 16 * 1024;
+
+/// Fields whose names contain one of these hold secrets.
+const SECRET: &[&str] = &["passphrase", "password", "secret", "token", "authorization"];
+
+#[derive(Default)]
+pub(super) struct Fields {
+    pub(super) message: String,
+    pub(super) plugin: Option<String>,
+    pub(super) others: Vec<(&'static str, Value)>,
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: Value) {
+        let name = field.name();
+        if SECRET.iter().any(|secret| name.contains(secret)) {
+            self.others.push((name, Value::from("[redacted]")));
+            return;
+        }
+        match (name, value) {
+            ("message", Value::String(text)) => self.message = text,
+            ("plugin", Value::String(text)) => self.plugin = Some(text),
+            // The line says these itself.
+            ("ts" | "level" | "target" | "trace_id" | "span_id", _) => {}
+            (_, value) => self.others.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, Value::from(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, Value::from(value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, Value::from(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, Value::from(value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, Value::from(cleaned(value)));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, Value::from(cleaned(&format!("{value:?}"))));
+    }
+}
+
+/// Escapes whatever a terminal would obey and cuts what is too long.
+fn cleaned(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len().min(VALUE_BYTES_MAX));
+    for character in text.chars() {
+        if clean.len() >= VALUE_BYTES_MAX {
+            clean.push('…');
+            break;
+        }
+        if obeyed_by_terminals(character) {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+    }
+    clean
+}
+
+/// Control characters, and those that reorder or hide text around them.
+fn obeyed_by_terminals(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_are_cut_at_a_character() {
+        let clean = cleaned(&"ü".repeat(VALUE_BYTES_MAX));
+        assert!(clean.ends_with("ü…"));
+        assert!(clean.len() < VALUE_BYTES_MAX + 8);
+    }
+
+    #[test]
+    fn ordinary_text_is_left_alone() {
+        assert_eq!(cleaned("naïve 日本 \"x\" \\"), "naïve 日本 \"x\" \\");
+        assert_eq!(cleaned("a\tb"), "a\\tb");
+    }
+}

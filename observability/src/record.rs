@@ -1,0 +1,222 @@
+//! Turns events into metrics; [`lines`] turns them into log lines.
+
+mod lines;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use metrics::{Counter, Histogram};
+use orchestrator_contract::{
+    BreakerState, Event, EventSink, PhaseName, PluginId, PluginState, StepOutcome,
+};
+
+use crate::{
+    Telemetry,
+    names::{self, Metric},
+    prometheus::Exporter,
+};
+
+/// How many breakers' sequence numbers are remembered.
+const BREAKERS_MAX: usize = 10_000;
+
+/// Turns events into metrics and log lines. Never blocks on I/O but for the log
+/// line itself.
+pub struct Recorder {
+    telemetry: Arc<Telemetry>,
+    commits: Counter,
+    commit_duration: Histogram,
+    committed_events: Counter,
+    /// The last change of each breaker that was seen. Changes are made without a
+    /// lock, so two of them may be told in the wrong order.
+    breakers: Mutex<HashMap<(String, String), u64>>,
+}
+
+impl Recorder {
+    pub(crate) fn new(telemetry: Arc<Telemetry>) -> Self {
+        let exporter = &telemetry.exporter;
+        Self {
+            commits: exporter.counter(&names::JOURNAL_COMMITS, &[]),
+            commit_duration: exporter.histogram(&names::JOURNAL_COMMIT_DURATION, &[]),
+            committed_events: exporter.counter(&names::JOURNAL_EVENTS, &[]),
+            breakers: Mutex::default(),
+            telemetry,
+        }
+    }
+
+    fn count(&self, event: &Event) {
+        match event {
+            Event::RunStarted { .. } | Event::RunFinished { .. } => self.count_run(event),
+            Event::PluginStateChanged { .. }
+            | Event::PluginRestarted { .. }
+            | Event::PluginLog { .. }
+            | Event::PluginSampled { .. }
+            | Event::ResourceViolation { .. } => self.count_plugin(event),
+            Event::JournalCommitted {
+                events,
+                duration_us,
+            } => {
+                self.commits.increment(1);
+                self.committed_events.increment(*events);
+                let took = Duration::from_micros(*duration_us);
+                self.commit_duration.record(took.as_secs_f64());
+            }
+            _ => self.count_call(event),
+        }
+    }
+
+    fn count_run(&self, event: &Event) {
+        let exporter = &self.telemetry.exporter;
+        let running = |pipeline: &str| exporter.gauge(&names::RUNS_IN_FLIGHT, &[pipeline]);
+        match event {
+            Event::RunStarted { pipeline, .. } => running(pipeline).increment(1.0),
+            Event::RunFinished {
+                pipeline,
+                outcome,
+                duration_ms,
+                ..
+            } => {
+                running(pipeline).decrement(1.0);
+                let labels = [&**pipeline, outcome.as_str()];
+                self.add(&names::RUNS, &labels);
+                let durations = exporter.histogram(&names::RUN_DURATION, &labels);
+                durations.record(Duration::from_millis(*duration_ms).as_secs_f64());
+            }
+            _ => {}
+        }
+    }
+
+    fn count_call(&self, event: &Event) {
+        match event {
+            Event::StepFinished {
+                plugin,
+                phase,
+                outcome: StepOutcome::Success,
+                attempts: 2..,
+                ..
+            } => self.retry(plugin, phase, "success"),
+            Event::CallRetried { plugin, phase, .. } => self.retry(plugin, phase, "retried"),
+            Event::RetryGivenUp {
+                plugin,
+                phase,
+                reason,
+            } => match &**reason {
+                "attempts" => self.retry(plugin, phase, "exhausted"),
+                other => self.retry(plugin, phase, other),
+            },
+            Event::CallRefused { plugin, phase, by } => self.add(
+                &names::CALLS_REFUSED,
+                &[plugin.as_str(), phase.as_str(), by.as_str()],
+            ),
+            Event::BreakerChanged {
+                plugin,
+                phase,
+                sequence,
+                to,
+                ..
+            } => {
+                let plugin = plugin.as_str();
+                self.add(&names::BREAKER_TRANSITIONS, &[plugin, to.as_str()]);
+                let phase = phase.as_ref().map_or("", |phase| phase.as_str());
+                self.breaker(plugin, phase, *sequence, *to);
+            }
+            // The others say nothing that `PhaseMetrics` does not count.
+            _ => {}
+        }
+    }
+
+    fn count_plugin(&self, event: &Event) {
+        let exporter = &self.telemetry.exporter;
+        match event {
+            Event::PluginStateChanged { plugin, state, .. } => {
+                plugin_state(exporter, plugin.as_str(), *state);
+            }
+            Event::PluginRestarted { plugin, .. } => {
+                self.add(&names::PLUGIN_RESTARTS, &[plugin.as_str()]);
+            }
+            Event::PluginLog { plugin, level, .. } => {
+                self.add(&names::PLUGIN_LOG_LINES, &[plugin.as_str(), level.as_str()])
+            }
+            Event::PluginSampled {
+                plugin,
+                memory_bytes,
+                cpu_percent,
+                cpu_micros,
+            } => {
+                let plugin = plugin.as_str();
+                usage(exporter, plugin, *memory_bytes, *cpu_percent);
+                self.telemetry.used_cpu(plugin, *cpu_micros);
+            }
+            Event::ResourceViolation {
+                plugin,
+                resource,
+                action,
+                ..
+            } => self.add(
+                &names::PLUGIN_VIOLATIONS,
+                &[plugin.as_str(), resource, action.as_str()],
+            ),
+            _ => {}
+        }
+    }
+
+    fn add(&self, metric: &Metric, values: &[&str]) {
+        self.telemetry.exporter.counter(metric, values).increment(1);
+    }
+
+    fn retry(&self, plugin: &PluginId, phase: &PhaseName, result: &str) {
+        self.add(&names::RETRIES, &[plugin.as_str(), phase.as_str(), result]);
+    }
+
+    fn breaker(&self, plugin: &str, phase: &str, sequence: u64, to: BreakerState) {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (plugin.to_owned(), phase.to_owned());
+        let room = breakers.len() < BREAKERS_MAX;
+        match breakers.get_mut(&key) {
+            Some(last) if *last >= sequence => return,
+            Some(last) => *last = sequence,
+            None if room => drop(breakers.insert(key, sequence)),
+            None => {}
+        }
+        // Still under the lock, or an older change could be written after us.
+        for state in BreakerState::ALL {
+            self.telemetry
+                .exporter
+                .gauge(&names::BREAKER_STATE, &[plugin, phase, state.as_str()])
+                .set(f64::from(u8::from(*state == to)));
+        }
+    }
+}
+
+fn plugin_state(exporter: &Exporter, plugin: &str, now: PluginState) {
+    for state in PluginState::ALL {
+        exporter
+            .gauge(&names::PLUGIN_STATE, &[plugin, state.as_str()])
+            .set(f64::from(u8::from(*state == now)));
+    }
+    let has_no_process = matches!(
+        now,
+        PluginState::Stopped | PluginState::Unloaded | PluginState::Error | PluginState::CrashLoop
+    );
+    if has_no_process {
+        usage(exporter, plugin, 0, 0.0);
+    }
+}
+
+fn usage(exporter: &Exporter, plugin: &str, memory_bytes: u64, cpu_percent: f64) {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
+    let memory = memory_bytes as f64;
+    exporter.gauge(&names::PLUGIN_MEMORY, &[plugin]).set(memory);
+    exporter
+        .gauge(&names::PLUGIN_CPU, &[plugin])
+        .set(cpu_percent);
+}
+
+impl EventSink for Recorder {
+    fn emit(&self, event: Event) {
+        self.count(&event);
+        lines::write(&event);
+    }
+}

@@ -1,0 +1,223 @@
+//! One log line for each event that somebody may want to read later.
+//!
+//! The message is constant and `event` is a stable name, so that both can be
+//! searched for; everything that varies is a field.
+
+use orchestrator_contract::{
+    BreakerState, Event, LogLevel, PluginState, RunOutcome, StepOutcome, ViolationAction,
+};
+use tracing::Level;
+
+use crate::trace::in_trace;
+
+/// Like `tracing::event!` with a level that is known only at run time.
+macro_rules! line {
+    ($level:expr, $($rest:tt)+) => {
+        match $level {
+            Level::TRACE => tracing::trace!($($rest)+),
+            Level::DEBUG => tracing::debug!($($rest)+),
+            Level::INFO => tracing::info!($($rest)+),
+            Level::WARN => tracing::warn!($($rest)+),
+            _ => tracing::error!($($rest)+),
+        }
+    };
+}
+
+pub(super) fn write(event: &Event) {
+    match event {
+        Event::RunStarted { .. } | Event::RunFinished { .. } => run(event),
+        Event::StepStarted { .. } | Event::StepProgress { .. } | Event::StepFinished { .. } => {
+            step(event);
+        }
+        Event::CallRetried { .. }
+        | Event::RetryGivenUp { .. }
+        | Event::CallRefused { .. }
+        | Event::BreakerChanged { .. } => policy(event),
+        Event::PluginStateChanged { .. }
+        | Event::PluginRestarted { .. }
+        | Event::PluginLog { .. }
+        | Event::ResourceViolation { .. } => plugin(event),
+        // Samples and commits come many times a second and are metrics alone.
+        _ => {}
+    }
+}
+
+fn run(event: &Event) {
+    match event {
+        Event::RunStarted {
+            run,
+            pipeline,
+            session,
+            trace,
+            resumed,
+        } => in_trace(*trace, || {
+            tracing::info!(target: "orchestrator", event = "run.started", run_id = %run,
+                pipeline = %pipeline, session_id = %session, resumed, "run started");
+        }),
+        Event::RunFinished {
+            run,
+            pipeline,
+            outcome,
+            duration_ms,
+        } => {
+            let level = match outcome {
+                RunOutcome::Success | RunOutcome::Cancelled => Level::INFO,
+                RunOutcome::Degraded => Level::WARN,
+                RunOutcome::Failed => Level::ERROR,
+            };
+            line!(level, target: "orchestrator", event = "run.finished", run_id = %run,
+                pipeline = %pipeline, outcome = outcome.as_str(), duration_ms, "run finished");
+        }
+        _ => {}
+    }
+}
+
+fn step(event: &Event) {
+    match event {
+        Event::StepStarted {
+            run,
+            step,
+            plugin,
+            version,
+            phase,
+        } => tracing::debug!(target: "orchestrator", event = "step.started", run_id = %run,
+            step = %step, plugin = %plugin, plugin_version = %version, phase = %phase,
+            "step started"),
+        Event::StepProgress {
+            run,
+            step,
+            percent,
+            message,
+        } => tracing::trace!(target: "orchestrator", event = "step.progress", run_id = %run,
+            step = %step, percent, progress = %message, "step progressed"),
+        Event::StepFinished {
+            run,
+            step,
+            plugin,
+            phase,
+            outcome,
+            attempts,
+            duration_ms,
+            error,
+        } => {
+            let level = match outcome {
+                StepOutcome::Success | StepOutcome::Skipped | StepOutcome::Cancelled => {
+                    Level::DEBUG
+                }
+                StepOutcome::Failed | StepOutcome::Unknown => Level::WARN,
+            };
+            line!(level, target: "orchestrator", event = "step.finished", run_id = %run,
+                step = %step, plugin = %plugin, phase = %phase, outcome = outcome.as_str(),
+                attempts, duration_ms, error.type = error.map(|kind| kind.as_str()),
+                "step finished");
+        }
+        _ => {}
+    }
+}
+
+fn policy(event: &Event) {
+    match event {
+        Event::CallRetried {
+            plugin,
+            phase,
+            attempt,
+            delay_ms,
+        } => tracing::info!(target: "orchestrator", event = "call.retried", plugin = %plugin,
+            phase = %phase, attempt, delay_ms, "attempt failed, another follows"),
+        Event::RetryGivenUp {
+            plugin,
+            phase,
+            reason,
+        } => tracing::warn!(target: "orchestrator", event = "call.retry_given_up",
+            plugin = %plugin, phase = %phase, reason = %reason, "no further attempt is made"),
+        Event::CallRefused { plugin, phase, by } => {
+            tracing::debug!(target: "orchestrator", event = "call.refused", plugin = %plugin,
+                phase = %phase, by = by.as_str(), "call refused");
+        }
+        Event::BreakerChanged {
+            plugin,
+            phase,
+            sequence,
+            from,
+            to,
+            reason,
+        } => {
+            let level = match to {
+                BreakerState::Open => Level::WARN,
+                BreakerState::Closed | BreakerState::HalfOpen => Level::INFO,
+            };
+            line!(level, target: "orchestrator", event = "breaker.changed", plugin = %plugin,
+                phase = phase.as_ref().map(tracing::field::display), sequence,
+                from = from.as_str(), to = to.as_str(), reason = %reason,
+                "breaker changed its state");
+        }
+        _ => {}
+    }
+}
+
+fn plugin(event: &Event) {
+    match event {
+        Event::PluginStateChanged {
+            plugin,
+            version,
+            state,
+            reason,
+        } => {
+            let level = match state {
+                PluginState::Error | PluginState::CrashLoop => Level::ERROR,
+                PluginState::Running | PluginState::Disabled => Level::INFO,
+                _ => Level::DEBUG,
+            };
+            line!(level, target: "orchestrator", event = "plugin.state_changed",
+                plugin = %plugin, plugin_version = %version, state = state.as_str(),
+                reason = %reason, "plugin changed its state");
+        }
+        Event::PluginRestarted {
+            plugin,
+            reason,
+            delay_ms,
+        } => tracing::warn!(target: "orchestrator", event = "plugin.restarted",
+            plugin = %plugin, reason = %reason, delay_ms, "plugin starts again"),
+        Event::ResourceViolation {
+            plugin,
+            resource,
+            current,
+            limit,
+            action,
+        } => {
+            let level = match action {
+                ViolationAction::Warn => Level::WARN,
+                ViolationAction::Kill => Level::ERROR,
+            };
+            line!(level, target: "orchestrator", event = "plugin.violation", plugin = %plugin,
+                resource = %resource, current, limit, action = action.as_str(),
+                "plugin used more than it may");
+        }
+        Event::PluginLog {
+            plugin,
+            stream,
+            level,
+            message,
+            run,
+            trace,
+        } => {
+            let level = match level {
+                LogLevel::Trace => Level::TRACE,
+                LogLevel::Debug => Level::DEBUG,
+                LogLevel::Info => Level::INFO,
+                LogLevel::Warn => Level::WARN,
+                LogLevel::Error => Level::ERROR,
+            };
+            let say = || {
+                line!(level, target: "plugin", event = "plugin.log", plugin = %plugin,
+                    stream = stream.as_str(), run_id = run.as_ref().map(tracing::field::display),
+                    "{message}");
+            };
+            match trace {
+                Some(trace) => in_trace(*trace, say),
+                None => say(),
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,5 @@
+//! What operators see of the metrics and log lines.
+#![cfg(test)]
+
+mod log_lines;
+mod metrics_text;

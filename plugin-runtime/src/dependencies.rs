@@ -1,0 +1,325 @@
+//! Which plugins need which others, and in what order they start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use miette::Diagnostic as _;
+use semver::{Version, VersionReq};
+
+use crate::error::LoadError;
+
+/// A plugin as far as dependencies go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    pub(crate) id: String,
+    pub(crate) version: Version,
+}
+
+/// What a plugin needs: ids and the versions that will do.
+pub(crate) type Needs = Vec<(String, VersionReq)>;
+
+/// What dependencies make of a set of plugins.
+#[derive(Debug, Default)]
+pub(crate) struct Resolution {
+    /// Plugins that can start, dependencies first; the order depends on nothing but
+    /// the input.
+    pub(crate) order: Vec<Identity>,
+    /// The plugins that each of them needs.
+    pub(crate) needs: BTreeMap<Identity, Vec<Identity>>,
+    /// Plugins that cannot start.
+    pub(crate) refused: Vec<(Identity, LoadError)>,
+}
+
+/// The highest version of `id` in `plugins` that matches `range`.
+pub(crate) fn select<'a, T>(
+    plugins: &'a BTreeMap<Identity, T>,
+    id: &str,
+    range: &VersionReq,
+) -> Option<(&'a Identity, &'a T)> {
+    plugins
+        .iter()
+        .rev()
+        .find(|(plugin, _)| plugin.id == id && range.matches(&plugin.version))
+}
+
+/// Finds for every plugin the ones it needs. `unusable` holds plugins that were
+/// found but not loaded, with code and reason.
+pub(crate) fn resolve(
+    mut plugins: BTreeMap<Identity, Needs>,
+    mut unusable: BTreeMap<Identity, (String, String)>,
+) -> Resolution {
+    let mut resolution = Resolution::default();
+    // A refusal may take away what another plugin needs, so until nothing changes.
+    loop {
+        let mut refused: Vec<_> = plugins
+            .iter()
+            .filter_map(|(plugin, needs)| {
+                let error = needs
+                    .iter()
+                    .find_map(|(id, range)| unmet(&plugins, &unusable, id, range))?;
+                Some((plugin.clone(), error))
+            })
+            .collect();
+        if refused.is_empty() {
+            refused = cycles(&plugins);
+        }
+        if refused.is_empty() {
+            break;
+        }
+        for (plugin, error) in refused {
+            plugins.remove(&plugin);
+            let code = error
+                .code()
+                .map_or_else(String::new, |code| code.to_string());
+            unusable.insert(plugin.clone(), (code, error.to_string()));
+            resolution.refused.push((plugin, error));
+        }
+    }
+    for plugin in plugins.keys() {
+        let needs = needs_of(&plugins, plugin);
+        resolution.needs.insert(plugin.clone(), needs);
+    }
+    resolution.order = sorted(&resolution.needs);
+    resolution
+}
+
+fn unmet(
+    plugins: &BTreeMap<Identity, Needs>,
+    unusable: &BTreeMap<Identity, (String, String)>,
+    id: &str,
+    range: &VersionReq,
+) -> Option<LoadError> {
+    if select(plugins, id, range).is_some() {
+        return None;
+    }
+    let dependency = id.to_owned();
+    if let Some((_, (code, reason))) = select(unusable, id, range) {
+        let (code, reason) = (code.clone(), reason.clone());
+        return Some(LoadError::DependencyUnusable {
+            dependency,
+            code,
+            reason,
+        });
+    }
+    let available: Vec<_> = plugins
+        .keys()
+        .chain(unusable.keys())
+        .filter(|plugin| plugin.id == id)
+        .map(|plugin| plugin.version.clone())
+        .collect();
+    if available.is_empty() {
+        return Some(LoadError::MissingDependency { dependency });
+    }
+    let range = range.clone();
+    Some(LoadError::DependencyOutOfRange {
+        dependency,
+        range,
+        available,
+    })
+}
+
+fn needs_of(plugins: &BTreeMap<Identity, Needs>, plugin: &Identity) -> Vec<Identity> {
+    plugins[plugin]
+        .iter()
+        .filter_map(|(id, range)| select(plugins, id, range))
+        .map(|(needed, _)| needed.clone())
+        .collect()
+}
+
+/// Every plugin that lies on a cycle, with the cycle as a path from itself to itself.
+fn cycles(plugins: &BTreeMap<Identity, Needs>) -> Vec<(Identity, LoadError)> {
+    plugins
+        .keys()
+        .filter_map(|plugin| {
+            let path = way_back(plugins, plugin)?;
+            Some((plugin.clone(), LoadError::DependencyCycle { path }))
+        })
+        .collect()
+}
+
+/// The shortest way from `start` over its needs back to `start`.
+fn way_back(plugins: &BTreeMap<Identity, Needs>, start: &Identity) -> Option<Vec<String>> {
+    let mut came_from: BTreeMap<Identity, Identity> = BTreeMap::new();
+    let mut reached = BTreeSet::new();
+    let mut front = vec![start.clone()];
+    while !front.is_empty() {
+        let mut next = Vec::new();
+        for plugin in front {
+            for needed in needs_of(plugins, &plugin) {
+                if needed == *start {
+                    return Some(path_to(&came_from, start, plugin));
+                }
+                if reached.insert(needed.clone()) {
+                    came_from.insert(needed.clone(), plugin.clone());
+                    next.push(needed);
+                }
+            }
+        }
+        front = next;
+    }
+    None
+}
+
+fn path_to(
+    came_from: &BTreeMap<Identity, Identity>,
+    start: &Identity,
+    last: Identity,
+) -> Vec<String> {
+    let mut path = vec![start.id.clone()];
+    let mut at = last;
+    while at != *start {
+        path.push(at.id.clone());
+        at = came_from[&at].clone();
+    }
+    path.push(start.id.clone());
+    path.reverse();
+    path
+}
+
+/// Dependencies before dependants; among equals the smaller identity first.
+fn sorted(needs: &BTreeMap<Identity, Vec<Identity>>) -> Vec<Identity> {
+    let mut order = Vec::with_capacity(needs.len());
+    let mut done = BTreeSet::new();
+    while order.len() < needs.len() {
+        let ready: Vec<_> = needs
+            .iter()
+            .filter(|(plugin, needed)| {
+                !done.contains(*plugin) && needed.iter().all(|needed| done.contains(needed))
+            })
+            .map(|(plugin, _)| plugin.clone())
+            .collect();
+        // There is no cycle, so something is always ready.
+        if ready.is_empty() {
+            break;
+        }
+        done.extend(ready.iter().cloned());
+        order.extend(ready);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn identity(id: &str, version: &str) -> Identity {
+        Identity {
+            id: id.to_owned(),
+            version: version.parse().unwrap(),
+        }
+    }
+
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+    fn plugins(list: &[Row<'_>]) -> BTreeMap<Identity, Needs> {
+        list.iter()
+            .map(|(id, version, needs)| {
+                let needs = needs
+                    .iter()
+                    .map(|(id, range)| ((*id).to_owned(), range.parse().unwrap()))
+                    .collect();
+                (identity(id, version), needs)
+            })
+            .collect()
+    }
+
+    fn refused(resolution: &Resolution) -> Vec<String> {
+        let mut shown: Vec<_> = resolution
+            .refused
+            .iter()
+            .map(|(plugin, error)| format!("{}: {error}", plugin.id))
+            .collect();
+        shown.sort();
+        shown
+    }
+
+    #[test]
+    fn dependencies_come_first_and_the_highest_match_is_taken() {
+        let set = plugins(&[
+            ("app", "1.0.0", &[("lib", "^1"), ("base", "*")]),
+            ("lib", "1.0.0", &[]),
+            ("lib", "1.5.0", &[("base", "^2")]),
+            ("lib", "2.0.0", &[]),
+            ("base", "2.1.0", &[]),
+        ]);
+        let resolution = resolve(set, BTreeMap::new());
+        assert!(resolution.refused.is_empty());
+        let needs = &resolution.needs[&identity("app", "1.0.0")];
+        assert_eq!(
+            needs,
+            &[identity("lib", "1.5.0"), identity("base", "2.1.0")]
+        );
+        let place = |plugin| resolution.order.iter().position(|at| *at == plugin);
+        assert!(place(identity("base", "2.1.0")) < place(identity("lib", "1.5.0")));
+        assert!(place(identity("lib", "1.5.0")) < place(identity("app", "1.0.0")));
+    }
+
+    #[test]
+    fn what_is_missing_out_of_range_or_unusable_is_named_and_passed_on() {
+        let set = plugins(&[
+            ("a", "1.0.0", &[("gone", "*")]),
+            ("b", "1.0.0", &[("a", "*")]),
+            ("c", "1.0.0", &[("d", "^2")]),
+            ("d", "1.0.0", &[]),
+            ("e", "1.0.0", &[("bad", "*")]),
+        ]);
+        let bad = (
+            identity("bad", "1.0.0"),
+            ("ORC-2001".to_owned(), "unsigned".to_owned()),
+        );
+        let resolution = resolve(set, BTreeMap::from([bad]));
+        assert_eq!(
+            refused(&resolution),
+            [
+                "a: it depends on gone, which is not there",
+                "b: it depends on a, which is not usable: it depends on gone, which is not there",
+                "c: it depends on d ^2, and there is 1.0.0",
+                "e: it depends on bad, which is not usable: unsigned",
+            ]
+        );
+        assert_eq!(resolution.order, [identity("d", "1.0.0")]);
+    }
+
+    #[test]
+    fn a_cycle_is_named_as_a_path_and_others_go_on() {
+        let set = plugins(&[
+            ("a", "1.0.0", &[("b", "*")]),
+            ("b", "1.0.0", &[("c", "*")]),
+            ("c", "1.0.0", &[("a", "*")]),
+            ("self", "1.0.0", &[("self", "*")]),
+            ("user", "1.0.0", &[("a", "*")]),
+            ("other", "1.0.0", &[]),
+        ]);
+        let resolution = resolve(set, BTreeMap::new());
+        let shown = refused(&resolution);
+        assert_eq!(shown[0], "a: dependency cycle detected: a -> b -> c -> a");
+        assert_eq!(shown[1], "b: dependency cycle detected: b -> c -> a -> b");
+        assert_eq!(shown[3], "self: dependency cycle detected: self -> self");
+        assert!(shown[4].starts_with("user: it depends on a, which is not usable"));
+        assert_eq!(resolution.order, [identity("other", "1.0.0")]);
+    }
+
+    proptest! {
+        /// Edges lead to smaller numbers only, so there is no cycle: everything is
+        /// ordered, dependencies first.
+        #[test]
+        fn random_graphs_without_cycles_are_ordered(
+            edges in proptest::collection::vec((1usize..12, 0usize..12), 0..40)
+        ) {
+            let name = |number: usize| format!("p{number:02}");
+            let mut set: BTreeMap<Identity, Needs> =
+                (0..12).map(|number| (identity(&name(number), "1.0.0"), Needs::new())).collect();
+            for (from, to) in edges {
+                let needs = set.get_mut(&identity(&name(from), "1.0.0")).unwrap();
+                needs.push((name(to % from), VersionReq::STAR));
+            }
+            let resolution = resolve(set, BTreeMap::new());
+            prop_assert_eq!(resolution.order.len(), 12);
+            for (plugin, needs) in &resolution.needs {
+                let place = |of| resolution.order.iter().position(|at| at == of);
+                prop_assert!(needs.iter().all(|needed| place(needed) < place(plugin)));
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! One plugin in the registry: what is known of it, its state, and the kind that
+//! runs it.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use orchestrator_contract::{
+    CallError, PhaseCall, PhaseName, PhaseReply, PluginId, PluginState, Reconciled,
+};
+use orchestrator_manifest::{Kind, Manifest, Phase};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    BoxFuture, PluginProblem, PluginStatus, builtin::BuiltinBody, error::LifecycleError,
+    exec::Exec, lifecycle::Lifecycle, node::Node,
+};
+
+/// What is known of a plugin from its package and its operator.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) label: String,
+    pub(crate) location: Option<PathBuf>,
+    pub(crate) shadowed: Vec<PathBuf>,
+    pub(crate) digest: String,
+    pub(crate) trust_level: Option<u8>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) grants: Vec<String>,
+    pub(crate) not_enforced: Vec<String>,
+    pub(crate) unsigned: bool,
+}
+
+/// The kind that runs a plugin.
+pub(crate) enum Body {
+    Builtin(BuiltinBody),
+    Exec(Arc<Exec>),
+    Node(Arc<Node>),
+    /// It was refused; its state says why.
+    None,
+}
+
+/// One plugin in the registry.
+pub(crate) struct Entry {
+    pub(crate) id: PluginId,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) phases: Vec<Phase>,
+    pub(crate) facts: Facts,
+    pub(crate) life: Arc<Lifecycle>,
+    pub(crate) body: Body,
+    dependencies: OnceLock<Vec<Arc<Entry>>>,
+    calls: AtomicU64,
+    idle: Notify,
+    /// Held while the plugin is started, so that it is started once.
+    starting: Mutex<()>,
+    start_timeout: Duration,
+}
+
+impl Entry {
+    pub(crate) fn new(
+        manifest: Arc<Manifest>,
+        facts: Facts,
+        life: Arc<Lifecycle>,
+        body: Body,
+        start_timeout: Duration,
+    ) -> Self {
+        Self {
+            id: PluginId::new(manifest.id.as_str()),
+            phases: manifest.callable_phases(),
+            manifest,
+            facts,
+            life,
+            body,
+            dependencies: OnceLock::new(),
+            calls: AtomicU64::new(0),
+            idle: Notify::new(),
+            starting: Mutex::new(()),
+            start_timeout,
+        }
+    }
+
+    /// Says which plugins must run before this one. Only the first time counts.
+    pub(crate) fn depend_on(&self, plugins: Vec<Arc<Entry>>) {
+        // Set once, by the loader.
+        let _ = self.dependencies.set(plugins);
+    }
+
+    /// The plugins that must run before this one.
+    pub(crate) fn dependencies(&self) -> &[Arc<Entry>] {
+        self.dependencies.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn call(self: &Arc<Self>, call: PhaseCall) -> CallFuture {
+        let in_flight = InFlight::enter(self);
+        if !self
+            .phases
+            .iter()
+            .any(|phase| phase.name == call.phase.as_str())
+        {
+            let message = format!("plugin {} has no phase `{}`", self.id, call.phase);
+            return CallFuture::refused(CallError::InvalidInput { message }, in_flight);
+        }
+        if self.life.is_running() {
+            match &self.body {
+                Body::Builtin(builtin) => return CallFuture::new(builtin.call(call), in_flight),
+                Body::Node(node) => {
+                    let node = Arc::clone(node);
+                    return CallFuture::new(
+                        Box::pin(async move { node.call(call).await }),
+                        in_flight,
+                    );
+                }
+                Body::Exec(_) | Body::None => {}
+            }
+        }
+        let entry = Arc::clone(self);
+        let answer = Box::pin(async move {
+            entry.ready(call.deadline.map(Instant::from_std)).await?;
+            match &entry.body {
+                Body::Builtin(builtin) => builtin.call(call).await,
+                Body::Exec(exec) => exec.call(call).await,
+                Body::Node(node) => node.call(call).await,
+                Body::None => Err(entry.unavailable("it was not loaded")),
+            }
+        });
+        CallFuture::new(answer, in_flight)
+    }
+
+    pub(crate) async fn reconcile(self: &Arc<Self>, phase: &PhaseName, key: &str) -> Reconciled {
+        let _in_flight = InFlight::enter(self);
+        if self.ready(None).await.is_err() {
+            return Reconciled::Unknown;
+        }
+        match &self.body {
+            Body::Builtin(builtin) => builtin.reconcile(phase, key).await,
+            Body::Node(node) => node.reconcile(phase, key).await,
+            // The protocol of one process for each call has no such question.
+            Body::Exec(_) | Body::None => Reconciled::Unknown,
+        }
+    }
+
+    /// Whether a call has a chance.
+    pub(crate) fn is_available(&self) -> bool {
+        use PluginState::{Initialized, Loaded, Running, Starting};
+        match self.life.state() {
+            Running | Loaded | Initialized => true,
+            Starting => match &self.body {
+                Body::Node(node) => node.is_available(),
+                _ => true,
+            },
+            _ => false,
+        }
+    }
+
+    /// Starts the plugin, its dependencies first, unless it runs. Waits at most
+    /// until `deadline` and never longer than the start's own limit.
+    pub(crate) async fn ready(&self, deadline: Option<Instant>) -> Result<(), CallError> {
+        use PluginState::{Disabled, Initialized, Loaded, Running, Starting};
+        match self.life.state() {
+            Running => Ok(()),
+            Loaded | Initialized | Starting => {
+                let limit = Instant::now() + self.start_timeout;
+                let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
+                match timeout_at(limit, self.start()).await {
+                    Ok(started) => started,
+                    Err(_) => Err(self.unavailable("it did not start in time")),
+                }
+            }
+            Disabled => Err(self.unavailable("it is disabled by an operator")),
+            state => Err(match self.life.problem() {
+                Some(problem) => problem.to_call_error(),
+                None => self.unavailable(&format!("it is {}", state.as_str())),
+            }),
+        }
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<(), CallError>> {
+        Box::pin(async move {
+            let _one_at_a_time = self.starting.lock().await;
+            if self.life.is_running() {
+                return Ok(());
+            }
+            for dependency in self.dependencies() {
+                if let Err(cause) = dependency.ready(None).await {
+                    return Err(self.dependency_failed(dependency, &cause));
+                }
+            }
+            match &self.body {
+                Body::Builtin(builtin) => {
+                    let started = builtin.start(&self.life).await;
+                    started.map_err(|problem| problem.to_call_error())
+                }
+                Body::Exec(exec) => exec.start(&self.life).await,
+                Body::Node(node) => node.start().await,
+                Body::None => Err(self.unavailable("it was not loaded")),
+            }
+        })
+    }
+
+    /// Takes no more calls, waits until those in flight have ended or `until` has
+    /// come, and stops.
+    pub(crate) async fn stop(&self, until: Instant, limit: Duration) -> Result<(), PluginProblem> {
+        if self
+            .life
+            .go(PluginState::Stopping, "it is shut down")
+            .is_err()
+        {
+            return Ok(());
+        }
+        // Past the grace period calls are cut off.
+        let _ = timeout_at(until, self.idle()).await;
+        let grace = until.saturating_duration_since(Instant::now());
+        let stopped = match &self.body {
+            Body::Builtin(builtin) => builtin.stop(limit).await,
+            Body::Exec(exec) => {
+                exec.close();
+                Ok(())
+            }
+            Body::Node(node) => self.within(limit, node.stop(grace)).await,
+            Body::None => Ok(()),
+        };
+        let _ = self.life.go(PluginState::Stopped, "it has stopped");
+        let _ = self
+            .life
+            .go(PluginState::Unloaded, "it is out of the registry");
+        stopped
+    }
+
+    /// Ends everything at once, without waiting.
+    pub(crate) fn close(&self) {
+        let _ = self.life.go(PluginState::Stopping, "the runtime is gone");
+        match &self.body {
+            Body::Exec(exec) => exec.close(),
+            Body::Node(node) => node.close(),
+            Body::Builtin(_) | Body::None => {}
+        }
+    }
+
+    pub(crate) fn status(&self) -> PluginStatus {
+        let (pid, restarts, waiting) = match &self.body {
+            Body::Node(node) => (node.pid(), node.restarts(), node.waiting()),
+            Body::Exec(exec) => (None, 0, exec.waiting()),
+            Body::Builtin(_) | Body::None => (None, 0, 0),
+        };
+        let facts = self.facts.clone();
+        PluginStatus {
+            id: self.id.to_string(),
+            version: self.manifest.version.clone(),
+            kind: self.manifest.kind.as_str(),
+            roles: self
+                .manifest
+                .role
+                .iter()
+                .map(|role| role.as_str())
+                .collect(),
+            description: self.manifest.description.clone(),
+            state: self.life.state(),
+            history: self.life.history(),
+            trust_level: facts.trust_level,
+            key_id: facts.key_id,
+            unsigned: facts.unsigned,
+            digest: facts.digest,
+            location: facts.location,
+            label: facts.label,
+            phases: self.phases.iter().map(|phase| phase.name.clone()).collect(),
+            grants: facts.grants,
+            not_enforced: facts.not_enforced,
+            pid,
+            restarts,
+            calls: self.calls.load(Ordering::Relaxed),
+            waiting,
+            error: self.life.problem(),
+            shadowed: facts.shadowed,
+        }
+    }
+
+    /// Whether the plugin has a process that lives from call to call.
+    pub(crate) fn is_node(&self) -> bool {
+        self.manifest.kind == Kind::Node
+    }
+
+    async fn idle(&self) {
+        loop {
+            let mut notified = std::pin::pin!(self.idle.notified());
+            notified.as_mut().enable();
+            if self.calls.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    async fn within(
+        &self,
+        limit: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), PluginProblem> {
+        timeout(limit, stop).await.map_err(|_| {
+            PluginProblem::new(&LifecycleError::TimedOut {
+                id: self.id.to_string(),
+                action: "stop",
+                limit,
+                setting: "stop_timeout",
+            })
+        })
+    }
+
+    fn dependency_failed(&self, dependency: &Self, cause: &CallError) -> CallError {
+        let error = LifecycleError::DependencyNotRunning {
+            dependency: dependency.id.to_string(),
+            id: self.id.to_string(),
+        };
+        let message = format!("{error}: {cause}");
+        match cause {
+            CallError::Unavailable { .. } => CallError::Unavailable { message },
+            _ => CallError::permanent(message),
+        }
+    }
+
+    fn unavailable(&self, why: &str) -> CallError {
+        CallError::Unavailable {
+            message: format!("plugin {}: {why}", self.id),
+        }
+    }
+}
+
+/// Counts a call while it lives.
+struct InFlight(Arc<Entry>);
+
+impl InFlight {
+    fn enter(entry: &Arc<Entry>) -> Self {
+        entry.calls.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(entry))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// A call in flight. Dropping it cancels the call: a process of kind `exec` is
+/// ended, a plugin of kind `node` is told.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct CallFuture {
+    answer: Result<BoxFuture<'static, Result<PhaseReply, CallError>>, Option<CallError>>,
+    _in_flight: InFlight,
+}
+
+impl CallFuture {
+    fn new(answer: BoxFuture<'static, Result<PhaseReply, CallError>>, in_flight: InFlight) -> Self {
+        Self {
+            answer: Ok(answer),
+            _in_flight: in_flight,
+        }
+    }
+
+    fn refused(error: CallError, in_flight: InFlight) -> Self {
+        Self {
+            answer: Err(Some(error)),
+            _in_flight: in_flight,
+        }
+    }
+}
+
+impl Future for CallFuture {
+    type Output = Result<PhaseReply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.answer {
+            Ok(answer) => answer.as_mut().poll(context),
+            Err(refusal) => match refusal.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}

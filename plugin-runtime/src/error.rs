@@ -1,0 +1,343 @@
+//! What operators and authors can do wrong, each with a code and a way out.
+
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+use orchestrator_contract::PluginState;
+use semver::{Version, VersionReq};
+use thiserror::Error;
+
+use crate::{PluginProblem, lifecycle::Illegal};
+
+/// Why the runtime does not start, or does not do what an operator asked.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The keys that plugins are verified with cannot be read.
+    #[error("the trust store {} cannot be used", path.display())]
+    #[diagnostic(
+        code("ORC-3001"),
+        help(
+            "no plugin is loaded while it is unknown whom to trust: restore the directory or make a new one with `orchestrator trust add`"
+        )
+    )]
+    Trust {
+        /// The trust directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn Diagnostic + Send + Sync>,
+    },
+    /// What operators granted cannot be read.
+    #[error("the grants in {} cannot be used", path.display())]
+    #[diagnostic(
+        code("ORC-3002"),
+        help(
+            "no plugin is loaded while it is unknown what it may do: restore the file, or remove it and grant again"
+        )
+    )]
+    Grants {
+        /// The grants file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn Diagnostic + Send + Sync>,
+    },
+    /// Two plugins compiled into the host have the same id and version.
+    #[error("plugin {id} {version} already registered")]
+    #[diagnostic(
+        code("ORC-3003"),
+        help("a builtin's id and version are unique: change one of them, or register it once")
+    )]
+    AlreadyRegistered {
+        /// The plugin.
+        id: String,
+        /// Its version.
+        version: Version,
+    },
+    /// The manifest of a builtin is of another kind.
+    #[error("plugin {id} is compiled in but its manifest says kind {kind}")]
+    #[diagnostic(code("ORC-3004"), help("write `kind: builtin` in its manifest"))]
+    NotBuiltin {
+        /// The plugin.
+        id: String,
+        /// The kind that its manifest states.
+        kind: &'static str,
+    },
+    /// No such plugin is registered.
+    #[error("no plugin is called `{id}`{}", nearest_hint(nearest.as_deref()))]
+    #[diagnostic(
+        code("ORC-3050"),
+        help("`orchestrator plugin list` shows every plugin")
+    )]
+    UnknownPlugin {
+        /// What was asked for.
+        id: String,
+        /// The nearest name there is.
+        nearest: Option<String>,
+    },
+    /// The plugin is in a state in which this cannot be done.
+    #[error("plugin {id} is {} and cannot become {}", from.as_str(), to.as_str())]
+    #[diagnostic(
+        code("ORC-3030"),
+        help("`orchestrator plugin info` shows how it came to this state")
+    )]
+    IllegalTransition {
+        /// The plugin.
+        id: String,
+        /// The state it is in.
+        from: PluginState,
+        /// The state it was to have.
+        to: PluginState,
+    },
+    /// Work was handed to a thread that did not come back.
+    #[error("loading plugins was interrupted")]
+    #[diagnostic(
+        code("ORC-3005"),
+        help("the host is shutting down, or loading panicked: see its log")
+    )]
+    Interrupted {
+        /// What became of the thread.
+        source: tokio::task::JoinError,
+    },
+    /// Plugins did not stop as they should.
+    #[error("{} of the plugins did not stop as they should: {}", failures.len(), listed(failures))]
+    #[diagnostic(
+        code("ORC-3031"),
+        help("every process is gone; what a plugin left outside the host may need a look")
+    )]
+    Stop {
+        /// What went wrong, one for each plugin.
+        failures: Vec<PluginProblem>,
+    },
+}
+
+/// Why no plugin answers to an id and a range of versions.
+#[derive(Clone, Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// No such plugin is registered.
+    #[error("no plugin is called `{id}`{}", nearest_hint(nearest.as_deref()))]
+    #[diagnostic(
+        code("ORC-3050"),
+        help(
+            "`orchestrator plugin list` shows every plugin, `orchestrator plugin install` adds one"
+        )
+    )]
+    UnknownPlugin {
+        /// What was asked for.
+        id: String,
+        /// The nearest name there is.
+        nearest: Option<String>,
+    },
+    /// The plugin is there, but in other versions.
+    #[error(
+        "no version of plugin {id} matches {range}; there is {}",
+        listed(available)
+    )]
+    #[diagnostic(
+        code("ORC-3051"),
+        help(
+            "install a version that matches, or ask for another range; a pre-release matches only when it is asked for"
+        )
+    )]
+    NoVersion {
+        /// The plugin.
+        id: String,
+        /// The versions asked for.
+        range: VersionReq,
+        /// The versions there are, ascending.
+        available: Vec<Version>,
+    },
+    /// The plugin was found and cannot run.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Unusable(PluginProblem),
+}
+
+/// Why one plugin is not loaded.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub(crate) enum LoadError {
+    #[error("it needs Orchestrator {needed} or later, this is {host}")]
+    #[diagnostic(
+        code("ORC-3010"),
+        help("update Orchestrator, or install an older version of the plugin")
+    )]
+    HostTooOld { needed: Version, host: Version },
+
+    #[error("it needs the feature `{feature}`, which this build does not have")]
+    #[diagnostic(code("ORC-3015"), help("this build has: {}", crate::load::FEATURES.join(", ")))]
+    MissingFeature { feature: String },
+
+    #[error("this build does not run kind {kind}")]
+    #[diagnostic(code("ORC-3016"), help("it runs the kinds builtin, exec and node"))]
+    KindNotRun { kind: &'static str },
+
+    #[error("a package cannot be of kind builtin: builtins are compiled into the host")]
+    #[diagnostic(
+        code("ORC-3017"),
+        help("give the package another kind, or compile the plugin into the host")
+    )]
+    PackagedBuiltin,
+
+    #[error("its key has trust level {level}, and native programs need level 3")]
+    #[diagnostic(
+        code("ORC-3018"),
+        help(
+            "this build does not confine native programs by the kernel yet, so it runs only those of fully trusted publishers; `orchestrator trust add --level 3` says that you trust the key so far"
+        )
+    )]
+    NotTrustedEnough { level: u8 },
+
+    #[error("`{key}` = {value} cannot be enforced for native programs")]
+    #[diagnostic(
+        code("ORC-3019"),
+        help(
+            "nothing here can bound the disk space of a program: leave the limit out and give the plugin a directory on a file system with a quota"
+        )
+    )]
+    LimitNotEnforceable { key: &'static str, value: u32 },
+
+    #[error("its configuration does not fit its schema: {faults}")]
+    #[diagnostic(
+        code("ORC-3021"),
+        help("mend the plugin's section of the configuration")
+    )]
+    Config { faults: String },
+
+    #[error("its manifest changed while it was loaded")]
+    #[diagnostic(
+        code("ORC-3023"),
+        help("wait until the package is written, then start again")
+    )]
+    Changed,
+
+    #[error("its entry point {entry} is not in the package")]
+    #[diagnostic(code("ORC-3022"), help("name a file of the package in `entry_point`"))]
+    NoEntry { entry: String },
+
+    #[error("it depends on {dependency}, which is not there")]
+    #[diagnostic(code("ORC-3011"), help("install {dependency}"))]
+    MissingDependency { dependency: String },
+
+    #[error(
+        "it depends on {dependency} {range}, and there is {}",
+        listed(available)
+    )]
+    #[diagnostic(
+        code("ORC-3012"),
+        help("install a version of {dependency} that matches {range}")
+    )]
+    DependencyOutOfRange {
+        dependency: String,
+        range: VersionReq,
+        available: Vec<Version>,
+    },
+
+    #[error("dependency cycle detected: {}", path.join(" -> "))]
+    #[diagnostic(code("ORC-3013"), help("remove one of these dependencies"))]
+    DependencyCycle { path: Vec<String> },
+
+    #[error("it depends on {dependency}, which is not usable: {reason}")]
+    #[diagnostic(code("ORC-3014"), help("mend {dependency} first; its code is {code}"))]
+    DependencyUnusable {
+        dependency: String,
+        code: String,
+        reason: String,
+    },
+}
+
+/// Why one loaded plugin did not start, or did not stop.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub(crate) enum LifecycleError {
+    #[error("{stage} plugin {id}: {message}")]
+    #[diagnostic(
+        code("ORC-3032"),
+        help("the message is the plugin's own; `orchestrator plugin info {id}` shows its history")
+    )]
+    Hook {
+        stage: &'static str,
+        id: String,
+        message: String,
+    },
+
+    #[error("plugin {id} health check failed: {message}")]
+    #[diagnostic(code("ORC-3033"), help("the message is the plugin's own"))]
+    Health { id: String, message: String },
+
+    #[error("plugin {id} did not {action} within {limit:?}: timeout")]
+    #[diagnostic(
+        code("ORC-3034"),
+        help("raise `{setting}`, or find out what the plugin waits for")
+    )]
+    TimedOut {
+        id: String,
+        action: &'static str,
+        limit: std::time::Duration,
+        setting: &'static str,
+    },
+
+    #[error("dependency {dependency} not running for plugin {id}")]
+    #[diagnostic(
+        code("ORC-3035"),
+        help("{dependency} has its own error; mend that first")
+    )]
+    DependencyNotRunning { dependency: String, id: String },
+
+    #[error("`validate` refused: {message}")]
+    #[diagnostic(
+        code("ORC-3040"),
+        help("the message is what the plugin wrote to stderr")
+    )]
+    Validate { message: String },
+
+    #[error("`info` says something else than the manifest: {message}")]
+    #[diagnostic(
+        code("ORC-3041"),
+        help(
+            "manifest and program must state the same id, version and phases; build and sign the package again"
+        )
+    )]
+    Info { message: String },
+
+    #[error("the handshake says something else than the manifest: {message}")]
+    #[diagnostic(
+        code("ORC-3042"),
+        help(
+            "manifest and program must state the same id, version, phases and protocol; build and sign the package again"
+        )
+    )]
+    Handshake { message: String },
+
+    #[error("it ended more than {limit} times within {window:?} of running, last: {last}")]
+    #[diagnostic(
+        code("ORC-3043"),
+        help("mend the plugin, then `orchestrator plugin enable` starts it again")
+    )]
+    CrashLoop {
+        limit: u32,
+        window: std::time::Duration,
+        last: String,
+    },
+}
+
+fn nearest_hint(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| {
+        format!("; did you mean `{nearest}`?")
+    })
+}
+
+fn listed<T: ToString>(items: &[T]) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
+
+impl RuntimeError {
+    pub(crate) fn illegal(id: &str, illegal: Illegal) -> Self {
+        Self::IllegalTransition {
+            id: id.to_owned(),
+            from: illegal.from,
+            to: illegal.to,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the end of an `execute` process means.
+
+use bytes::Bytes;
+use orchestrator_contract::CallError;
+use orchestrator_sandbox::ExitStatus;
+use serde::de::IgnoredAny;
+
+use super::{ERROR_LINES, run::Finished};
+use crate::process::describe;
+
+/// `EX_DATAERR` of sysexits.h: the input is not what the phase takes.
+const INVALID_INPUT: i32 = 65;
+/// `EX_UNAVAILABLE`: something the plugin needs is not there right now.
+const UNAVAILABLE: i32 = 69;
+/// `EX_TEMPFAIL`: trying again may help.
+const TRANSIENT: i32 = 75;
+/// `EX_NOPERM`: a grant is missing.
+const PERMISSION: i32 = 77;
+
+/// Turns the end of a process into its output or an error. The last lines of stderr
+/// are the message.
+pub(super) fn judge(finished: Finished) -> Result<Bytes, CallError> {
+    let status = describe(finished.status);
+    let said = finished.tail.last_lines(ERROR_LINES);
+    let message = match said.is_empty() {
+        true => status.clone(),
+        false => said.clone(),
+    };
+    match finished.status {
+        ExitStatus::Exited(0) => json(finished.output),
+        ExitStatus::Exited(INVALID_INPUT) => Err(CallError::InvalidInput { message }),
+        ExitStatus::Exited(UNAVAILABLE | TRANSIENT) => Err(CallError::PluginTransient {
+            message,
+            retry_after_ms: None,
+        }),
+        ExitStatus::Exited(PERMISSION) => Err(CallError::Permission { message }),
+        ExitStatus::Exited(_) => Err(CallError::permanent(match said.is_empty() {
+            true => status,
+            false => format!("{status}: {said}"),
+        })),
+        ExitStatus::Signaled { .. } => Err(CallError::Crash {
+            status,
+            output: finished.tail.text(),
+        }),
+    }
+}
+
+fn json(output: Bytes) -> Result<Bytes, CallError> {
+    if output.is_empty() {
+        let message = "stdout is empty; a phase without a result prints null".to_owned();
+        return Err(CallError::InvalidOutput { message });
+    }
+    match serde_json::from_slice::<IgnoredAny>(&output) {
+        Ok(_) => Ok(output),
+        Err(error) => Err(CallError::InvalidOutput {
+            message: format!("stdout is not JSON: {error}"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use orchestrator_contract::{ErrorKind, Usage};
+
+    use super::*;
+    use crate::logs::Tail;
+
+    fn judged(status: ExitStatus, stderr: &str, output: &'static str) -> Result<Bytes, CallError> {
+        let tail = Tail::new(100);
+        tail.push(stderr.as_bytes());
+        judge(Finished {
+            status,
+            output: Bytes::from_static(output.as_bytes()),
+            tail: Arc::new(tail),
+            usage: Usage::default(),
+        })
+    }
+
+    #[test]
+    fn every_status_has_its_error() {
+        let cases = [
+            (1, ErrorKind::PluginPermanent, "exited with status 1: why"),
+            (3, ErrorKind::PluginPermanent, "exited with status 3: why"),
+            (65, ErrorKind::InvalidInput, "invalid input: why"),
+            (69, ErrorKind::PluginTransient, "why"),
+            (75, ErrorKind::PluginTransient, "why"),
+            (77, ErrorKind::Permission, "permission denied: why"),
+        ];
+        for (code, kind, shown) in cases {
+            let error = judged(ExitStatus::Exited(code), "why\n", "{}").unwrap_err();
+            assert_eq!((error.kind(), &*error.to_string()), (kind, shown));
+        }
+        let killed = ExitStatus::Signaled {
+            signal: 9,
+            core: false,
+        };
+        let error = judged(killed, "why", "{}").unwrap_err();
+        let (status, output) = ("was killed by signal 9".to_owned(), "why".to_owned());
+        assert_eq!(error, CallError::Crash { status, output });
+    }
+
+    #[test]
+    fn output_must_be_json_to_its_last_byte() {
+        let ok = ExitStatus::Exited(0);
+        assert_eq!(judged(ok, "", "{\"a\": 1}\n").unwrap(), "{\"a\": 1}\n");
+        for output in ["", "garbage", "{\"a\":1", "{} {}"] {
+            let error = judged(ok, "", output).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidOutput, "{output}");
+        }
+    }
+}

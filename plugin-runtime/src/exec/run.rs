@@ -1,0 +1,215 @@
+//! Runs one process to its end.
+
+use std::{ffi::OsString, io, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use orchestrator_contract::{CallError, LogStream, Usage, ViolationAction};
+use orchestrator_sandbox::ExitStatus;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::unix::pipe,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exec, environment::Variables};
+use crate::{
+    logs::{Origin, PIPE_READ_BYTES, Tail, drain},
+    process::{Process, StartError, input_pipe, output_pipe},
+};
+
+/// Where a sealed script is for its interpreter.
+const SCRIPT_FD: i32 = 3;
+/// How long pipes are read after the process and its group are gone. Only somebody
+/// who left the group can still hold them open.
+const DRAIN_AFTER_END: Duration = Duration::from_millis(500);
+
+/// A process that ran to its end.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) status: ExitStatus,
+    pub(super) output: Bytes,
+    pub(super) tail: Arc<Tail>,
+    pub(super) usage: Usage,
+}
+
+/// Ends the process when the call is given up.
+struct Running {
+    process: Option<Process>,
+    grace: Duration,
+    closing: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.end_in_background(self.grace, self.closing.clone());
+        }
+    }
+}
+
+/// stdout was longer than allowed.
+struct TooMuchOutput;
+
+impl Exec {
+    /// Runs one process to its end. Dropping the future ends its process group.
+    pub(super) async fn run(
+        &self,
+        arguments: impl IntoIterator<Item = OsString>,
+        variables: Variables,
+        input: Bytes,
+        origin: Option<Origin>,
+    ) -> Result<Finished, CallError> {
+        let unavailable = |error: StartError| CallError::Unavailable {
+            message: crate::process::explain(&error),
+        };
+        let started = self.begin(arguments, variables).await;
+        let (process, stdin, stdout, stderr) = started.map_err(unavailable)?;
+        let watch = self.monitor.watch(process.pid(), &self.outlet, self.watch);
+        let running = Running {
+            process: Some(process),
+            grace: self.settings.kill_grace,
+            closing: self.closing.clone(),
+        };
+        let tail = Arc::new(Tail::new(self.crash_output_bytes));
+        let log = drain(
+            stderr,
+            LogStream::Stderr,
+            Arc::clone(&self.outlet),
+            Arc::clone(&tail),
+            origin,
+        );
+        let pipes = async {
+            let output = read_bounded(stdout, self.settings.output_bytes_max);
+            // Output over the limit ends the wait for the other two.
+            let input = async {
+                feed(stdin, input).await;
+                Ok(())
+            };
+            let log = async {
+                log.await;
+                Ok(())
+            };
+            tokio::try_join!(input, output, log)
+        };
+        let ended = tokio::select! {
+            ended = until_end(&running, pipes) => ended,
+            error = watch.violated() => Err(Some(error)),
+            () = self.closing.cancelled() => Err(Some(CallError::Cancelled {
+                reason: "the plugin is stopped".to_owned(),
+            })),
+        };
+        let mut running = running;
+        let process = running.process.take();
+        let (status, output) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // Past its limits there is no grace.
+                drop(process);
+                return Err(error.unwrap_or_else(|| self.too_much_output()));
+            }
+        };
+        let cpu_time = process
+            .and_then(|process| process.cpu_time())
+            .unwrap_or_default();
+        watch.ended(cpu_time);
+        let usage = Usage {
+            cpu_ms: u64::try_from(cpu_time.as_millis()).unwrap_or(u64::MAX),
+            ..Usage::default()
+        };
+        Ok(Finished {
+            status,
+            output,
+            tail,
+            usage,
+        })
+    }
+
+    async fn begin(
+        &self,
+        arguments: impl IntoIterator<Item = OsString>,
+        variables: Variables,
+    ) -> Result<(Process, pipe::Sender, pipe::Receiver, pipe::Receiver), StartError> {
+        let (stdin_end, stdin) = input_pipe()?;
+        let (stdout, stdout_end) = output_pipe()?;
+        let (stderr, stderr_end) = output_pipe()?;
+        let mut spec = self
+            .program
+            .spec(SCRIPT_FD, arguments)?
+            .descriptor(0, stdin_end)
+            .descriptor(1, stdout_end)
+            .descriptor(2, stderr_end);
+        for (name, value) in variables {
+            spec = spec.variable(name, value);
+        }
+        Ok((Process::start(spec).await?, stdin, stdout, stderr))
+    }
+
+    fn too_much_output(&self) -> CallError {
+        let limit = self.settings.output_bytes_max;
+        self.outlet
+            .violation("output", limit + 1, limit, ViolationAction::Kill);
+        CallError::ResourceLimit {
+            resource: "output".to_owned(),
+            message: format!("stdout is longer than {limit} bytes"),
+        }
+    }
+}
+
+type Piped = Result<((), BytesMut, ()), TooMuchOutput>;
+
+/// Waits until the process has ended and its pipes are empty. An error without
+/// content is output over the limit.
+async fn until_end(
+    running: &Running,
+    pipes: impl Future<Output = Piped>,
+) -> Result<(ExitStatus, Bytes), Option<CallError>> {
+    let Some(process) = &running.process else {
+        return Err(None);
+    };
+    let lost = |error: io::Error| {
+        Some(CallError::Unknown {
+            message: format!("the end of the process was missed: {error}"),
+        })
+    };
+    let mut pipes = std::pin::pin!(pipes);
+    let (status, piped) = tokio::select! {
+        piped = &mut pipes => {
+            let output = piped.map_err(|TooMuchOutput| None)?.1;
+            (process.wait().await.map_err(lost)?, Some(output))
+        }
+        status = process.wait() => (status.map_err(lost)?, None),
+    };
+    let output = match piped {
+        Some(output) => output,
+        None => match timeout(DRAIN_AFTER_END, pipes).await {
+            Ok(piped) => piped.map_err(|TooMuchOutput| None)?.1,
+            Err(_) => {
+                return Err(Some(CallError::protocol(
+                    "pipe_left_open",
+                    "the process has ended but something it started still holds its stdout",
+                )));
+            }
+        },
+    };
+    Ok((status, output.freeze()))
+}
+
+/// Writes the input. A process that does not read it, or not all of it, is free to.
+async fn feed(mut stdin: pipe::Sender, input: Bytes) {
+    let _ = stdin.write_all(&input).await;
+}
+
+async fn read_bounded(mut stdout: pipe::Receiver, max: u64) -> Result<BytesMut, TooMuchOutput> {
+    let max = usize::try_from(max).unwrap_or(usize::MAX);
+    let mut output = BytesMut::new();
+    loop {
+        output.reserve(PIPE_READ_BYTES);
+        match stdout.read_buf(&mut output).await {
+            // An error means that the pipe is gone, which is an end too.
+            Ok(0) | Err(_) => return Ok(output),
+            Ok(_) if output.len() > max => return Err(TooMuchOutput),
+            Ok(_) => {}
+        }
+    }
+}

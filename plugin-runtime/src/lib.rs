@@ -1,0 +1,80 @@
+//! Runs plugins: finds packages, loads what is verified and granted, starts
+//! processes, carries calls to them and watches what they use. One file per kind.
+//!
+//! This crate must not decide whether a call is tried again, how many calls are let
+//! through or what a run does with a failure: that is the engine's. It reads no
+//! configuration file and no environment, opens no port, and starts native programs
+//! only through `orchestrator-sandbox` and only from bytes that
+//! `orchestrator-signing` verified.
+//!
+//! ```
+//! # use std::{collections::BTreeMap, sync::Arc};
+//! # use orchestrator_contract::{NoEvents, NoHost};
+//! # use orchestrator_plugin_runtime::*;
+//! # async fn example(paths: RuntimePaths) -> Result<(), Box<dyn std::error::Error>> {
+//! let hello = Builtin::phase("hello", "1.0.0", "greet", async |call, _| Ok(call.input))?;
+//! let runtime = Runtime::start(
+//!     RuntimeSettings::default(),
+//!     paths,
+//!     "1.0.0".parse()?,
+//!     BTreeMap::new(),
+//!     vec![hello],
+//!     Arc::new(NoEvents),
+//!     Arc::new(NoHost),
+//! )
+//! .await?;
+//! let hello = runtime.resolve("hello", &"^1".parse()?)?; // a tower::Service of phase calls
+//! # Ok(()) }
+//! ```
+//!
+//! Start with [`Runtime`], then [`PluginHandle`], then `entry.rs`, where a call finds
+//! its kind.
+//!
+//! | to see | read |
+//! |---|---|
+//! | how packages are found | `search_path.rs`, `discovery.rs` |
+//! | why one is refused | `load.rs`, `dependencies.rs`, `limits.rs` |
+//! | a plugin's life | `lifecycle.rs`, `supervisor.rs` |
+//! | the kinds | `builtin.rs`, `exec.rs`, `node.rs` |
+//! | what is said about it | `logs.rs`, `outlet.rs`, `monitor.rs`, `status.rs` |
+
+mod builtin;
+pub mod byte_size;
+mod dependencies;
+mod discovery;
+mod entry;
+mod error;
+mod exec;
+mod handle;
+mod lifecycle;
+mod limits;
+mod load;
+mod logs;
+mod monitor;
+mod node;
+mod outlet;
+mod plugin;
+mod problem;
+mod process;
+mod program;
+mod runtime;
+mod search_path;
+mod settings;
+mod status;
+mod supervisor;
+
+pub use builtin::{Builtin, IntoReply};
+pub use discovery::{Discovery, DiscoveryFault, Found, discover};
+pub use entry::CallFuture;
+pub use error::{ResolveError, RuntimeError};
+pub use handle::PluginHandle;
+pub use lifecycle::StateChange;
+pub use plugin::{BoxFuture, CallContext, Plugin, Session};
+pub use problem::PluginProblem;
+pub use runtime::{Runtime, RuntimePaths};
+pub use search_path::{SearchEntry, SearchPath, Surroundings};
+pub use settings::{
+    ExecSettings, LogSettings, MonitorSettings, NodeSettings, RestartSettings, RuntimeSettings,
+    StartMode,
+};
+pub use status::PluginStatus;

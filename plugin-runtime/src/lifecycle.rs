@@ -1,0 +1,329 @@
+//! Where a plugin stands in its life, and where it may go from there.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use orchestrator_contract::{Event, EventSink, PluginId, PluginState};
+use serde::Serialize;
+
+use crate::PluginProblem;
+
+/// How many changes are remembered.
+const HISTORY_MAX: usize = 64;
+
+/// One change of a plugin's state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StateChange {
+    /// The state from then on.
+    pub state: PluginState,
+    /// When it changed.
+    pub at: SystemTime,
+    /// Why, for people.
+    pub reason: Arc<str>,
+}
+
+/// The change is not one that a plugin's life has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Illegal {
+    pub(crate) from: PluginState,
+    pub(crate) to: PluginState,
+}
+
+/// Whether a plugin in state `from` may come to be in state `to`.
+pub(crate) fn is_legal(from: PluginState, to: PluginState) -> bool {
+    use PluginState::{
+        CrashLoop, Disabled, Discovered, Error, Initialized, Loaded, Running, Starting, Stopped,
+        Stopping, Unloaded, Verified,
+    };
+    match from {
+        Discovered => matches!(to, Verified | Error | Unloaded),
+        Verified => matches!(to, Loaded | Error | Unloaded),
+        Loaded => matches!(to, Initialized | Disabled | Stopping | Error),
+        Initialized => matches!(to, Starting | Disabled | Stopping | Error),
+        // Back to Initialized when a start was given up and may be tried again.
+        Starting => matches!(
+            to,
+            Running | Initialized | Disabled | Stopping | Error | CrashLoop
+        ),
+        Running => matches!(to, Starting | Disabled | Stopping | Error | CrashLoop),
+        // Back to where it was disabled.
+        Disabled => matches!(
+            to,
+            Loaded | Initialized | Starting | Running | Stopping | Error | CrashLoop
+        ),
+        Stopping => matches!(to, Stopped | Error),
+        Stopped => matches!(to, Loaded | Unloaded),
+        Error => matches!(to, Loaded | Disabled | Stopping | Unloaded),
+        CrashLoop => matches!(to, Loaded | Disabled | Stopping),
+        Unloaded => false,
+    }
+}
+
+/// One plugin's state, its history, and the events that go with it.
+pub(crate) struct Lifecycle {
+    plugin: PluginId,
+    version: Arc<str>,
+    events: Arc<dyn EventSink>,
+    /// Whether the state is `Running`, for the hot path.
+    running: AtomicBool,
+    record: Mutex<Record>,
+}
+
+struct Record {
+    state: PluginState,
+    /// What becomes of the plugin when it is enabled again.
+    resume: Option<PluginState>,
+    /// Why the plugin does not run, until it does.
+    problem: Option<PluginProblem>,
+    history: VecDeque<StateChange>,
+}
+
+impl Lifecycle {
+    /// A plugin whose manifest was read.
+    pub(crate) fn new(plugin: PluginId, version: Arc<str>, events: Arc<dyn EventSink>) -> Self {
+        let this = Self {
+            plugin,
+            version,
+            events,
+            running: AtomicBool::new(false),
+            record: Mutex::new(Record {
+                state: PluginState::Discovered,
+                resume: None,
+                problem: None,
+                history: VecDeque::new(),
+            }),
+        };
+        let reason: Arc<str> = "its manifest was read".into();
+        this.note(&mut this.lock(), PluginState::Discovered, &reason);
+        this.tell(PluginState::Discovered, reason);
+        this
+    }
+
+    pub(crate) fn state(&self) -> PluginState {
+        self.lock().state
+    }
+
+    /// Whether calls can be made without asking further.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Why the plugin does not run.
+    pub(crate) fn problem(&self) -> Option<PluginProblem> {
+        self.lock().problem.clone()
+    }
+
+    /// Changes the state to `to`, which is `Error` or `CrashLoop`, and keeps why.
+    pub(crate) fn fail(&self, to: PluginState, problem: PluginProblem) {
+        let reason = problem.message.clone();
+        self.lock().problem = Some(problem);
+        // A plugin that is being stopped meanwhile has no further use for the change.
+        let _ = self.go(to, &reason);
+    }
+
+    pub(crate) fn history(&self) -> Vec<StateChange> {
+        self.lock().history.iter().cloned().collect()
+    }
+
+    /// Changes the state and tells everybody. While the plugin is disabled, changes
+    /// between its working states are remembered and take effect when it is enabled.
+    ///
+    /// # Errors
+    ///
+    /// When a plugin's life has no such change; nothing is changed then.
+    pub(crate) fn go(&self, to: PluginState, reason: &str) -> Result<(), Illegal> {
+        let reason: Arc<str> = reason.into();
+        {
+            let mut record = self.lock();
+            let from = record.state;
+            if from == to {
+                return Ok(());
+            }
+            if from == PluginState::Disabled && is_working(to) {
+                record.resume = Some(to);
+                return Ok(());
+            }
+            if !is_legal(from, to) {
+                return Err(Illegal { from, to });
+            }
+            if to == PluginState::Disabled {
+                record.resume = Some(from);
+            }
+            self.note(&mut record, to, &reason);
+        }
+        self.tell(to, reason);
+        Ok(())
+    }
+
+    /// Ends [`PluginState::Disabled`] and returns the state that it goes on with.
+    ///
+    /// # Errors
+    ///
+    /// When the plugin is not disabled.
+    pub(crate) fn enable(&self) -> Result<PluginState, Illegal> {
+        let reason: Arc<str> = "enabled by an operator".into();
+        let to = {
+            let mut record = self.lock();
+            if record.state != PluginState::Disabled {
+                let (from, to) = (record.state, PluginState::Running);
+                return Err(Illegal { from, to });
+            }
+            let to = record.resume.take().unwrap_or(PluginState::Loaded);
+            self.note(&mut record, to, &reason);
+            to
+        };
+        self.tell(to, reason);
+        Ok(to)
+    }
+
+    fn note(&self, record: &mut Record, state: PluginState, reason: &Arc<str>) {
+        record.state = state;
+        if matches!(state, PluginState::Loaded | PluginState::Running) {
+            record.problem = None;
+        }
+        self.running
+            .store(state == PluginState::Running, Ordering::Release);
+        if record.history.len() == HISTORY_MAX {
+            record.history.pop_front();
+        }
+        record.history.push_back(StateChange {
+            state,
+            at: SystemTime::now(),
+            reason: Arc::clone(reason),
+        });
+    }
+
+    fn tell(&self, state: PluginState, reason: Arc<str>) {
+        self.events.emit(Event::PluginStateChanged {
+            plugin: self.plugin.clone(),
+            version: Arc::clone(&self.version),
+            state,
+            reason,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// States that a process moves through by itself, also while it is disabled.
+fn is_working(state: PluginState) -> bool {
+    use PluginState::{CrashLoop, Error, Initialized, Loaded, Running, Starting};
+    matches!(
+        state,
+        Loaded | Initialized | Starting | Running | Error | CrashLoop
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_contract::NoEvents;
+
+    use super::*;
+
+    fn lifecycle() -> Lifecycle {
+        Lifecycle::new("p".into(), "1.0.0".into(), Arc::new(NoEvents))
+    }
+
+    /// The whole table: every pair that is not listed is refused.
+    #[test]
+    fn only_the_documented_changes_are_legal() {
+        use PluginState::*;
+        let legal = [
+            (Discovered, Verified),
+            (Discovered, Error),
+            (Discovered, Unloaded),
+            (Verified, Loaded),
+            (Verified, Error),
+            (Verified, Unloaded),
+            (Loaded, Initialized),
+            (Loaded, Disabled),
+            (Loaded, Stopping),
+            (Loaded, Error),
+            (Initialized, Starting),
+            (Initialized, Disabled),
+            (Initialized, Stopping),
+            (Initialized, Error),
+            (Starting, Running),
+            (Starting, Initialized),
+            (Starting, Disabled),
+            (Starting, Stopping),
+            (Starting, Error),
+            (Starting, CrashLoop),
+            (Running, Starting),
+            (Running, Disabled),
+            (Running, Stopping),
+            (Running, Error),
+            (Running, CrashLoop),
+            (Disabled, Loaded),
+            (Disabled, Initialized),
+            (Disabled, Starting),
+            (Disabled, Running),
+            (Disabled, Stopping),
+            (Disabled, Error),
+            (Disabled, CrashLoop),
+            (Stopping, Stopped),
+            (Stopping, Error),
+            (Stopped, Loaded),
+            (Stopped, Unloaded),
+            (Error, Loaded),
+            (Error, Disabled),
+            (Error, Stopping),
+            (Error, Unloaded),
+            (CrashLoop, Loaded),
+            (CrashLoop, Disabled),
+            (CrashLoop, Stopping),
+        ];
+        for from in PluginState::ALL {
+            for to in PluginState::ALL {
+                let listed = legal.contains(&(*from, *to));
+                assert_eq!(is_legal(*from, *to), listed, "{from:?} -> {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_illegal_change_changes_nothing() {
+        let life = lifecycle();
+        let refused = life.go(PluginState::Running, "too early");
+        let (from, to) = (PluginState::Discovered, PluginState::Running);
+        assert_eq!(refused, Err(Illegal { from, to }));
+        assert_eq!(life.state(), PluginState::Discovered);
+        assert_eq!(life.history().len(), 1);
+    }
+
+    #[test]
+    fn a_disabled_plugin_comes_back_where_its_process_is_by_then() {
+        use PluginState::{CrashLoop, Disabled, Initialized, Loaded, Running, Starting, Verified};
+        let life = lifecycle();
+        for state in [Verified, Loaded, Initialized, Starting, Running, Disabled] {
+            life.go(state, "").unwrap();
+        }
+        assert_eq!(life.enable(), Ok(Running));
+        life.go(Disabled, "").unwrap();
+        life.go(CrashLoop, "it ended").unwrap();
+        assert_eq!(life.state(), Disabled);
+        assert_eq!(life.enable(), Ok(CrashLoop));
+        assert!(life.enable().is_err());
+    }
+
+    #[test]
+    fn the_history_is_bounded() {
+        let life = lifecycle();
+        use PluginState::{Disabled, Loaded, Verified};
+        life.go(Verified, "").unwrap();
+        life.go(Loaded, "").unwrap();
+        for _ in 0..100 {
+            life.go(Disabled, "").unwrap();
+            life.enable().unwrap();
+        }
+        assert_eq!(life.history().len(), HISTORY_MAX);
+    }
+}

@@ -1,0 +1,105 @@
+//! What a manifest allows a plugin to use, split by who enforces it: the kernel
+//! from the first instruction, or the monitor by looking every second.
+
+use orchestrator_manifest::Resources;
+use orchestrator_sandbox::Limits;
+
+use crate::error::LoadError;
+
+/// Address space a program needs besides what it was limited to: its own data, its
+/// stacks, what its runtime sets aside.
+const DATA_HEADROOM: u64 = 64 << 20;
+/// Bytes of one `max_memory_mb`.
+const MIB: u64 = 1 << 20;
+
+/// What the monitor watches for one plugin's process tree. `None` is not bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// Resident memory in bytes.
+    pub(crate) memory_bytes: Option<u64>,
+    /// Hundredths of one core.
+    pub(crate) cpu_percent: Option<u64>,
+    /// Threads and processes.
+    pub(crate) tasks: Option<u64>,
+    /// Open descriptors.
+    pub(crate) files: Option<u64>,
+}
+
+/// Splits the limits of a native plugin.
+///
+/// Memory is bounded twice: each process by `RLIMIT_DATA` with some headroom, so
+/// that one allocation cannot take the machine before the monitor looks, and the
+/// tree as a whole by the monitor. `RLIMIT_NPROC` is not used: it counts all
+/// processes of the user, so the monitor counts tasks.
+///
+/// # Errors
+///
+/// When a limit is asked for that nothing enforces.
+pub(crate) fn native(resources: &Resources) -> Result<(Limits, Watch), LoadError> {
+    if let Some(value) = resources.max_disk_mb.filter(|limit| *limit > 0) {
+        return Err(LoadError::LimitNotEnforceable {
+            key: "max_disk_mb",
+            value,
+        });
+    }
+    let bound = |limit: Option<u32>| limit.filter(|limit| *limit > 0).map(u64::from);
+    let memory_bytes = bound(resources.max_memory_mb).map(|mebibytes| mebibytes * MIB);
+    let files = bound(resources.max_open_files);
+    let limits = Limits {
+        data_bytes: memory_bytes.map(|bytes| bytes + DATA_HEADROOM),
+        open_files: files,
+        ..Limits::default()
+    };
+    let watch = Watch {
+        memory_bytes,
+        cpu_percent: bound(resources.max_cpu_percent),
+        tasks: bound(resources.max_tasks),
+        files,
+    };
+    Ok((limits, watch))
+}
+
+#[cfg(test)]
+mod tests {
+    use miette::Diagnostic as _;
+    use orchestrator_manifest::Manifest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn resources(limits: serde_json::Value) -> Resources {
+        let manifest = json!({
+            "id": "p", "version": "1.0.0", "description": "d", "kind": "exec",
+            "entry_point": "p", "phases": [{ "name": "x" }], "resources": limits,
+        });
+        Manifest::from_value(&manifest, "p").unwrap().resources
+    }
+
+    #[test]
+    fn limits_are_split_between_kernel_and_monitor() {
+        let (limits, watch) = native(&resources(json!({
+            "max_memory_mb": 10, "max_cpu_percent": 50, "max_tasks": 4, "max_open_files": 32,
+        })))
+        .unwrap();
+        assert_eq!(limits.data_bytes, Some(74 << 20));
+        assert_eq!(limits.open_files, Some(32));
+        assert_eq!(watch.memory_bytes, Some(10 << 20));
+        assert_eq!(
+            (watch.cpu_percent, watch.tasks, watch.files),
+            (Some(50), Some(4), Some(32))
+        );
+    }
+
+    #[test]
+    fn nothing_asked_for_bounds_nothing() {
+        let (limits, watch) = native(&resources(json!({}))).unwrap();
+        assert_eq!((limits, watch), (Limits::default(), Watch::default()));
+    }
+
+    #[test]
+    fn a_limit_that_nothing_enforces_is_refused() {
+        let error = native(&resources(json!({ "max_disk_mb": 5 }))).unwrap_err();
+        assert_eq!(error.code().unwrap().to_string(), "ORC-3019");
+        assert!(error.to_string().contains("max_disk_mb"));
+    }
+}

@@ -1,0 +1,280 @@
+//! From a directory to something that can run: verify, then grants, then whether
+//! this host can do what the plugin needs. Everything here blocks.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use orchestrator_manifest::{Kind, Manifest};
+use orchestrator_sandbox::{RunDirectory, TreeError, sweep};
+use orchestrator_signing::{
+    GrantStore, Granted, Package, Publisher, TrustLevel, TrustRoot, TrustStore, UnsignedPaths,
+    Verified, VerifyError, read_unsigned, verify,
+};
+use semver::Version;
+use serde_json::Value;
+
+use crate::{
+    Discovery, Found, PluginProblem, RuntimeError, RuntimePaths, discover,
+    entry::Facts,
+    error::LoadError,
+    limits::{self, Watch},
+    program::{PackageFile, Program, ProgramError},
+};
+
+/// What `required_features` may name.
+pub(crate) const FEATURES: &[&str] = &["logs", "progress", "reconcile", "sessions"];
+
+/// What loading goes by.
+pub(crate) struct Rules {
+    pub(crate) host_version: Version,
+    pub(crate) config: BTreeMap<String, Value>,
+    pub(crate) unsigned_paths: Vec<PathBuf>,
+}
+
+/// A package that was found, and what became of it.
+pub(crate) struct Candidate {
+    pub(crate) known: Known,
+    pub(crate) outcome: Result<Prepared, PluginProblem>,
+}
+
+/// What is known of a package so far.
+pub(crate) struct Known {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) facts: Facts,
+    /// Whether manifest and facts are more than a claim.
+    pub(crate) verified: bool,
+}
+
+/// A package that can run.
+pub(crate) struct Prepared {
+    pub(crate) program: Program,
+    pub(crate) watch: Watch,
+    pub(crate) config: Arc<Value>,
+}
+
+/// Everything below the search path.
+pub(crate) struct Loaded {
+    pub(crate) discovery: Discovery,
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// Finds every package and gets it ready to run. Refused packages are in the result,
+/// each with its reason.
+///
+/// # Errors
+///
+/// When trust or grants cannot be read at all.
+pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, RuntimeError> {
+    let trust = TrustStore::open(&paths.trust_dir).map_err(|error| RuntimeError::Trust {
+        path: paths.trust_dir.clone(),
+        source: Box::new(error),
+    })?;
+    let grants = GrantStore::open(&paths.grants_file).map_err(|error| RuntimeError::Grants {
+        path: paths.grants_file.clone(),
+        source: Box::new(error),
+    })?;
+    if paths.run_dir.exists()
+        && let Err(error) = sweep(&paths.run_dir)
+    {
+        let error = crate::process::explain(&error);
+        tracing::warn!(%error, "what dead hosts left behind was not removed");
+    }
+    let discovery = discover(&paths.search);
+    let mut loader = Loader {
+        trust: trust.root(),
+        grants,
+        rules,
+        run_dir: &paths.run_dir,
+        claimed: None,
+    };
+    let wanted = discovery
+        .found
+        .iter()
+        .filter(|found| found.shadowed_by.is_none());
+    let candidates = wanted
+        .map(|found| loader.candidate(found, &discovery))
+        .collect();
+    Ok(Loaded {
+        discovery,
+        candidates,
+    })
+}
+
+/// The configuration of a plugin, checked.
+pub(crate) fn configuration(
+    manifest: &Manifest,
+    config: &BTreeMap<String, Value>,
+) -> Result<Arc<Value>, LoadError> {
+    let empty = || Value::Object(serde_json::Map::new());
+    let config = config
+        .get(manifest.id.as_str())
+        .cloned()
+        .unwrap_or_else(empty);
+    manifest.check_config(&config).map_err(|faults| {
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        LoadError::Config {
+            faults: faults.join("; "),
+        }
+    })?;
+    Ok(Arc::new(config))
+}
+
+/// Whether this host is new enough and has what the plugin needs.
+pub(crate) fn host(manifest: &Manifest, host: &Version) -> Result<(), PluginProblem> {
+    if let Some(needed) = &manifest.min_host_version
+        && needed > host
+    {
+        let (needed, host) = (needed.clone(), host.clone());
+        let error = LoadError::HostTooOld { needed, host };
+        return Err(PluginProblem::at_stage("version incompatible", &error));
+    }
+    let missing = |feature: &&String| !FEATURES.contains(&feature.as_str());
+    match manifest.required_features.iter().find(missing) {
+        Some(feature) => {
+            let error = LoadError::MissingFeature {
+                feature: feature.clone(),
+            };
+            Err(PluginProblem::at_stage("version incompatible", &error))
+        }
+        None => Ok(()),
+    }
+}
+
+struct Loader<'a> {
+    trust: TrustRoot,
+    grants: GrantStore,
+    rules: &'a Rules,
+    run_dir: &'a Path,
+    /// Claimed by the first package that needs it.
+    claimed: Option<RunDirectory>,
+}
+
+impl Loader<'_> {
+    fn candidate(&mut self, found: &Found, discovery: &Discovery) -> Candidate {
+        let shadowed = discovery
+            .found
+            .iter()
+            .filter(|other| other.shadowed_by.as_deref() == Some(&*found.dir))
+            .map(|other| other.dir.clone());
+        let mut known = Known {
+            manifest: Arc::clone(&found.manifest),
+            facts: Facts {
+                label: found.label.to_string(),
+                location: Some(found.dir.clone()),
+                shadowed: shadowed.collect(),
+                digest: found.manifest.digest(),
+                ..Facts::default()
+            },
+            verified: false,
+        };
+        let outcome = self.prepare(found, &mut known);
+        Candidate { known, outcome }
+    }
+
+    fn prepare(&mut self, found: &Found, known: &mut Known) -> Result<Prepared, PluginProblem> {
+        let package = self.verified(found)?;
+        let manifest = package.manifest();
+        if manifest.id != found.manifest.id || manifest.version != found.manifest.version {
+            return Err(PluginProblem::new(&LoadError::Changed));
+        }
+        known.verified = true;
+        known.manifest = Arc::new(manifest.clone());
+        known.facts.about(&package);
+        host(manifest, &self.rules.host_version)?;
+        let granted = self.grants.check(&package);
+        let granted = granted.map_err(|error| PluginProblem::new(&error))?;
+        known.facts.granted(&granted);
+        let config = configuration(manifest, &self.rules.config);
+        let config = config.map_err(|error| PluginProblem::new(&error))?;
+        self.native(&package, config)
+    }
+
+    fn verified(&self, found: &Found) -> Result<Verified<Package>, PluginProblem> {
+        let refused = match verify(&found.dir, &self.trust) {
+            Ok(package) => return Ok(package),
+            Err(error) => error,
+        };
+        if matches!(refused, VerifyError::Unsigned { .. }) && !self.rules.unsigned_paths.is_empty()
+        {
+            let allowed = UnsignedPaths::new(&self.rules.unsigned_paths, TrustLevel::Internal);
+            match allowed.and_then(|allowed| read_unsigned(&found.dir, &allowed)) {
+                Ok(package) => return Ok(package),
+                Err(VerifyError::NotListed { .. }) => {}
+                Err(error) => return Err(PluginProblem::new(&error)),
+            }
+        }
+        Err(PluginProblem::new(&refused))
+    }
+
+    /// Gets a package of a native kind ready to run.
+    fn native(&mut self, package: &Package, config: Arc<Value>) -> Result<Prepared, PluginProblem> {
+        let implementation =
+            |error: &LoadError| PluginProblem::at_stage("loading implementation", error);
+        let manifest = package.manifest();
+        match manifest.kind {
+            Kind::Exec | Kind::Node => {}
+            Kind::Builtin => return Err(implementation(&LoadError::PackagedBuiltin)),
+            kind => {
+                let kind = kind.as_str();
+                return Err(implementation(&LoadError::KindNotRun { kind }));
+            }
+        }
+        let level = package.trust_level();
+        if level < TrustLevel::Internal {
+            let level = level.number();
+            return Err(implementation(&LoadError::NotTrustedEnough { level }));
+        }
+        let limits = limits::native(&manifest.resources);
+        let (limits, watch) =
+            limits.map_err(|error| PluginProblem::at_stage("applying resource limits", &error))?;
+        let files: Vec<_> = package
+            .files()
+            .map(|file| PackageFile {
+                path: file.path().as_str(),
+                mode: file.mode().installed(),
+                bytes: file.bytes(),
+            })
+            .collect();
+        let program = Program::prepare(manifest, &files, limits, &mut || self.run_directory());
+        let program = program.map_err(|error: ProgramError| {
+            PluginProblem::at_stage("loading implementation", &error)
+        })?;
+        Ok(Prepared {
+            program,
+            watch,
+            config,
+        })
+    }
+
+    fn run_directory(&mut self) -> Result<RunDirectory, TreeError> {
+        if let Some(claimed) = &self.claimed {
+            return Ok(claimed.clone());
+        }
+        let claimed = RunDirectory::claim(self.run_dir)?;
+        Ok(self.claimed.insert(claimed).clone())
+    }
+}
+
+impl Facts {
+    fn about(&mut self, package: &Package) {
+        self.trust_level = Some(package.trust_level().number());
+        self.unsigned = package.is_unsigned();
+        if let Publisher::Key { id, .. } = package.publisher() {
+            self.key_id = Some(id.to_string());
+        }
+        if let Some(digest) = package.statement_digest() {
+            self.digest = digest.to_string();
+        }
+    }
+
+    fn granted(&mut self, granted: &Granted) {
+        let text = |list: &[orchestrator_manifest::Capability]| {
+            list.iter().map(ToString::to_string).collect()
+        };
+        self.grants = text(&granted.capabilities);
+        self.not_enforced = text(&granted.not_enforced);
+    }
+}

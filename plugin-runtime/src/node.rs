@@ -1,0 +1,218 @@
+//! Plugins of kind `node`: one long-lived process that answers many calls at once.
+//!
+//! The process has one end of a socket pair as descriptor 3, whose number is in
+//! `ORCHESTRATOR_NODE_FD`, and speaks the frames of [`orchestrator_contract::frame`]
+//! on it; stdout and stderr are log. Credit is spent by a call and given anew by a
+//! `Credit` frame, sent after the call's `Result`; credit and open calls together
+//! are never more than `slots_max`.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `supervise.rs` | starts, watches, restarts and stops the process; one task |
+//! | `launch.rs` | one start: socket, pipes, handshake |
+//! | `connection.rs` | callers' side of a connection |
+//! | `calls.rs` | which answer belongs to whom, and which are faults |
+//! | `reader.rs`, `writer.rs` | one task each |
+
+mod calls;
+mod connection;
+mod launch;
+mod reader;
+mod supervise;
+mod writer;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use orchestrator_contract::{CallError, PhaseCall, PhaseName, PhaseReply, Reconciled};
+use orchestrator_manifest::Manifest;
+use serde_json::Value;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+};
+
+use crate::{
+    exec::Identity,
+    lifecycle::Lifecycle,
+    limits::Watch,
+    monitor::Monitor,
+    outlet::Outlet,
+    program::Program,
+    settings::{NodeSettings, RestartSettings},
+};
+use connection::Connection;
+use supervise::Supervisor;
+
+/// Commands that may wait for the supervisor.
+const COMMANDS_MAX: usize = 16;
+
+/// Everything that runs a plugin of kind `node`.
+pub(crate) struct NodeParts {
+    pub(crate) program: Program,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) identity: Identity,
+    pub(crate) config: Arc<Value>,
+    pub(crate) grants: Vec<String>,
+    pub(crate) host_version: String,
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) life: Arc<Lifecycle>,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) watch: Watch,
+    pub(crate) settings: NodeSettings,
+    pub(crate) restart: RestartSettings,
+    pub(crate) crash_output_bytes: u64,
+}
+
+/// A plugin of kind `node`.
+pub(crate) struct Node {
+    outlet: Arc<Outlet>,
+    link: watch::Receiver<Link>,
+    commands: mpsc::Sender<Command>,
+    counters: Arc<Counters>,
+    supervisor: AbortHandle,
+}
+
+/// How a plugin can be reached right now.
+#[derive(Clone)]
+enum Link {
+    /// Nobody has asked for it yet.
+    Idle,
+    /// Its process is being started.
+    Starting,
+    Ready(Arc<Connection>),
+    /// There is no process, and calls get this.
+    Down(CallError),
+}
+
+enum Command {
+    /// Start unless it runs; after a crash loop or a refused start, try again.
+    Start,
+    /// Finish within the grace period, then end for good.
+    Stop {
+        grace: Duration,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What others may know of the supervisor's work.
+#[derive(Default)]
+struct Counters {
+    /// 0 while there is no process.
+    pid: AtomicU32,
+    restarts: AtomicU64,
+    /// Calls that wait for credit.
+    waiting: Arc<AtomicU64>,
+}
+
+impl Node {
+    /// Sets up the supervisor, which starts nothing until it is asked to. Needs a
+    /// tokio runtime.
+    pub(crate) fn new(parts: NodeParts) -> Self {
+        let outlet = Arc::clone(&parts.outlet);
+        let counters = Arc::new(Counters::default());
+        let (link_sender, link) = watch::channel(Link::Idle);
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let supervisor = Supervisor::new(parts, Arc::clone(&counters), link_sender, received);
+        let supervisor = tokio::spawn(supervisor.run()).abort_handle();
+        Self {
+            outlet,
+            link,
+            commands,
+            counters,
+            supervisor,
+        }
+    }
+
+    /// Starts the process unless it runs, and waits until it takes calls. The start
+    /// goes on when the future is dropped.
+    pub(crate) async fn start(&self) -> Result<(), CallError> {
+        self.connection().await.map(|_| ())
+    }
+
+    /// Asks for a start without waiting for it, also after a crash loop.
+    pub(crate) fn request_start(&self) {
+        // A full queue holds such a request already.
+        let _ = self.commands.try_send(Command::Start);
+    }
+
+    /// Calls the plugin. Dropping the future cancels the call.
+    pub(crate) async fn call(&self, call: PhaseCall) -> Result<PhaseReply, CallError> {
+        self.connection().await?.call(call).await
+    }
+
+    /// Asks what became of an earlier call.
+    pub(crate) async fn reconcile(&self, phase: &PhaseName, key: &str) -> Reconciled {
+        let answer = async {
+            let connection = self.connection().await?;
+            connection.reconcile(phase.clone(), key.to_owned()).await
+        };
+        answer.await.unwrap_or(Reconciled::Unknown)
+    }
+
+    /// Lets the process finish what it has, at most for `grace`, and ends it for good.
+    pub(crate) async fn stop(&self, grace: Duration) {
+        let (done, stopped) = oneshot::channel();
+        if self
+            .commands
+            .send(Command::Stop { grace, done })
+            .await
+            .is_ok()
+        {
+            // The supervisor drops the other end when it is gone.
+            let _ = stopped.await;
+        }
+    }
+
+    /// Kills the process and ends every call.
+    pub(crate) fn close(&self) {
+        self.supervisor.abort();
+    }
+
+    pub(crate) fn is_available(&self) -> bool {
+        !matches!(*self.link.borrow(), Link::Down(_))
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let pid = self.counters.pid.load(Ordering::Relaxed);
+        (pid != 0).then_some(pid)
+    }
+
+    pub(crate) fn restarts(&self) -> u64 {
+        self.counters.restarts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn waiting(&self) -> u64 {
+        self.counters.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The connection; waits for it while the process starts.
+    async fn connection(&self) -> Result<Arc<Connection>, CallError> {
+        if let Link::Ready(connection) = &*self.link.borrow() {
+            return Ok(Arc::clone(connection));
+        }
+        let mut link = self.link.clone();
+        loop {
+            match &*link.borrow_and_update() {
+                Link::Ready(connection) => return Ok(Arc::clone(connection)),
+                Link::Down(error) => return Err(error.clone()),
+                Link::Idle => self.request_start(),
+                Link::Starting => {}
+            }
+            link.changed().await.map_err(|_| CallError::Unavailable {
+                message: format!("plugin {}: it has stopped", self.outlet.plugin()),
+            })?;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

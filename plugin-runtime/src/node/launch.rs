@@ -1,0 +1,290 @@
+//! One start of a process: socket, pipes, handshake.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use orchestrator_contract::{
+    CallError, LogStream,
+    frame::{Frame, FrameDecoder, Hello, PROTOCOL_VERSION, Welcome},
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    NodeParts,
+    connection::Connection,
+    reader::{End, fill, read, unexpected},
+    writer::write,
+};
+use crate::{
+    error::LifecycleError,
+    exec::same_phases,
+    logs::{Tail, drain},
+    monitor::WatchGuard,
+    process::{Process, StartError, describe, explain, output_pipe},
+};
+use std::sync::atomic::AtomicU64;
+
+/// The number of the plugin's end of the socket pair.
+const NODE_FD: i32 = 3;
+/// Where a sealed script is for its interpreter.
+const SCRIPT_FD: i32 = 4;
+/// How long pipes and the socket are read after the process is gone.
+pub(super) const DRAIN_AFTER_END: Duration = Duration::from_millis(500);
+
+/// A process that takes calls. Dropping it kills the process and ends every call.
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) connection: Arc<Connection>,
+    pub(super) watch: WatchGuard,
+    pub(super) reader: JoinSet<End>,
+    pub(super) writer: JoinSet<io::Result<()>>,
+    drains: JoinSet<()>,
+    pub(super) tail: Arc<Tail>,
+}
+
+/// Why a start failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another start may work.
+    Passing { reason: String, tail: String },
+    /// Program and manifest do not belong together; another start would end the same.
+    Lasting {
+        error: CallError,
+        cause: LifecycleError,
+    },
+}
+
+/// A process before its handshake.
+struct Hatching {
+    process: Process,
+    watch: WatchGuard,
+    drains: JoinSet<()>,
+    tail: Arc<Tail>,
+    read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+}
+
+/// Starts the process and shakes hands. Dropping the future kills it.
+pub(super) async fn launch(parts: &NodeParts, waiting: Arc<AtomicU64>) -> Result<Running, Failure> {
+    let hatched = hatch(parts).await;
+    let mut hatching = hatched.map_err(|error| Failure::Passing {
+        reason: explain(&error),
+        tail: String::new(),
+    })?;
+    let mut decoder = FrameDecoder::new();
+    let limit = parts.settings.handshake_timeout;
+    let Hatching {
+        read, write, watch, ..
+    } = &mut hatching;
+    let shaken = tokio::select! {
+        shaken = timeout(limit, shake(parts, read, write, &mut decoder)) => shaken
+            .unwrap_or(Err(Handshake::Late)),
+        error = watch.violated() => Err(Handshake::Fault(error)),
+    };
+    match shaken {
+        Ok(()) => Ok(hatching.run(parts, waiting, decoder)),
+        Err(fault) => Err(hatching.fail(fault, limit).await),
+    }
+}
+
+/// What can go wrong in a handshake.
+enum Handshake {
+    Late,
+    /// The plugin closed its end.
+    Gone,
+    Fault(CallError),
+    /// Rule and what was seen.
+    Mismatch(&'static str, String),
+}
+
+async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
+    let flags = SocketFlags::CLOEXEC;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let (ours, theirs) = pair.map_err(io::Error::from)?;
+    let ours = std::os::unix::net::UnixStream::from(ours);
+    ours.set_nonblocking(true)?;
+    let (read, write) = UnixStream::from_std(ours)?.into_split();
+    let (stdout, stdout_end) = output_pipe()?;
+    let (stderr, stderr_end) = output_pipe()?;
+    let mut spec = parts
+        .program
+        .spec(SCRIPT_FD, [])?
+        .descriptor(1, stdout_end)
+        .descriptor(2, stderr_end)
+        .descriptor(NODE_FD, theirs)
+        .variable("ORCHESTRATOR_NODE_FD", NODE_FD.to_string());
+    for (name, value) in parts.identity.variables() {
+        spec = spec.variable(name, value);
+    }
+    let process = Process::start(spec).await?;
+    let watch = parts
+        .monitor
+        .watch(process.pid(), &parts.outlet, parts.watch);
+    let tail = Arc::new(Tail::new(parts.crash_output_bytes));
+    let mut drains = JoinSet::new();
+    let outlet = || (Arc::clone(&parts.outlet), Arc::clone(&tail));
+    let (log, keep) = outlet();
+    drains.spawn(drain(stdout, LogStream::Stdout, log, keep, None));
+    let (log, keep) = outlet();
+    drains.spawn(drain(stderr, LogStream::Stderr, log, keep, None));
+    Ok(Hatching {
+        process,
+        watch,
+        drains,
+        tail,
+        read,
+        write,
+    })
+}
+
+async fn shake(
+    parts: &NodeParts,
+    read: &mut OwnedReadHalf,
+    write: &mut OwnedWriteHalf,
+    decoder: &mut FrameDecoder,
+) -> Result<(), Handshake> {
+    let hello = loop {
+        let next = decoder.next();
+        match next.map_err(|error| {
+            Handshake::Fault(CallError::protocol(error.rule(), error.to_string()))
+        })? {
+            Some(Frame::Hello(hello)) => break hello,
+            Some(frame) => return Err(Handshake::Fault(unexpected(&frame))),
+            None => match fill(decoder, read).await {
+                Ok(1..) => {}
+                Ok(0) if decoder.pending() > 0 => {
+                    return Err(Handshake::Fault(half_frame(decoder.pending())));
+                }
+                Ok(0) | Err(_) => return Err(Handshake::Gone),
+            },
+        }
+    };
+    compare(parts, &hello)?;
+    let welcome = Frame::Welcome(Welcome {
+        protocol: PROTOCOL_VERSION,
+        host: parts.host_version.clone(),
+        config: (*parts.config).clone(),
+        grants: parts.grants.clone(),
+    });
+    let mut bytes = BytesMut::new();
+    welcome.encode(&mut bytes).map_err(|error| {
+        Handshake::Mismatch(
+            "welcome_too_long",
+            format!("configuration and grants: {error}"),
+        )
+    })?;
+    write.write_all(&bytes).await.map_err(|_| Handshake::Gone)
+}
+
+fn compare(parts: &NodeParts, hello: &Hello) -> Result<(), Handshake> {
+    let manifest = &parts.manifest;
+    if hello.protocol != PROTOCOL_VERSION {
+        let message = format!("protocol {} instead of {PROTOCOL_VERSION}", hello.protocol);
+        return Err(Handshake::Mismatch("wrong_version", message));
+    }
+    let version = manifest.version.to_string();
+    if hello.plugin.as_str() != manifest.id.as_str() || hello.version != version {
+        let message = format!(
+            "plugin {} {} instead of {} {version}",
+            hello.plugin, hello.version, manifest.id
+        );
+        return Err(Handshake::Mismatch("wrong_plugin", message));
+    }
+    let phases: Vec<_> = hello.phases.iter().map(|phase| phase.as_str()).collect();
+    same_phases(manifest, &phases).map_err(|message| Handshake::Mismatch("wrong_phases", message))
+}
+
+pub(super) fn half_frame(pending: usize) -> CallError {
+    CallError::protocol(
+        "half_frame",
+        format!("the connection ended {pending} bytes into a frame"),
+    )
+}
+
+impl Hatching {
+    fn run(self, parts: &NodeParts, waiting: Arc<AtomicU64>, decoder: FrameDecoder) -> Running {
+        let outlet = Arc::clone(&parts.outlet);
+        let (connection, queue) = Connection::new(outlet, parts.settings.clone(), waiting);
+        let mut reader = JoinSet::new();
+        reader.spawn(read(Arc::clone(&connection), decoder, self.read));
+        let mut writer = JoinSet::new();
+        writer.spawn(write(Arc::clone(&connection), queue, self.write));
+        Running {
+            process: self.process,
+            connection,
+            watch: self.watch,
+            reader,
+            writer,
+            drains: self.drains,
+            tail: self.tail,
+        }
+    }
+
+    async fn fail(mut self, fault: Handshake, limit: Duration) -> Failure {
+        // A process that closed its end mostly is about to end by itself; how it
+        // ends says more than that it was killed.
+        let gone = matches!(fault, Handshake::Gone);
+        let by_itself = timeout(DRAIN_AFTER_END, self.process.wait());
+        let status = match gone {
+            true => by_itself.await.ok().and_then(Result::ok),
+            false => None,
+        };
+        // Fails only when nothing is left to end.
+        let _ = self.process.end().await;
+        self.watch
+            .ended(self.process.cpu_time().unwrap_or_default());
+        finish_drains(&mut self.drains).await;
+        let tail = self.tail.text();
+        let reason = match fault {
+            Handshake::Mismatch(rule, message) => {
+                let cause = LifecycleError::Handshake {
+                    message: message.clone(),
+                };
+                let error = CallError::protocol(rule, message);
+                return Failure::Lasting { error, cause };
+            }
+            Handshake::Late => format!("it did not say who it is within {limit:?}"),
+            Handshake::Gone => match status {
+                Some(status) => format!("it {} before its handshake", describe(status)),
+                None => "it closed its connection before its handshake".to_owned(),
+            },
+            Handshake::Fault(error) => error.to_string(),
+        };
+        Failure::Passing { reason, tail }
+    }
+}
+
+impl Running {
+    /// Kills the process, reads what it still wrote, and ends every call. `error`
+    /// gets the process's last output and makes the calls' error of it.
+    pub(super) async fn end(mut self, error: impl FnOnce(String) -> CallError, after: &CallError) {
+        // Fails only when nothing is left to end.
+        let _ = self.process.end().await;
+        self.watch
+            .ended(self.process.cpu_time().unwrap_or_default());
+        finish_drains(&mut self.drains).await;
+        self.connection.close(&error(self.tail.text()), after);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let error = CallError::Cancelled {
+            reason: "the plugin's process was ended by its host".to_owned(),
+        };
+        self.connection.close(&error, &error);
+    }
+}
+
+/// Reads the pipes to their ends. Only somebody who left the process group can still
+/// hold them open, and is not waited for.
+async fn finish_drains(drains: &mut JoinSet<()>) {
+    let finish = async { while drains.join_next().await.is_some() {} };
+    let _ = timeout(DRAIN_AFTER_END, finish).await;
+}

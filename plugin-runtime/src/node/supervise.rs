@@ -1,0 +1,335 @@
+//! Starts, watches, restarts and stops the process of one plugin. One task, which
+//! owns the process: when the task is gone, so is the process.
+
+use std::{
+    future::pending,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use orchestrator_contract::{
+    CallError, Event, PluginState, ViolationAction,
+    frame::{Drain, Frame},
+};
+use orchestrator_sandbox::ExitStatus;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    Command, Counters, Link, NodeParts,
+    connection::Connection,
+    launch::{DRAIN_AFTER_END, Failure, Running, half_frame, launch},
+    reader::End,
+};
+use crate::{
+    PluginProblem,
+    error::LifecycleError,
+    process::{Process, describe},
+    supervisor::{Restarts, Verdict},
+};
+
+pub(super) struct Supervisor {
+    parts: NodeParts,
+    counters: Arc<Counters>,
+    link: watch::Sender<Link>,
+    commands: mpsc::Receiver<Command>,
+    restarts: Restarts,
+}
+
+/// What is to be done next.
+enum Next {
+    /// Start the process.
+    Start,
+    /// Wait until somebody asks for it.
+    Rest,
+    /// The plugin is stopped.
+    Stop(Option<oneshot::Sender<()>>),
+}
+
+/// How the process came to its end.
+enum Ending {
+    /// By itself or for a fault. What went wrong, and what calls get, made of the
+    /// process's last output.
+    Fault(String, Cause),
+    /// Because the plugin is stopped.
+    Stopped(Option<oneshot::Sender<()>>),
+}
+
+enum Cause {
+    /// It ended; how.
+    Ended(String),
+    /// It broke a rule or a limit.
+    Error(CallError),
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        parts: NodeParts,
+        counters: Arc<Counters>,
+        link: watch::Sender<Link>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        let restarts = Restarts::new(parts.restart.clone());
+        Self {
+            parts,
+            counters,
+            link,
+            commands,
+            restarts,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut next = Next::Rest;
+        loop {
+            next = match next {
+                Next::Rest => self.rest().await,
+                Next::Start => self.serve().await,
+                Next::Stop(done) => {
+                    let message = "it has stopped".to_owned();
+                    self.link
+                        .send_replace(Link::Down(self.unavailable(&message)));
+                    // Nobody may be waiting for the news.
+                    let _ = done.map(|done| done.send(()));
+                    return;
+                }
+            };
+        }
+    }
+
+    /// Waits until somebody asks for the plugin.
+    async fn rest(&mut self) -> Next {
+        match self.commands.recv().await {
+            Some(Command::Start) => {
+                self.restarts.reset();
+                Next::Start
+            }
+            Some(Command::Stop { done, .. }) => Next::Stop(Some(done)),
+            None => Next::Stop(None),
+        }
+    }
+
+    /// Starts the process and stays with it until it has ended.
+    async fn serve(&mut self) -> Next {
+        self.link.send_replace(Link::Starting);
+        if self.parts.life.state() == PluginState::Loaded {
+            self.go(PluginState::Initialized, "its package is ready to run");
+        }
+        self.go(PluginState::Starting, "its process is started");
+        let started = Instant::now();
+        let waiting = Arc::clone(&self.counters.waiting);
+        let launched = tokio::select! {
+            launched = launch(&self.parts, waiting) => launched,
+            done = stop_command(&mut self.commands) => return Next::Stop(done),
+        };
+        match launched {
+            Ok(running) => {
+                self.counters
+                    .pid
+                    .store(running.process.pid(), Ordering::Relaxed);
+                let ending = self.accompany(running).await;
+                self.counters.pid.store(0, Ordering::Relaxed);
+                match ending {
+                    Ending::Stopped(done) => Next::Stop(done),
+                    Ending::Fault(reason, _) => self.after_end(&reason, started).await,
+                }
+            }
+            Err(Failure::Passing { reason, tail }) => {
+                if !tail.is_empty() {
+                    let plugin = self.parts.outlet.plugin();
+                    tracing::warn!(%plugin, %reason, output = %tail, "a plugin did not start");
+                }
+                self.after_end(&reason, started).await
+            }
+            Err(Failure::Lasting { error, cause }) => {
+                self.parts
+                    .life
+                    .fail(PluginState::Error, PluginProblem::new(&cause));
+                self.link.send_replace(Link::Down(error));
+                Next::Rest
+            }
+        }
+    }
+
+    /// Lets calls in and waits for the end of the process.
+    async fn accompany(&mut self, mut running: Running) -> Ending {
+        // State first: who sees the link finds the plugin running.
+        self.go(PluginState::Running, "it takes calls");
+        self.link
+            .send_replace(Link::Ready(Arc::clone(&running.connection)));
+        let grace = self.parts.settings.cancel_grace;
+        let fault = |error: CallError| Ending::Fault(error.to_string(), Cause::Error(error));
+        let (process, connection) = (&running.process, &running.connection);
+        let ending = tokio::select! {
+            Some(end) = running.reader.join_next() => match end {
+                Ok(End::Fault(error)) => fault(error),
+                Ok(End::Closed { pending }) => closed(process, pending).await,
+                Err(error) => fault(CallError::Panic { message: error.to_string() }),
+            },
+            // It stays as long as its end is open.
+            Some(_) = running.writer.join_next() => closed(process, 0).await,
+            status = process.wait() => exited(&mut running.reader, status.ok()).await,
+            error = running.watch.violated() => fault(error),
+            () = connection.overdue(grace) => fault(CallError::protocol(
+                "ignored_cancel",
+                format!("a cancelled call did not end within {grace:?}"),
+            )),
+            stop = self.stopped(process, connection) => stop,
+        };
+        self.finish(running, ending).await
+    }
+
+    /// Ends the process, whatever is left of it, and every call.
+    async fn finish(&self, running: Running, ending: Ending) -> Ending {
+        // Calls that come from here on must not find the connection.
+        let reason = match &ending {
+            Ending::Fault(reason, _) => reason.clone(),
+            Ending::Stopped(_) => "it is stopping".to_owned(),
+        };
+        let after = self.unavailable(&reason);
+        self.link.send_replace(Link::Down(after.clone()));
+        match &ending {
+            Ending::Fault(_, Cause::Error(error)) => {
+                if let CallError::ResourceLimit { resource, .. } = error
+                    && resource == "output"
+                {
+                    let max = self.parts.settings.payload_bytes_max;
+                    self.parts
+                        .outlet
+                        .violation("output", max + 1, max, ViolationAction::Kill);
+                }
+                running.end(|_| error.clone(), &after).await;
+            }
+            Ending::Fault(_, Cause::Ended(status)) => {
+                let status = status.clone();
+                running
+                    .end(|output| CallError::Crash { status, output }, &after)
+                    .await;
+            }
+            Ending::Stopped(_) => {
+                let reason = "the plugin is stopped".to_owned();
+                running
+                    .end(|_| CallError::Cancelled { reason }, &after)
+                    .await;
+            }
+        }
+        ending
+    }
+
+    /// Decides when the process is started again, and waits until then.
+    async fn after_end(&mut self, reason: &str, started: Instant) -> Next {
+        match self.restarts.ended(started.elapsed(), fastrand::f64()) {
+            Verdict::CrashLoop => {
+                let problem = PluginProblem::new(&LifecycleError::CrashLoop {
+                    limit: self.parts.restart.crash_loop_restarts,
+                    window: self.parts.restart.crash_loop_window,
+                    last: reason.to_owned(),
+                });
+                self.link.send_replace(Link::Down(problem.to_call_error()));
+                self.parts.life.fail(PluginState::CrashLoop, problem);
+                Next::Rest
+            }
+            Verdict::Restart(delay) => {
+                let told = format!("{reason}; it is started again in {delay:.1?}");
+                self.link.send_replace(Link::Down(self.unavailable(&told)));
+                self.go(PluginState::Starting, &told);
+                self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                self.parts.outlet.emit(Event::PluginRestarted {
+                    plugin: self.parts.outlet.plugin().clone(),
+                    reason: reason.into(),
+                    delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                });
+                tokio::select! {
+                    () = sleep(delay) => Next::Start,
+                    done = stop_command(&mut self.commands) => Next::Stop(done),
+                }
+            }
+        }
+    }
+
+    /// Waits for the command to stop, and lets the process finish.
+    async fn stopped(&mut self, process: &Process, connection: &Connection) -> Ending {
+        let (grace, done) = loop {
+            match self.commands.recv().await {
+                Some(Command::Start) => {}
+                Some(Command::Stop { grace, done }) => break (grace, Some(done)),
+                None => break (Duration::ZERO, None),
+            }
+        };
+        let grace = grace.min(self.parts.settings.drain_grace);
+        let drain = async {
+            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            connection.send(Frame::Drain(Drain { grace_ms })).await;
+            // However it ends, it has ended.
+            let _ = process.wait().await;
+        };
+        let _ = timeout(grace, drain).await;
+        Ending::Stopped(done)
+    }
+
+    fn go(&self, state: PluginState, reason: &str) {
+        // Refused while the plugin is being stopped, which then goes on.
+        let _ = self.parts.life.go(state, reason);
+    }
+
+    fn unavailable(&self, why: &str) -> CallError {
+        CallError::Unavailable {
+            message: format!("plugin {}: {why}", self.parts.outlet.plugin()),
+        }
+    }
+}
+
+/// Waits for the command to stop; requests to start are met already.
+async fn stop_command(commands: &mut mpsc::Receiver<Command>) -> Option<oneshot::Sender<()>> {
+    loop {
+        match commands.recv().await {
+            Some(Command::Start) => {}
+            Some(Command::Stop { done, .. }) => return Some(done),
+            None => return None,
+        }
+    }
+}
+
+/// The plugin closed its end. Mostly it has ended or is about to.
+async fn closed(process: &Process, pending_bytes: usize) -> Ending {
+    let status = timeout(DRAIN_AFTER_END, process.wait()).await;
+    ended(status.ok().and_then(Result::ok), pending_bytes)
+}
+
+/// The process has ended; what it sent before that still counts.
+async fn exited(reader: &mut JoinSet<End>, status: Option<ExitStatus>) -> Ending {
+    let rest = async {
+        match reader.join_next().await {
+            Some(end) => end,
+            None => pending().await,
+        }
+    };
+    match timeout(DRAIN_AFTER_END, rest).await {
+        Ok(Ok(End::Fault(error))) => Ending::Fault(error.to_string(), Cause::Error(error)),
+        Ok(Ok(End::Closed { pending })) => ended(status, pending),
+        Ok(Err(_)) | Err(_) => ended(status, 0),
+    }
+}
+
+fn ended(status: Option<ExitStatus>, pending_bytes: usize) -> Ending {
+    // Somebody else's signal explains a frame that was cut off.
+    let killed = matches!(status, Some(ExitStatus::Signaled { .. }));
+    if pending_bytes > 0 && !killed {
+        let error = half_frame(pending_bytes);
+        return Ending::Fault(error.to_string(), Cause::Error(error));
+    }
+    match status {
+        Some(status) => {
+            let status = describe(status);
+            Ending::Fault(format!("its process {status}"), Cause::Ended(status))
+        }
+        None => {
+            let error =
+                CallError::protocol("connection_closed", "it closed its connection and goes on");
+            Ending::Fault(error.to_string(), Cause::Error(error))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What runs when a native plugin runs: verified bytes, sealed or in a private
+//! tree, and the arguments around them.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use orchestrator_manifest::Manifest;
+use orchestrator_sandbox::{
+    Image, ImageError, Limits, ReadOnlyTree, RunDirectory, Spec, TreeError,
+};
+
+use crate::error::LoadError;
+
+/// Where programs that are looked up by name are found.
+const PATH: &str = "/usr/bin:/bin";
+/// The directory of the package's signatures, which no plugin needs.
+const META: &str = "META/";
+
+/// A verified file of a package.
+pub(crate) struct PackageFile<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) mode: u32,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// What runs when a native plugin runs. The bytes were verified and cannot change:
+/// they are sealed in memory, and files that need paths are in a private tree.
+#[derive(Debug)]
+pub(crate) struct Program {
+    image: Image,
+    name: OsString,
+    /// A script that the image is the interpreter of, read through a descriptor.
+    script: Option<Image>,
+    /// Arguments between the program's name and what the protocol adds; a sealed
+    /// script comes first.
+    arguments: Vec<OsString>,
+    tree: Option<ReadOnlyTree>,
+    limits: Limits,
+}
+
+/// Why a verified package cannot be made to run.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub(crate) enum ProgramError {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Program {
+    /// Seals the entry point and, when the package has further files, writes all of
+    /// them to a private tree. Blocks on both.
+    pub(crate) fn prepare(
+        manifest: &Manifest,
+        files: &[PackageFile<'_>],
+        limits: Limits,
+        run: &mut impl FnMut() -> Result<RunDirectory, TreeError>,
+    ) -> Result<Self, ProgramError> {
+        let entry_point = manifest.entry_point.as_str();
+        let entry = files.iter().find(|file| file.path == entry_point);
+        let entry = entry.ok_or_else(|| LoadError::NoEntry {
+            entry: entry_point.to_owned(),
+        })?;
+        let tree = match has_assets(entry_point, files) {
+            true => Some(materialise(files, &run()?)?),
+            false => None,
+        };
+        let seal = || Image::seal(entry_point, entry.bytes, entry.bytes.len() as u64);
+        let own = manifest.args.iter().map(OsString::from);
+        let (image, name, script, arguments) = match (&manifest.interpreter, &tree) {
+            (None, _) => (seal()?, entry_point.into(), None, own.collect()),
+            (Some(interpreter), Some(tree)) => {
+                let script = tree.path().join(entry_point).into_os_string();
+                let image = Image::interpreter(Path::new(interpreter))?;
+                let arguments = std::iter::once(script).chain(own).collect();
+                (image, interpreter.into(), None, arguments)
+            }
+            (Some(interpreter), None) => {
+                let image = Image::interpreter(Path::new(interpreter))?;
+                (image, interpreter.into(), Some(seal()?), own.collect())
+            }
+        };
+        Ok(Self {
+            image,
+            name,
+            script,
+            arguments,
+            tree,
+            limits,
+        })
+    }
+
+    /// A process of this program with `arguments` behind its own, and nothing but
+    /// the variables that every plugin gets. A sealed script becomes descriptor
+    /// `script_at`.
+    pub(crate) fn spec(
+        &self,
+        script_at: RawFd,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> io::Result<Spec> {
+        let mut spec = Spec::new(&self.image, self.name.clone())
+            .limits(self.limits.clone())
+            .variable("LANG", "C.UTF-8")
+            .variable("PATH", PATH);
+        if let Some(script) = &self.script {
+            spec = spec
+                .descriptor(script_at, script.reader()?)
+                .argument(format!("/proc/self/fd/{script_at}"));
+        }
+        if let Some(tree) = &self.tree {
+            spec = spec.variable("ORCHESTRATOR_PLUGIN_DIR", tree.path());
+        }
+        Ok(spec
+            .arguments(self.arguments.iter().cloned())
+            .arguments(arguments))
+    }
+}
+
+/// Whether there is more than the manifest, the entry point and the signatures.
+fn has_assets(entry_point: &str, files: &[PackageFile<'_>]) -> bool {
+    files.iter().any(|file| {
+        let is_manifest = orchestrator_manifest::FILE_NAMES.contains(&file.path);
+        !is_manifest && file.path != entry_point && !file.path.starts_with(META)
+    })
+}
+
+fn materialise(files: &[PackageFile<'_>], run: &RunDirectory) -> Result<ReadOnlyTree, TreeError> {
+    let mut tree = run.tree()?;
+    for file in files.iter().filter(|file| !file.path.starts_with(META)) {
+        let path = PathBuf::from(file.path);
+        tree.add(&path, file.mode, file.bytes, file.bytes.len() as u64)?;
+    }
+    tree.finish()
+}

@@ -1,0 +1,373 @@
+//! Everything together: finds, loads, starts and stops plugins.
+
+mod assemble;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use orchestrator_contract::{EventSink, HostService, PluginState};
+use semver::{Version, VersionReq};
+use serde_json::Value;
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use crate::{
+    Builtin, DiscoveryFault, PluginHandle, PluginProblem, PluginStatus, ResolveError, RuntimeError,
+    RuntimeSettings, SearchPath,
+    dependencies::{Identity, select},
+    entry::{Body, Entry},
+    load::{self, Rules},
+    monitor::Monitor,
+    settings::StartMode,
+};
+
+/// How alike two names must be to be proposed, from 0 to 1.
+const ALIKE: f64 = 0.75;
+
+/// Where the runtime finds what it needs.
+#[derive(Clone, Debug)]
+pub struct RuntimePaths {
+    /// Where plugins are looked for.
+    pub search: SearchPath,
+    /// Where package files that must have paths are put while the host lives; made
+    /// when it is missing.
+    pub run_dir: PathBuf,
+    /// The trust store.
+    pub trust_dir: PathBuf,
+    /// What operators granted.
+    pub grants_file: PathBuf,
+}
+
+/// Finds, loads, starts and stops plugins. Dropping it ends every process and every
+/// call at once; [`shutdown`](Self::shutdown) lets them finish.
+pub struct Runtime {
+    entries: BTreeMap<Identity, Arc<Entry>>,
+    /// Dependencies first.
+    order: Vec<Identity>,
+    faults: Vec<DiscoveryFault>,
+    warnings: Vec<String>,
+    settings: RuntimeSettings,
+    monitor: AbortHandle,
+}
+
+impl Runtime {
+    /// Finds and loads every plugin below the search path, and starts those that
+    /// are to be started: builtins always, processes when the settings say so.
+    ///
+    /// A plugin that is refused, or does not start, is in state `error` with its
+    /// reason, and the others go on. `plugin_config` holds configurations by plugin
+    /// id. Needs a tokio runtime with I/O and time. Dropping the future takes back
+    /// what it did.
+    ///
+    /// # Errors
+    ///
+    /// When trust or grants cannot be read, and when two builtins are the same.
+    pub async fn start(
+        settings: RuntimeSettings,
+        paths: RuntimePaths,
+        host_version: Version,
+        plugin_config: BTreeMap<String, Value>,
+        builtins: Vec<Builtin>,
+        events: Arc<dyn EventSink>,
+        host: Arc<dyn HostService>,
+    ) -> Result<Self, RuntimeError> {
+        let warnings = paths.search.warnings.clone();
+        let rules = Rules {
+            host_version,
+            config: plugin_config,
+            unsigned_paths: settings.unsigned_paths.clone(),
+        };
+        let loading = tokio::task::spawn_blocking(move || {
+            let loaded = load::load(&paths, &rules);
+            loaded.map(|loaded| (loaded, rules))
+        });
+        let loaded = loading
+            .await
+            .map_err(|source| RuntimeError::Interrupted { source })?;
+        let (loaded, rules) = loaded?;
+        let monitor = Monitor::new(settings.monitor.clone());
+        let sampling = Monitor::run(Arc::downgrade(&monitor), settings.monitor.interval);
+        let sampling = tokio::spawn(sampling).abort_handle();
+        let surroundings = assemble::Surroundings {
+            settings: &settings,
+            rules: &rules,
+            events,
+            host,
+            monitor,
+        };
+        let assembled = assemble::assemble(&surroundings, loaded, builtins)?;
+        let runtime = Self {
+            entries: assembled.entries,
+            order: assembled.order,
+            faults: assembled.faults,
+            warnings,
+            settings,
+            monitor: sampling,
+        };
+        runtime.start_all().await;
+        Ok(runtime)
+    }
+
+    /// Every plugin that was found, refused ones included, by id and version.
+    pub fn plugins(&self) -> Vec<PluginStatus> {
+        self.entries.values().map(|entry| entry.status()).collect()
+    }
+
+    /// What could not be looked into or understood while plugins were searched.
+    pub fn faults(&self) -> &[DiscoveryFault] {
+        &self.faults
+    }
+
+    /// Why entries that one might expect are not in the search path.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The highest version of a plugin that matches `range`. Pre-releases match only
+    /// when the range names one. The highest match decides also when it cannot run:
+    /// who breaks a release must not bring an older one back.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such plugin or version, and with the plugin's own error when
+    /// it is in state `error`.
+    pub fn resolve(&self, id: &str, range: &VersionReq) -> Result<PluginHandle, ResolveError> {
+        let Some((_, entry)) = select(&self.entries, id, range) else {
+            return Err(self.not_found(id, range));
+        };
+        match entry.life.problem() {
+            Some(problem) if entry.life.state() == PluginState::Error => {
+                Err(ResolveError::Unusable(problem))
+            }
+            _ => Ok(PluginHandle(Arc::clone(entry))),
+        }
+    }
+
+    /// The usable plugins that provide `ability`, by id and version.
+    pub fn providing(&self, ability: &str) -> Vec<PluginHandle> {
+        self.usable(|entry| entry.manifest.provides.iter().any(|it| it.name == ability))
+    }
+
+    /// The usable plugins that are made for `domain`, by id and version.
+    pub fn for_domain(&self, domain: &str) -> Vec<PluginHandle> {
+        self.usable(|entry| entry.manifest.domains.iter().any(|it| it == domain))
+    }
+
+    /// Keeps every version of a plugin from taking calls. Calls in flight end as
+    /// they would, and its process keeps its state.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such plugin, or it is in a state that has nothing to disable.
+    pub fn disable(&self, id: &str) -> Result<(), RuntimeError> {
+        for entry in self.versions(id)? {
+            let disabled = entry
+                .life
+                .go(PluginState::Disabled, "disabled by an operator");
+            disabled.map_err(|illegal| RuntimeError::illegal(id, illegal))?;
+        }
+        Ok(())
+    }
+
+    /// Lets a plugin take calls again after [`disable`](Self::disable), a crash loop
+    /// or a failed start.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such plugin, it was not disabled, or it could not be loaded,
+    /// which only a new start of the runtime can mend.
+    pub fn enable(&self, id: &str) -> Result<(), RuntimeError> {
+        for entry in self.versions(id)? {
+            let illegal = |illegal| RuntimeError::illegal(id, illegal);
+            let state = match entry.life.state() {
+                PluginState::Disabled => entry.life.enable().map_err(illegal)?,
+                state => state,
+            };
+            match state {
+                PluginState::Error | PluginState::CrashLoop
+                    if !matches!(entry.body, Body::None) =>
+                {
+                    let reason = "an operator has it tried again";
+                    entry
+                        .life
+                        .go(PluginState::Loaded, reason)
+                        .map_err(illegal)?;
+                    if let Body::Node(node) = &entry.body {
+                        node.request_start();
+                    }
+                }
+                PluginState::Error => {
+                    let (from, to) = (state, PluginState::Loaded);
+                    return Err(illegal(crate::lifecycle::Illegal { from, to }));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every plugin, dependants first, independent ones at the same time. No
+    /// further calls are taken; those in flight have `grace` to end, all together.
+    /// When the future is dropped, everything ends at once.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, for every plugin; all of them are stopped nevertheless.
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), RuntimeError> {
+        let until = Instant::now() + grace;
+        let limit = self.settings.stop_timeout;
+        let mut failures = Vec::new();
+        for level in self.levels().into_iter().rev() {
+            let mut stopping = JoinSet::new();
+            for entry in level {
+                stopping.spawn(async move { entry.stop(until, limit).await });
+            }
+            while let Some(stopped) = stopping.join_next().await {
+                match stopped {
+                    Ok(Ok(())) => {}
+                    Ok(Err(problem)) => failures.push(problem),
+                    Err(error) => failures.push(PluginProblem {
+                        code: "ORC-3031".to_owned(),
+                        message: error.to_string(),
+                        help: String::new(),
+                    }),
+                }
+            }
+        }
+        match failures.is_empty() {
+            true => Ok(()),
+            false => Err(RuntimeError::Stop { failures }),
+        }
+    }
+
+    /// Starts what is to be started with the runtime. Failures are in the states.
+    async fn start_all(&self) {
+        let eager = self.settings.start == StartMode::Eager;
+        let mut starting = JoinSet::new();
+        for entry in self
+            .order
+            .iter()
+            .filter_map(|identity| self.entries.get(identity))
+        {
+            let wanted = matches!(entry.body, Body::Builtin(_)) || (eager && entry.is_node());
+            if wanted {
+                let entry = Arc::clone(entry);
+                starting.spawn(async move {
+                    if let Err(error) = entry.ready(None).await {
+                        let plugin = &entry.id;
+                        tracing::warn!(%plugin, %error, "a plugin did not start");
+                    }
+                });
+            }
+        }
+        while starting.join_next().await.is_some() {}
+    }
+
+    /// Plugins that can start, in groups: each needs only plugins of groups before
+    /// its own.
+    fn levels(&self) -> Vec<Vec<Arc<Entry>>> {
+        let mut level_of: BTreeMap<&Identity, usize> = BTreeMap::new();
+        let mut levels: Vec<Vec<Arc<Entry>>> = Vec::new();
+        for identity in &self.order {
+            let Some(entry) = self.entries.get(identity) else {
+                continue;
+            };
+            let below = entry.dependencies().iter().filter_map(|needed| {
+                let (identity, _) = self
+                    .entries
+                    .iter()
+                    .find(|(_, it)| Arc::ptr_eq(it, needed))?;
+                level_of.get(identity).copied()
+            });
+            let level = below.max().map_or(0, |below| below + 1);
+            level_of.insert(identity, level);
+            if levels.len() <= level {
+                levels.resize_with(level + 1, Vec::new);
+            }
+            levels[level].push(Arc::clone(entry));
+        }
+        levels
+    }
+
+    fn usable(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<PluginHandle> {
+        self.entries
+            .values()
+            .filter(|entry| entry.life.state() != PluginState::Error && wanted(entry))
+            .map(|entry| PluginHandle(Arc::clone(entry)))
+            .collect()
+    }
+
+    fn versions(&self, id: &str) -> Result<Vec<&Arc<Entry>>, RuntimeError> {
+        let versions: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(identity, _)| identity.id == id)
+            .map(|(_, entry)| entry)
+            .collect();
+        match versions.is_empty() {
+            true => Err(RuntimeError::UnknownPlugin {
+                id: id.to_owned(),
+                nearest: self.nearest(id),
+            }),
+            false => Ok(versions),
+        }
+    }
+
+    fn not_found(&self, id: &str, range: &VersionReq) -> ResolveError {
+        let available: Vec<_> = self
+            .entries
+            .keys()
+            .filter(|identity| identity.id == id)
+            .map(|identity| identity.version.clone())
+            .collect();
+        if !available.is_empty() {
+            let (id, range) = (id.to_owned(), range.clone());
+            return ResolveError::NoVersion {
+                id,
+                range,
+                available,
+            };
+        }
+        // A package whose manifest cannot be read is known by its directory.
+        let of_directory = self.faults.iter().find(|fault| {
+            let mut names = fault.path.iter().rev().take(2);
+            names.any(|name| name == id)
+        });
+        match of_directory {
+            Some(fault) => ResolveError::Unusable(fault.problem.clone()),
+            None => ResolveError::UnknownPlugin {
+                id: id.to_owned(),
+                nearest: self.nearest(id),
+            },
+        }
+    }
+
+    fn nearest(&self, id: &str) -> Option<String> {
+        self.entries
+            .keys()
+            .map(|identity| (strsim::jaro_winkler(&identity.id, id), &identity.id))
+            .filter(|(likeness, _)| *likeness >= ALIKE)
+            .max_by(|one, other| one.0.total_cmp(&other.0))
+            .map(|(_, id)| id.clone())
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.monitor.abort();
+        for entry in self.entries.values() {
+            entry.close();
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plugins = self
+            .entries
+            .values()
+            .map(|entry| (&entry.id, entry.life.state()));
+        out.debug_map().entries(plugins).finish()
+    }
+}

@@ -1,0 +1,270 @@
+//! From what was loaded to a registry whose plugins know what they need.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use orchestrator_contract::{EventSink, HostService, PluginId, PluginState};
+use orchestrator_manifest::{Kind, Manifest};
+use serde_json::Value;
+
+use crate::{
+    Builtin, DiscoveryFault, Plugin, PluginProblem, RuntimeError, RuntimeSettings,
+    builtin::BuiltinBody,
+    dependencies::{Identity, Needs, resolve},
+    entry::{Body, Entry, Facts},
+    exec::{Exec, ExecParts, Identity as Told},
+    lifecycle::Lifecycle,
+    load::{self, Candidate, Known, Loaded, Prepared, Rules},
+    monitor::Monitor,
+    node::{Node, NodeParts},
+    outlet::Outlet,
+};
+
+/// What every plugin is surrounded by.
+pub(super) struct Surroundings<'a> {
+    pub(super) settings: &'a RuntimeSettings,
+    pub(super) rules: &'a Rules,
+    pub(super) events: Arc<dyn EventSink>,
+    pub(super) host: Arc<dyn HostService>,
+    pub(super) monitor: Arc<Monitor>,
+}
+
+/// The registry.
+pub(super) struct Assembled {
+    pub(super) entries: BTreeMap<Identity, Arc<Entry>>,
+    pub(super) order: Vec<Identity>,
+    pub(super) faults: Vec<DiscoveryFault>,
+}
+
+/// A plugin before it is known whether it has what it needs.
+struct Draft {
+    known: Known,
+    life: Arc<Lifecycle>,
+    outcome: Result<Content, PluginProblem>,
+}
+
+enum Content {
+    Builtin(Arc<dyn Plugin>, Arc<Value>),
+    Native(Box<Prepared>),
+}
+
+/// Puts everything into the registry.
+///
+/// # Errors
+///
+/// When two builtins are the same or one is of another kind.
+pub(super) fn assemble(
+    surroundings: &Surroundings<'_>,
+    loaded: Loaded,
+    builtins: Vec<Builtin>,
+) -> Result<Assembled, RuntimeError> {
+    let mut drafts: BTreeMap<Identity, Draft> = BTreeMap::new();
+    for builtin in builtins {
+        let identity = identity(&builtin.manifest);
+        if drafts.contains_key(&identity) {
+            let Identity { id, version } = identity;
+            return Err(RuntimeError::AlreadyRegistered { id, version });
+        }
+        drafts.insert(identity, surroundings.builtin(builtin)?);
+    }
+    for candidate in loaded.candidates {
+        let identity = identity(&candidate.known.manifest);
+        match drafts.get_mut(&identity) {
+            // Compiled in comes first, as if it were found first.
+            Some(builtin) => {
+                let shadowed = &mut builtin.known.facts.shadowed;
+                shadowed.extend(candidate.known.facts.location);
+                shadowed.extend(candidate.known.facts.shadowed);
+            }
+            None => {
+                drafts.insert(identity, surroundings.package(candidate));
+            }
+        }
+    }
+    let (order, needs) = settle(&mut drafts);
+    let mut entries = BTreeMap::new();
+    for (identity, draft) in drafts {
+        entries.insert(identity, Arc::new(surroundings.entry(draft)));
+    }
+    for (identity, needed) in &needs {
+        let needed = needed
+            .iter()
+            .filter_map(|needed| entries.get(needed).cloned());
+        entries[identity].depend_on(needed.collect());
+    }
+    let faults = loaded.discovery.faults;
+    Ok(Assembled {
+        entries,
+        order,
+        faults,
+    })
+}
+
+/// Refuses plugins that do not get what they need, and orders the others.
+fn settle(
+    drafts: &mut BTreeMap<Identity, Draft>,
+) -> (Vec<Identity>, BTreeMap<Identity, Vec<Identity>>) {
+    let (mut usable, mut unusable) = (BTreeMap::new(), BTreeMap::new());
+    for (identity, draft) in &*drafts {
+        match &draft.outcome {
+            Ok(_) => {
+                let needs = draft.known.manifest.dependencies.iter();
+                let needs: Needs = needs
+                    .map(|(id, range)| (id.to_string(), range.clone()))
+                    .collect();
+                usable.insert(identity.clone(), needs);
+            }
+            Err(problem) => {
+                let why = (problem.code.clone(), problem.message.clone());
+                unusable.insert(identity.clone(), why);
+            }
+        }
+    }
+    let resolution = resolve(usable, unusable);
+    for (identity, error) in resolution.refused {
+        if let Some(draft) = drafts.get_mut(&identity) {
+            draft.outcome = Err(PluginProblem::at_stage("dependency check failed", &error));
+        }
+    }
+    (resolution.order, resolution.needs)
+}
+
+fn identity(manifest: &Manifest) -> Identity {
+    Identity {
+        id: manifest.id.to_string(),
+        version: manifest.version.clone(),
+    }
+}
+
+impl Surroundings<'_> {
+    fn builtin(&self, builtin: Builtin) -> Result<Draft, RuntimeError> {
+        let Builtin { manifest, plugin } = builtin;
+        if manifest.kind != Kind::Builtin {
+            let (id, kind) = (manifest.id.to_string(), manifest.kind.as_str());
+            return Err(RuntimeError::NotBuiltin { id, kind });
+        }
+        let outcome = load::host(&manifest, &self.rules.host_version).and_then(|()| {
+            let config = load::configuration(&manifest, &self.rules.config);
+            let config = config.map_err(|error| PluginProblem::new(&error))?;
+            Ok(Content::Builtin(plugin, config))
+        });
+        let facts = Facts {
+            label: "builtin".to_owned(),
+            digest: manifest.digest(),
+            trust_level: Some(3),
+            ..Facts::default()
+        };
+        let known = Known {
+            manifest: Arc::new(manifest),
+            facts,
+            verified: true,
+        };
+        let life = self.life(&known);
+        Ok(Draft {
+            known,
+            life,
+            outcome,
+        })
+    }
+
+    fn package(&self, candidate: Candidate) -> Draft {
+        let Candidate { known, outcome } = candidate;
+        let life = self.life(&known);
+        Draft {
+            known,
+            life,
+            outcome: outcome.map(|prepared| Content::Native(Box::new(prepared))),
+        }
+    }
+
+    fn life(&self, known: &Known) -> Arc<Lifecycle> {
+        let plugin = PluginId::new(known.manifest.id.as_str());
+        let version = known.manifest.version.to_string().into();
+        let life = Lifecycle::new(plugin, version, Arc::clone(&self.events));
+        if known.verified {
+            // The first change of a new life is always legal.
+            let _ = life.go(PluginState::Verified, "its origin was checked");
+        }
+        Arc::new(life)
+    }
+
+    fn entry(&self, draft: Draft) -> Entry {
+        let Draft {
+            known,
+            life,
+            outcome,
+        } = draft;
+        let body = match outcome {
+            Ok(content) => {
+                // Verified comes before Loaded, so this is legal.
+                let _ = life.go(PluginState::Loaded, "it is in the registry");
+                self.body(&known, &life, content)
+            }
+            Err(problem) => {
+                life.fail(PluginState::Error, problem);
+                Body::None
+            }
+        };
+        Entry::new(
+            known.manifest,
+            known.facts,
+            life,
+            body,
+            self.settings.start_timeout,
+        )
+    }
+
+    fn body(&self, known: &Known, life: &Arc<Lifecycle>, content: Content) -> Body {
+        let manifest = Arc::clone(&known.manifest);
+        let outlet = Arc::new(Outlet::new(
+            PluginId::new(manifest.id.as_str()),
+            Arc::clone(&self.events),
+            Arc::clone(&self.host),
+            &self.settings.log,
+        ));
+        let settings = self.settings;
+        let Prepared {
+            program,
+            watch,
+            config,
+        } = match content {
+            Content::Native(prepared) => *prepared,
+            Content::Builtin(plugin, config) => {
+                let timeout = settings.start_timeout;
+                return Body::Builtin(BuiltinBody::new(plugin, outlet, config, timeout));
+            }
+        };
+        let version = manifest.version.to_string();
+        let grants = known.facts.grants.clone();
+        let identity = Told::new(manifest.id.as_str(), &version, &grants, &config);
+        let monitor = Arc::clone(&self.monitor);
+        let crash_output_bytes = settings.crash_output_bytes;
+        match manifest.kind {
+            Kind::Node => Body::Node(Arc::new(Node::new(NodeParts {
+                program,
+                manifest,
+                identity,
+                config,
+                grants,
+                host_version: self.rules.host_version.to_string(),
+                outlet,
+                life: Arc::clone(life),
+                monitor,
+                watch,
+                settings: settings.node.clone(),
+                restart: settings.restart.clone(),
+                crash_output_bytes,
+            }))),
+            // The loader lets no other native kind through.
+            _ => Body::Exec(Arc::new(Exec::new(ExecParts {
+                program,
+                manifest,
+                identity,
+                outlet,
+                monitor,
+                watch,
+                settings: settings.exec.clone(),
+                crash_output_bytes,
+            }))),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Every limit and delay of the runtime.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::byte_size;
+
+/// Every limit and delay of the runtime. The values of `Default` are those that
+/// the engine documents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeSettings {
+    /// When a process that ended by itself is started again.
+    pub restart: RestartSettings,
+    /// Plugins of kind `node`.
+    pub node: NodeSettings,
+    /// Plugins of kind `exec`.
+    pub exec: ExecSettings,
+    /// What plugins write.
+    pub log: LogSettings,
+    /// How much of a process's last output is attached to a crash.
+    #[serde(with = "byte_size")]
+    pub crash_output_bytes: u64,
+    /// How resource use is watched.
+    pub monitor: MonitorSettings,
+    /// When processes of kind `node` are started.
+    pub start: StartMode,
+    /// How long one plugin's start may take.
+    #[serde(with = "humantime_serde")]
+    pub start_timeout: Duration,
+    /// How long one plugin's stop may take.
+    #[serde(with = "humantime_serde")]
+    pub stop_timeout: Duration,
+    /// Absolute directories below which unsigned plugins run, with trust level 3,
+    /// while they are being written.
+    pub unsigned_paths: Vec<PathBuf>,
+}
+
+/// When processes of kind `node` are started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartMode {
+    /// By their first call.
+    #[default]
+    Lazy,
+    /// With the runtime: dependencies first, independent ones in parallel.
+    Eager,
+}
+
+/// When a process that ended by itself is started again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RestartSettings {
+    /// The delay before the first restart; each further one doubles it.
+    #[serde(with = "humantime_serde")]
+    pub first: Duration,
+    /// The longest delay.
+    #[serde(with = "humantime_serde")]
+    pub max: Duration,
+    /// More ends than this within `crash_loop_window` are a crash loop.
+    pub crash_loop_restarts: u32,
+    /// Running time, waits left out, in which ends are counted. A process that
+    /// runs longer starts with a clean record.
+    #[serde(with = "humantime_serde")]
+    pub crash_loop_window: Duration,
+}
+
+/// Plugins of kind `node`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeSettings {
+    /// How long a new process may take to say who it is.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long a process may finish its calls when it is stopped.
+    #[serde(with = "humantime_serde")]
+    pub drain_grace: Duration,
+    /// How long a cancelled call may take to end before its process is killed.
+    #[serde(with = "humantime_serde")]
+    pub cancel_grace: Duration,
+    /// The largest input and the largest output of a call.
+    #[serde(with = "byte_size")]
+    pub payload_bytes_max: u64,
+    /// The most calls one process may work on, whatever credit it gives.
+    pub slots_max: u16,
+    /// The most calls that may wait for one process to give credit.
+    pub waiting_max: u32,
+}
+
+/// Plugins of kind `exec`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExecSettings {
+    /// The largest output of a call.
+    #[serde(with = "byte_size")]
+    pub output_bytes_max: u64,
+    /// How long a cancelled process may take to end after `SIGTERM`.
+    #[serde(with = "humantime_serde")]
+    pub kill_grace: Duration,
+    /// The most processes of one plugin at once; further calls wait.
+    pub concurrency_max: u16,
+}
+
+/// What plugins write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// The longest line; the rest of a longer one is counted and dropped.
+    #[serde(with = "byte_size")]
+    pub line_bytes_max: u64,
+    /// Lines per second and plugin in the long run; further ones are counted
+    /// and dropped.
+    pub lines_per_second: u32,
+    /// Lines that may come at once.
+    pub burst: u32,
+}
+
+/// How resource use is watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MonitorSettings {
+    /// The time between two samples.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// How many seconds in a row a plugin may use more processor than its limit
+    /// before it is killed.
+    pub cpu_seconds_over: u32,
+}
+
+impl Default for RuntimeSettings {
+    fn default() -> Self {
+        Self {
+            restart: RestartSettings::default(),
+            node: NodeSettings::default(),
+            exec: ExecSettings::default(),
+            log: LogSettings::default(),
+            crash_output_bytes: 64 << 10,
+            monitor: MonitorSettings::default(),
+            start: StartMode::Lazy,
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
+            unsigned_paths: Vec::new(),
+        }
+    }
+}
+
+impl Default for RestartSettings {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(30),
+            crash_loop_restarts: 5,
+            crash_loop_window: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            drain_grace: Duration::from_secs(5),
+            cancel_grace: Duration::from_secs(5),
+            payload_bytes_max: 64 << 20,
+            slots_max: 64,
+            waiting_max: 1024,
+        }
+    }
+}
+
+impl Default for ExecSettings {
+    fn default() -> Self {
+        Self {
+            output_bytes_max: 16 << 20,
+            kill_grace: Duration::from_secs(2),
+            concurrency_max: 16,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            line_bytes_max: 16 << 10,
+            lines_per_second: 200,
+            burst: 1000,
+        }
+    }
+}
+
+impl Default for MonitorSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            cpu_seconds_over: 5,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_with_units_and_unknown_keys_are_refused() {
+        let json = serde_json::json!({
+            "restart": { "first": "10ms" },
+            "node": { "payload_bytes_max": "1MiB", "slots_max": 4 },
+            "start": "eager",
+        });
+        let settings: RuntimeSettings = serde_json::from_value(json).unwrap();
+        assert_eq!(settings.restart.first, Duration::from_millis(10));
+        assert_eq!(settings.restart.max, Duration::from_secs(30));
+        assert_eq!(settings.node.payload_bytes_max, 1 << 20);
+        assert_eq!(settings.start, StartMode::Eager);
+
+        let typo = serde_json::json!({ "restart": { "frist": "1s" } });
+        assert!(serde_json::from_value::<RuntimeSettings>(typo).is_err());
+
+        let written = serde_json::to_value(RuntimeSettings::default()).unwrap();
+        assert_eq!(written["crash_output_bytes"], "64KiB");
+        let read: RuntimeSettings = serde_json::from_value(written).unwrap();
+        assert_eq!(read, RuntimeSettings::default());
+    }
+}

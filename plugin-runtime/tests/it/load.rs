@@ -1,0 +1,304 @@
+//! What is loaded and what is refused, each with its reason.
+
+use std::{fs, time::Duration};
+
+use miette::Diagnostic as _;
+use orchestrator_contract::PluginState;
+use orchestrator_plugin_runtime::{ResolveError, Runtime};
+use orchestrator_signing::TrustLevel;
+use serde_json::json;
+
+use crate::support::{File, Home, call, handle, output, shell_script, status};
+
+const SCRIPT: File<'_> = File {
+    path: "main.sh",
+    content: "echo 1",
+};
+
+fn code_of(runtime: &Runtime, id: &str) -> (PluginState, String, String) {
+    let seen = status(runtime, id);
+    let problem = seen.error.unwrap();
+    let refused = runtime.resolve(id, &"*".parse().unwrap()).unwrap_err();
+    assert_eq!(
+        refused.code().unwrap().to_string(),
+        problem.code,
+        "resolving says why"
+    );
+    (seen.state, problem.code, problem.message)
+}
+
+#[tokio::test]
+async fn every_step_of_loading_can_refuse_and_the_others_go_on() {
+    let home = Home::new();
+    home.shell("good", &["run"], "run) echo 1;;");
+    home.package("new", json!({ "min_host_version": "9.0.0" }), &[SCRIPT]);
+    home.package(
+        "feature",
+        json!({ "required_features": ["telepathy"] }),
+        &[SCRIPT],
+    );
+    home.package(
+        "lonely",
+        json!({ "dependencies": { "nobody": "^1" } }),
+        &[SCRIPT],
+    );
+    home.package(
+        "range",
+        json!({ "dependencies": { "good": "^2" } }),
+        &[SCRIPT],
+    );
+    home.package(
+        "ring-a",
+        json!({ "dependencies": { "ring-b": "*" } }),
+        &[SCRIPT],
+    );
+    home.package(
+        "ring-b",
+        json!({ "dependencies": { "ring-a": "*" } }),
+        &[SCRIPT],
+    );
+    home.package(
+        "wasm",
+        json!({ "kind": "wasm", "interpreter": null }),
+        &[SCRIPT],
+    );
+    home.package(
+        "disk",
+        json!({ "resources": { "max_disk_mb": 5 } }),
+        &[SCRIPT],
+    );
+    home.package(
+        "no-interpreter",
+        json!({ "interpreter": "/nonexistent/sh" }),
+        &[SCRIPT],
+    );
+    let schema = json!({ "type": "object", "required": ["url"] });
+    home.package("config", json!({ "config_schema": schema }), &[SCRIPT]);
+    let tampered = home.package("tampered", json!({}), &[SCRIPT]);
+    fs::write(tampered.join("main.sh"), "echo 2").unwrap();
+    let ungranted = home.unsigned_package("ungranted", json!({}), &[SCRIPT]);
+    home.sign(&ungranted);
+    home.unsigned_package("unsigned", json!({}), &[SCRIPT]);
+    home.package(
+        "needs-tampered",
+        json!({ "dependencies": { "tampered": "*" } }),
+        &[SCRIPT],
+    );
+
+    let runtime = home.start().await;
+    for (id, code, message) in [
+        (
+            "new",
+            "ORC-3010",
+            "version incompatible: it needs Orchestrator 9.0.0 or later, this is 1.2.3",
+        ),
+        (
+            "feature",
+            "ORC-3015",
+            "version incompatible: it needs the feature `telepathy`",
+        ),
+        (
+            "lonely",
+            "ORC-3011",
+            "dependency check failed: it depends on nobody",
+        ),
+        (
+            "range",
+            "ORC-3012",
+            "dependency check failed: it depends on good ^2, and there is 1.0.0",
+        ),
+        (
+            "ring-a",
+            "ORC-3013",
+            "dependency check failed: dependency cycle detected: ring-a -> ring-b -> ring-a",
+        ),
+        (
+            "ring-b",
+            "ORC-3013",
+            "dependency check failed: dependency cycle detected: ring-b -> ring-a -> ring-b",
+        ),
+        (
+            "wasm",
+            "ORC-3016",
+            "loading implementation: this build does not run kind wasm",
+        ),
+        (
+            "disk",
+            "ORC-3019",
+            "applying resource limits: `max_disk_mb` = 5",
+        ),
+        (
+            "config",
+            "ORC-3021",
+            "its configuration does not fit its schema",
+        ),
+        ("unsigned", "ORC-2040", "no signature found"),
+        ("ungranted", "ORC-2120", "process:spawn=/bin/sh"),
+        (
+            "needs-tampered",
+            "ORC-3014",
+            "dependency check failed: it depends on tampered, which is not usable",
+        ),
+    ] {
+        let (state, seen, text) = code_of(&runtime, id);
+        assert_eq!((state, &*seen), (PluginState::Error, code), "{id}: {text}");
+        assert!(text.contains(message), "{id}: {text}");
+        assert!(
+            !status(&runtime, id).error.unwrap().help.is_empty(),
+            "{id} has no help"
+        );
+    }
+    let (_, tampered, _) = code_of(&runtime, "tampered");
+    assert!(tampered.starts_with("ORC-20"), "{tampered}");
+    let (_, _, interpreter) = code_of(&runtime, "no-interpreter");
+    assert!(
+        interpreter.starts_with("loading implementation: "),
+        "{interpreter}"
+    );
+    assert_eq!(
+        output(&handle(&runtime, "good"), "run", json!({})).await,
+        json!(1)
+    );
+    let good = status(&runtime, "good");
+    assert_eq!((good.trust_level, good.unsigned), (Some(3), false));
+    assert_eq!(good.grants, ["process:spawn=/bin/sh"]);
+    assert_eq!(good.not_enforced, ["process:spawn=/bin/sh"]);
+    let states: Vec<_> = good.history.iter().map(|change| change.state).collect();
+    use PluginState::{Discovered, Initialized, Loaded, Running, Starting, Verified};
+    assert_eq!(
+        states,
+        [Discovered, Verified, Loaded, Initialized, Starting, Running]
+    );
+}
+
+#[tokio::test]
+async fn native_programs_of_publishers_that_are_not_fully_trusted_are_refused() {
+    for level in [TrustLevel::Untrusted, TrustLevel::Partner] {
+        let home = Home::trusting(level);
+        home.package("native", json!({}), &[SCRIPT]);
+        let runtime = home.start().await;
+        let (_, code, message) = code_of(&runtime, "native");
+        assert_eq!(code, "ORC-3018");
+        assert!(
+            message.contains(&format!("trust level {}", level.number())),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn unsigned_packages_run_only_below_the_listed_directories_and_are_marked() {
+    let mut home = Home::new();
+    let script = shell_script("draft", &["run"], "run) echo 1;;");
+    let file = File {
+        path: "draft.sh",
+        content: &script,
+    };
+    // Without interpreter: the script is executable and says itself what runs it.
+    home.unsigned_package(
+        "draft",
+        json!({ "interpreter": null, "entry_point": "draft.sh" }),
+        &[file],
+    );
+    assert_eq!(code_of(&home.start().await, "draft").1, "ORC-2040");
+    home.settings.unsigned_paths = vec![home.path("plugins")];
+    let runtime = home.start().await;
+    let seen = status(&runtime, "draft");
+    assert!(seen.unsigned);
+    assert_eq!((seen.state, seen.key_id), (PluginState::Loaded, None));
+}
+
+#[tokio::test]
+async fn versions_live_side_by_side_and_the_highest_match_decides() {
+    let home = Home::new();
+    for version in ["1.0.0", "1.5.0", "2.0.0", "3.0.0-beta.1"] {
+        let script = shell_script(
+            "multi",
+            &["run"],
+            "run) echo \"\\\"$ORCHESTRATOR_VERSION\\\"\";;",
+        )
+        .replace("1.0.0", version);
+        let file = File {
+            path: "main.sh",
+            content: &script,
+        };
+        home.package("multi", json!({ "version": version }), &[file]);
+    }
+    fs::write(home.path("plugins/multi/2.0.0/main.sh"), "echo evil").unwrap();
+    let runtime = home.start().await;
+    let resolve = |range: &str| runtime.resolve("multi", &range.parse().unwrap());
+    let version = |range: &str| resolve(range).unwrap().version().to_string();
+    assert_eq!(version("^1.0"), "1.5.0");
+    assert_eq!(version("=1.0.0"), "1.0.0");
+    assert_eq!(version(">=3.0.0-beta"), "3.0.0-beta.1");
+    let answer = output(&resolve("~1.5").unwrap(), "run", json!({})).await;
+    assert_eq!(answer, json!("1.5.0"));
+    // A broken release does not bring an older one back.
+    assert!(matches!(resolve("*"), Err(ResolveError::Unusable(_))));
+    let none = resolve("^7").unwrap_err();
+    assert_eq!(
+        none.to_string(),
+        "no version of plugin multi matches ^7; there is 1.0.0, 1.5.0, 2.0.0, 3.0.0-beta.1"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_name_proposes_the_nearest_and_an_unreadable_manifest_is_no_unknown_name() {
+    let home = Home::new();
+    home.shell("git-history", &["run"], "run) echo 1;;");
+    let broken = home.package("broken", json!({}), &[SCRIPT]);
+    fs::write(broken.join("plugin.json"), "{ \"id\": 7 }").unwrap();
+    let runtime = home.start().await;
+    let any = "*".parse().unwrap();
+    let unknown = runtime.resolve("git-histori", &any).unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "no plugin is called `git-histori`; did you mean `git-history`?"
+    );
+    assert_eq!(unknown.code().unwrap().to_string(), "ORC-3050");
+    let far = runtime.resolve("zzz", &any).unwrap_err();
+    assert_eq!(far.to_string(), "no plugin is called `zzz`");
+    let broken = runtime.resolve("broken", &any).unwrap_err();
+    assert_eq!(broken.code().unwrap().to_string(), "ORC-1000");
+    assert_eq!(runtime.faults().len(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_later_is_shown_as_shadowed() {
+    let home = Home::new();
+    let first = home.shell("twin", &["run"], "run) echo 1;;");
+    let copy = home.path("plugins/z-twin");
+    fs::create_dir_all(&copy).unwrap();
+    for name in ["plugin.json", "main.sh"] {
+        fs::copy(first.join(name), copy.join(name)).unwrap();
+    }
+    let runtime = home.start().await;
+    let seen = status(&runtime, "twin");
+    assert_eq!((seen.location, seen.shadowed), (Some(first), vec![copy]));
+}
+
+#[tokio::test]
+async fn a_damaged_trust_store_loads_nothing() {
+    let home = Home::new();
+    fs::write(home.path("trust/root.json"), "{}").unwrap();
+    let error = home.start_with(Vec::new()).await.unwrap_err();
+    assert_eq!(error.code().unwrap().to_string(), "ORC-3001");
+    let home = Home::new();
+    fs::write(home.path("grants.toml"), "nonsense").unwrap();
+    let error = home.start_with(Vec::new()).await.unwrap_err();
+    assert_eq!(error.code().unwrap().to_string(), "ORC-3002");
+}
+
+/// What was verified runs, not what lies on disk by then.
+#[tokio::test]
+async fn a_program_that_is_changed_after_loading_does_not_run() {
+    let home = Home::new();
+    let dir = home.shell("swap", &["run"], "run) echo '\"verified\"';;");
+    let runtime = home.start().await;
+    fs::write(dir.join("main.sh"), "echo '\"evil\"'").unwrap();
+    let answer = call(&handle(&runtime, "swap"), "run", json!({}))
+        .await
+        .unwrap();
+    assert_eq!(answer.output.bytes, "\"verified\"\n");
+    runtime.shutdown(Duration::from_secs(1)).await.unwrap();
+}

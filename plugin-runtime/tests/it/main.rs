@@ -1,0 +1,15 @@
+//! The runtime from the outside: signed packages in temporary directories, real
+//! processes, real sockets.
+
+#![cfg(test)] // Tells clippy that helpers here are tests too.
+
+mod builtin;
+mod discovery;
+mod exec;
+mod hygiene;
+mod load;
+mod monitor;
+mod node;
+mod node_faults;
+mod node_plugin;
+mod support;

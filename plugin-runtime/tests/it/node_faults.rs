@@ -1,0 +1,319 @@
+//! Plugins of kind `node` that break every rule.
+
+use std::time::Duration;
+
+use orchestrator_contract::{CallError, ErrorKind, Event, LogLevel, PluginState};
+use serde_json::json;
+use tokio::time::timeout;
+use tower::Service as _;
+
+use crate::{
+    node_plugin::install,
+    support::{Home, PATIENCE, call, eventually, handle, output, phase_call, rule, status},
+};
+
+/// Every fault has its own rule, costs the process its life, and the next call is
+/// answered by a new one.
+#[tokio::test]
+async fn every_fault_has_its_own_rule_and_ends_the_process() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let mut home = home;
+    home.settings.restart.crash_loop_restarts = 100;
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let faults = [
+        ("unknown-call", "unknown_call"),
+        ("length", "length_mismatch"),
+        ("chunk-first", "unexpected_chunk"),
+        ("over-credit", "over_credit"),
+        ("garbage", "frame_too_long"),
+        ("half-frame", "half_frame"),
+        ("wrong-direction", "unexpected_frame"),
+        ("close", "connection_closed"),
+    ];
+    let mut restarts = 0;
+    for (phase, expected) in faults {
+        let pid = answering_pid(&home, &plugin).await;
+        let (failed, bystander) = tokio::join!(call(&plugin, phase, json!(1)), async {
+            tokio::task::yield_now().await;
+            call(&plugin, "hang", json!(1)).await
+        });
+        assert_eq!(rule(&failed.unwrap_err()), expected, "{phase}");
+        assert!(
+            bystander.is_err(),
+            "{phase}: the process is gone for everybody"
+        );
+        eventually("the process is gone", || {
+            !std::path::Path::new(&format!("/proc/{pid}")).exists()
+        })
+        .await;
+        restarts += 1;
+        eventually("it was started again", || {
+            status(&runtime, &id).restarts == restarts
+        })
+        .await;
+    }
+    runtime.shutdown(Duration::from_secs(1)).await.unwrap();
+    home.no_process_left(&id).await;
+}
+
+/// The process that answers, once one does.
+async fn answering_pid(home: &Home, plugin: &orchestrator_plugin_runtime::PluginHandle) -> u64 {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match call(plugin, "pid", json!(0)).await {
+            Ok(reply) => return reply.output.decode().unwrap(),
+            Err(error) => {
+                assert!(error.not_started(), "{error:?} for {}", home.unique);
+                assert!(tokio::time::Instant::now() < end, "{error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_reply_ends_the_process_after_the_first_was_taken() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    output(&plugin, "echo", json!(1)).await;
+    let hanging = tokio::spawn(plugin.clone().call(phase_call(&id, "hang", json!(1))));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Both replies may be read at once, so the first may be lost with the process.
+    let _ = call(&plugin, "two-replies", json!(1)).await;
+    let error = timeout(PATIENCE, hanging)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(rule(&error), "second_reply");
+}
+
+#[tokio::test]
+async fn an_answer_to_another_question_fails_that_call() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let error = call(&handle(&runtime, &id), "wrong-answer", json!(1))
+        .await
+        .unwrap_err();
+    assert_eq!(rule(&error), "wrong_answer");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_takes_its_last_words_into_the_error() {
+    let mut home = Home::new();
+    home.settings.restart.crash_loop_restarts = 100;
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    for (phase, expected, words) in [
+        ("exit3", "exited with status 3", "last words"),
+        ("crash", "was killed by signal 6", "about to abort"),
+    ] {
+        answering_pid(&home, &plugin).await;
+        let error = call(&plugin, phase, json!(1)).await.unwrap_err();
+        let CallError::Crash { status, output } = error else {
+            panic!("{phase}: no crash: {error:?}");
+        };
+        assert_eq!(status, expected);
+        assert!(output.contains(words), "{phase}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_is_noticed_at_once_and_replaced() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let pid = answering_pid(&home, &plugin).await;
+    let hanging = tokio::spawn(plugin.clone().call(phase_call(&id, "hang", json!(1))));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let target = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(target, rustix::process::Signal::KILL).unwrap();
+    let error = timeout(PATIENCE, hanging)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    assert!(
+        matches!(&error, CallError::Crash { status, .. } if status == "was killed by signal 9"),
+        "{error:?}"
+    );
+    let next = answering_pid(&home, &plugin).await;
+    assert_ne!(next, pid);
+    assert!(home.events.all().iter().any(|event| matches!(
+        event,
+        Event::PluginRestarted { reason, .. } if &**reason == "its process was killed by signal 9"
+    )));
+}
+
+#[tokio::test]
+async fn a_plugin_that_ignores_cancel_is_killed_and_its_slots_come_back() {
+    let mut home = Home::new();
+    home.settings.node.cancel_grace = Duration::from_millis(200);
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let pid = answering_pid(&home, &plugin).await;
+    for _ in 0..4 {
+        let call = plugin
+            .clone()
+            .call(phase_call(&id, "ignore-cancel", json!(1)));
+        assert!(timeout(Duration::from_millis(50), call).await.is_err());
+    }
+    let next = answering_pid(&home, &plugin).await;
+    assert_ne!(next, pid, "a new process with all its credit");
+    assert!(home.events.all().iter().any(|event| matches!(
+        event,
+        Event::PluginRestarted { reason, .. } if reason.contains("ignored_cancel")
+    )));
+}
+
+#[tokio::test]
+async fn an_output_over_the_limit_is_refused_before_it_is_sent() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let error = call(&handle(&runtime, &id), "too-big", json!(1))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceLimit);
+    assert!(
+        error.to_string().contains("limit of output exceeded"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_input_over_the_limit_is_refused_before_it_is_sent() {
+    let mut home = Home::new();
+    home.settings.node.payload_bytes_max = 1000;
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let error = call(&plugin, "echo", json!("x".repeat(1000)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(output(&plugin, "echo", json!(1)).await, json!(1));
+}
+
+#[tokio::test]
+async fn a_flood_on_stdout_does_not_stop_calls() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    assert_eq!(output(&plugin, "flood", json!(5)).await, json!(5));
+    let lines = home.events.lines().len();
+    assert!(lines < 5_000, "{lines} lines of 100000 got through");
+}
+
+/// Program and manifest do not belong together: no restart, and the reason is told
+/// to every call until an operator acts.
+#[tokio::test]
+async fn a_handshake_that_contradicts_the_manifest_is_refused_for_good() {
+    for (mode, expected) in [
+        ("wrong-version", "wrong_version"),
+        ("wrong-plugin", "wrong_plugin"),
+        ("fewer-phases", "wrong_phases"),
+    ] {
+        let home = Home::new();
+        let id = home.id("node");
+        install(&home, &id, mode, json!({}));
+        let runtime = home.start().await;
+        let plugin = handle(&runtime, &id);
+        let error = call(&plugin, "echo", json!(1)).await.unwrap_err();
+        assert_eq!(rule(&error), expected);
+        let seen = status(&runtime, &id);
+        assert_eq!(
+            (seen.state, seen.restarts),
+            (PluginState::Error, 0),
+            "{mode}"
+        );
+        assert_eq!(seen.error.unwrap().code, "ORC-3042");
+        home.no_process_left(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_otherwise_is_tried_again_until_it_is_a_crash_loop() {
+    for (mode, expected) in [
+        ("exit-at-once", "exited with status 3"),
+        ("garbage", "frame_too_long"),
+        ("half-hello", "half_frame"),
+        ("not-hello", "unexpected_frame"),
+        ("silent", "did not say who it is within 200ms"),
+    ] {
+        let mut home = Home::new();
+        home.settings.restart.first = Duration::from_millis(1);
+        home.settings.restart.crash_loop_restarts = 1;
+        home.settings.node.handshake_timeout = Duration::from_millis(200);
+        if mode != "silent" {
+            home.settings.node.handshake_timeout = PATIENCE;
+        }
+        let id = home.id("node");
+        install(&home, &id, mode, json!({}));
+        let runtime = home.start().await;
+        let plugin = handle(&runtime, &id);
+        let error = call(&plugin, "echo", json!(1)).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{mode}: {error}");
+        assert!(error.not_started(), "{mode}: {error:?}");
+        eventually("it is a crash loop", || {
+            status(&runtime, &id).state == PluginState::CrashLoop
+        })
+        .await;
+        let seen = status(&runtime, &id);
+        let problem = seen.error.unwrap();
+        assert_eq!((&*problem.code, seen.restarts), ("ORC-3043", 1), "{mode}");
+        assert!(
+            problem.message.contains(expected),
+            "{mode}: {}",
+            problem.message
+        );
+        home.no_process_left(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn an_operator_gets_a_plugin_out_of_a_crash_loop() {
+    let mut home = Home::new();
+    home.settings.restart.first = Duration::from_millis(1);
+    home.settings.restart.crash_loop_restarts = 1;
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    for _ in 0..2 {
+        answering_pid(&home, &plugin).await;
+        let _ = call(&plugin, "exit3", json!(1)).await;
+    }
+    eventually("it is a crash loop", || {
+        status(&runtime, &id).state == PluginState::CrashLoop
+    })
+    .await;
+    assert!(!plugin.is_available());
+    let refused = call(&plugin, "echo", json!(1)).await.unwrap_err();
+    assert!(refused.to_string().contains("ORC-3043"), "{refused}");
+    runtime.enable(&id).unwrap();
+    eventually("it runs again", || {
+        status(&runtime, &id).state == PluginState::Running
+    })
+    .await;
+    assert_eq!(output(&plugin, "echo", json!(1)).await, json!(1));
+    assert!(home.events.has_line(LogLevel::Error, "last words"));
+}

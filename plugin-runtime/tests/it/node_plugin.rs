@@ -1,0 +1,382 @@
+//! A plugin of kind `node` that behaves as its phase says, badly in most. It is this
+//! test executable, started again by a signed shell script.
+
+use std::{
+    collections::HashMap,
+    io::{Read as _, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    process::exit,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use orchestrator_contract::{
+    CallError, HostOperation, LogLevel, PhaseName, Usage,
+    frame::{
+        CallHeader, Chunk, Credit, Frame, FrameDecoder, Hello, HostCall, Log, PAYLOAD_PER_FRAME,
+        Progress, ReconcileStatus, ResultHeader,
+    },
+};
+use serde_json::json;
+
+use crate::support::{File, Home};
+
+/// How the plugin behaves before any call.
+const MODE: &str = "TEST_NODE_MODE";
+/// Calls it takes at once.
+const CREDIT: u32 = 4;
+
+pub const PHASES: [&str; 24] = [
+    "echo",
+    "pid",
+    "hang",
+    "ignore-cancel",
+    "fail",
+    "claims-open-circuit",
+    "progress",
+    "session",
+    "big",
+    "too-big",
+    "two-replies",
+    "unknown-call",
+    "length",
+    "chunk-first",
+    "over-credit",
+    "garbage",
+    "half-frame",
+    "wrong-direction",
+    "exit3",
+    "crash",
+    "flood",
+    "close",
+    "memory",
+    "wrong-answer",
+];
+
+/// Installs the plugin.
+pub fn install(home: &Home, id: &str, mode: &str, manifest: serde_json::Value) {
+    let program = std::env::current_exe().unwrap();
+    // The socket becomes stdin, which can be taken over without unsafe code.
+    let script = format!(
+        "echo 'DEBUG starting as {mode}' >&2\n\
+         {MODE}={mode} exec '{}' --exact node_plugin::process --nocapture <&3 3<&-\n",
+        program.display()
+    );
+    let phases: Vec<_> = PHASES.iter().map(|name| json!({ "name": name })).collect();
+    let mut whole = json!({ "kind": "node", "phases": phases });
+    for (key, value) in manifest.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    home.package(
+        id,
+        whole,
+        &[File {
+            path: "main.sh",
+            content: &script,
+        }],
+    );
+}
+
+/// Not a test: the plugin, when started as one.
+#[test]
+fn process() {
+    if let Ok(mode) = std::env::var(MODE) {
+        Node::connect().serve(&mode);
+    }
+}
+
+struct Node {
+    stream: UnixStream,
+    decoder: FrameDecoder,
+    /// Inputs of which more is to come.
+    partial: HashMap<u64, (CallHeader, BytesMut)>,
+    /// Calls that wait for a host's answer.
+    asking: HashMap<u64, u64>,
+    hanging: Vec<u64>,
+}
+
+impl Node {
+    fn connect() -> Self {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        Self {
+            stream: UnixStream::from(socket),
+            decoder: FrameDecoder::new(),
+            partial: HashMap::new(),
+            asking: HashMap::new(),
+            hanging: Vec::new(),
+        }
+    }
+
+    fn serve(mut self, mode: &str) -> ! {
+        match mode {
+            "exit-at-once" => exit(3),
+            "silent" => self.linger(),
+            "garbage" => {
+                self.raw(b"GET / HTTP/1.1\r\n\r\n");
+                self.linger();
+            }
+            "half-hello" => {
+                self.raw(&[0, 0, 1, 0, 1]);
+                exit(0);
+            }
+            "not-hello" => {
+                self.send(&Frame::Credit(Credit { calls: 1 }));
+                self.linger();
+            }
+            _ => {}
+        }
+        let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap();
+        let mut phases: Vec<_> = PHASES.iter().map(|name| PhaseName::from(*name)).collect();
+        if mode == "fewer-phases" {
+            phases.pop();
+        }
+        self.send(&Frame::Hello(Hello {
+            protocol: if mode == "wrong-version" { 99 } else { 1 },
+            plugin: if mode == "wrong-plugin" {
+                "somebody-else".into()
+            } else {
+                (&*id).into()
+            },
+            version: "1.0.0".to_owned(),
+            phases,
+        }));
+        let Some(Frame::Welcome(welcome)) = self.next() else {
+            exit(9)
+        };
+        println!(
+            "welcome by {} with {}",
+            welcome.host,
+            welcome.grants.join(" ")
+        );
+        self.send(&Frame::Credit(Credit { calls: CREDIT }));
+        while let Some(frame) = self.next() {
+            self.take(frame);
+        }
+        exit(0)
+    }
+
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            Frame::Call(header, input) => {
+                let mut whole = BytesMut::from(&input[..]);
+                if (whole.len() as u64) < header.length {
+                    whole.reserve(header.length as usize);
+                    self.partial.insert(header.call, (header, whole));
+                } else {
+                    self.call(&header, &whole.freeze());
+                }
+            }
+            Frame::Chunk(chunk, more) => {
+                let (header, mut whole) = self.partial.remove(&chunk.call).unwrap();
+                whole.extend_from_slice(&more);
+                if (whole.len() as u64) < header.length {
+                    self.partial.insert(chunk.call, (header, whole));
+                } else {
+                    self.call(&header, &whole.freeze());
+                }
+            }
+            Frame::Cancel(cancel) => {
+                if let Some(at) = self.hanging.iter().position(|call| *call == cancel.call) {
+                    self.hanging.remove(at);
+                    let reason = "as told".to_owned();
+                    self.fail(cancel.call, CallError::Cancelled { reason });
+                }
+            }
+            Frame::HostResult(answer) => {
+                let call = self.asking.remove(&answer.id).unwrap();
+                let seen = json!({ "value": answer.value, "error": answer.error });
+                self.reply(call, &Bytes::from(seen.to_string()));
+            }
+            Frame::Reconcile(question) => {
+                let mut header = result(question.call, 4);
+                header.reconcile = Some(match &*question.idempotency_key {
+                    "done" => ReconcileStatus::Done,
+                    _ => ReconcileStatus::NotDone,
+                });
+                self.send(&Frame::Result(header, Bytes::from_static(b"true")));
+                self.send(&Frame::Credit(Credit { calls: 1 }));
+            }
+            Frame::Drain(_) => {
+                println!("draining");
+                exit(0)
+            }
+            _ => exit(8),
+        }
+    }
+
+    fn call(&mut self, header: &CallHeader, input: &Bytes) {
+        let call = header.call;
+        match header.phase.as_str() {
+            "echo" => self.reply(call, input),
+            "pid" => self.reply(call, &Bytes::from(std::process::id().to_string())),
+            "hang" => self.hanging.push(call),
+            "ignore-cancel" => {}
+            "fail" => self.fail(call, CallError::invalid_input("not this")),
+            "claims-open-circuit" => self.fail(call, CallError::CircuitOpen { retry_after_ms: 5 }),
+            "progress" => {
+                let message = "half way".to_owned();
+                self.send(&Frame::Progress(Progress {
+                    call,
+                    percent: Some(50),
+                    message,
+                }));
+                let message = "said in a call".to_owned();
+                self.send(&Frame::Log(Log {
+                    call: Some(call),
+                    level: LogLevel::Warn,
+                    message,
+                }));
+                self.reply(call, input);
+            }
+            "session" => {
+                let request = HostOperation::SessionGet {
+                    key: "colour".to_owned(),
+                };
+                self.asking.insert(77, call);
+                self.send(&Frame::HostCall(HostCall {
+                    id: 77,
+                    call,
+                    request,
+                }));
+            }
+            "big" => {
+                let length: usize = serde_json::from_slice(input).unwrap();
+                let text = format!("\"{}\"", "x".repeat(length - 2));
+                self.reply(call, &Bytes::from(text));
+            }
+            "too-big" => self.send(&Frame::Result(result(call, 1 << 40), Bytes::new())),
+            "flood" => {
+                for _ in 0..100_000 {
+                    println!("a line of the flood");
+                }
+                self.reply(call, input);
+            }
+            "memory" => {
+                let hoard = vec![1_u8; 300 << 20];
+                std::thread::park_timeout(Duration::from_secs(60));
+                drop(hoard);
+            }
+            other => self.misbehave(other, call, input),
+        }
+    }
+
+    fn misbehave(&mut self, phase: &str, call: u64, input: &Bytes) {
+        match phase {
+            "two-replies" => {
+                self.reply(call, input);
+                self.reply(call, input);
+            }
+            "unknown-call" => self.reply(call + (1 << 40), input),
+            "length" => self.send(&Frame::Result(result(call, 2), Bytes::from_static(b"long"))),
+            "chunk-first" => self.send(&Frame::Chunk(Chunk { call }, input.clone())),
+            "over-credit" => self.send(&Frame::Credit(Credit { calls: 1000 })),
+            "garbage" => self.raw(&[0xff; 64]),
+            "half-frame" => {
+                self.raw(&[0, 0, 1, 0, 8]);
+                exit(0);
+            }
+            "wrong-direction" => self.send(&Frame::Call(
+                CallHeader {
+                    call,
+                    run: "00000000000000000000000000".parse().unwrap(),
+                    step: "s".into(),
+                    phase: "echo".into(),
+                    attempt: 1,
+                    tenant: None,
+                    criticality: orchestrator_contract::Criticality::Critical,
+                    timeout_ms: None,
+                    idempotency_key: String::new(),
+                    traceparent: orchestrator_contract::TraceContext::from_random(1, 1, false),
+                    session: "00000000000000000000000000".parse().unwrap(),
+                    content_type: orchestrator_contract::JSON,
+                    length: 0,
+                },
+                Bytes::new(),
+            )),
+            "wrong-answer" => {
+                let mut header = result(call, 0);
+                header.reconcile = Some(ReconcileStatus::Done);
+                self.send(&Frame::Result(header, Bytes::new()));
+            }
+            "exit3" => {
+                eprintln!("last words");
+                exit(3);
+            }
+            "crash" => {
+                eprintln!("about to abort");
+                std::process::abort();
+            }
+            "close" => {
+                self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+                self.linger();
+            }
+            _ => exit(7),
+        }
+    }
+
+    fn linger(&self) -> ! {
+        std::thread::park_timeout(Duration::from_secs(60));
+        exit(6)
+    }
+
+    fn reply(&mut self, call: u64, output: &Bytes) {
+        let mut header = result(call, output.len() as u64);
+        header.metadata.insert("by".to_owned(), "node".to_owned());
+        header.usage = Usage {
+            cpu_ms: 1,
+            memory_bytes: 2,
+        };
+        let mut rest = output.clone();
+        let first = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
+        self.send(&Frame::Result(header, first));
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
+            self.send(&Frame::Chunk(Chunk { call }, piece));
+        }
+        self.send(&Frame::Credit(Credit { calls: 1 }));
+    }
+
+    fn fail(&mut self, call: u64, error: CallError) {
+        let mut header = result(call, 0);
+        header.error = Some(error);
+        self.send(&Frame::Result(header, Bytes::new()));
+        self.send(&Frame::Credit(Credit { calls: 1 }));
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes).unwrap();
+        self.raw(&bytes);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        if self.stream.write_all(bytes).is_err() {
+            exit(0);
+        }
+    }
+
+    fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.next().unwrap() {
+                return Some(frame);
+            }
+            let mut piece = [0; 65536];
+            match self.stream.read(&mut piece) {
+                Ok(count @ 1..) => self.decoder.push(&piece[..count]),
+                _ => return None,
+            }
+        }
+    }
+}
+
+fn result(call: u64, length: u64) -> ResultHeader {
+    ResultHeader {
+        call,
+        error: None,
+        reconcile: None,
+        content_type: orchestrator_contract::JSON,
+        length,
+        metadata: std::collections::BTreeMap::new(),
+        usage: Usage::default(),
+    }
+}

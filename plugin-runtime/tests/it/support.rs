@@ -1,0 +1,318 @@
+//! A host in a temporary directory: keys, trust, grants, packages, events.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use orchestrator_contract::{
+    CallError, Criticality, Event, EventSink, HostService, LogLevel, NoHost, Payload, PhaseCall,
+    PhaseReply, RunId, SessionId, TraceContext,
+};
+use orchestrator_plugin_runtime::{
+    Builtin, PluginHandle, PluginStatus, Runtime, RuntimeError, RuntimePaths, RuntimeSettings,
+    SearchPath,
+};
+use orchestrator_signing::{
+    Delegation, Grant, GrantStore, NamePattern, SecretKey, SignOptions, TrustLevel, TrustStore,
+    requested_set, sign, verify,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+use tower::Service as _;
+
+/// Longer than anything a test waits for on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A host in a temporary directory.
+pub struct Home {
+    dir: TempDir,
+    key: SecretKey,
+    /// Unlike that of any other test, for telling processes apart.
+    pub unique: String,
+    pub events: Arc<Events>,
+    pub settings: RuntimeSettings,
+    pub config: BTreeMap<String, Value>,
+    pub host: Arc<dyn HostService>,
+}
+
+/// One file of a package.
+pub struct File<'a> {
+    pub path: &'a str,
+    pub content: &'a str,
+}
+
+impl Home {
+    /// A host that trusts one key at level 3.
+    pub fn new() -> Self {
+        Self::trusting(TrustLevel::Internal)
+    }
+
+    pub fn trusting(level: TrustLevel) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SecretKey::generate("tests").unwrap();
+        let mut trust = TrustStore::open(&dir.path().join("trust")).unwrap();
+        let names = vec![NamePattern::parse("*").unwrap()];
+        trust
+            .add(Delegation::new(key.public().clone(), level, names))
+            .unwrap();
+        let unique = format!("t{:08x}", rand_u32());
+        let mut settings = RuntimeSettings::default();
+        settings.restart.first = Duration::from_millis(50);
+        settings.restart.max = Duration::from_millis(200);
+        Self {
+            dir,
+            key,
+            unique,
+            events: Arc::default(),
+            settings,
+            config: BTreeMap::new(),
+            host: Arc::new(NoHost),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes, signs and grants a package. `manifest` is put over the defaults.
+    pub fn package(&self, id: &str, manifest: Value, files: &[File<'_>]) -> PathBuf {
+        let dir = self.unsigned_package(id, manifest, files);
+        self.sign(&dir);
+        self.grant_all(&dir);
+        dir
+    }
+
+    pub fn unsigned_package(&self, id: &str, manifest: Value, files: &[File<'_>]) -> PathBuf {
+        let mut whole = json!({
+            "id": id,
+            "version": "1.0.0",
+            "description": "A plugin of the tests.",
+            "kind": "exec",
+            "entry_point": "main.sh",
+            "interpreter": "/bin/sh",
+            "phases": [{ "name": "run" }],
+        });
+        merge(&mut whole, manifest);
+        let version = whole["version"].as_str().unwrap().to_owned();
+        let dir = self.path("plugins").join(id).join(version);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("plugin.json"), whole.to_string()).unwrap();
+        for file in files {
+            let path = dir.join(file.path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, file.content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        dir
+    }
+
+    pub fn sign(&self, dir: &Path) {
+        sign(dir, &self.key, &SignOptions::new(1)).unwrap();
+    }
+
+    pub fn grant_all(&self, dir: &Path) {
+        let trust = TrustStore::open(&self.path("trust")).unwrap();
+        let package = verify(dir, &trust.root()).unwrap();
+        let requested = requested_set(package.manifest()).0;
+        let mut grants = GrantStore::open(&self.path("grants.toml")).unwrap();
+        grants
+            .grant(Grant::for_package(&package, requested, "tests"))
+            .unwrap();
+    }
+
+    /// A package of kind `exec` whose phases are the branches of a shell `case`.
+    pub fn shell(&self, id: &str, phases: &[&str], branches: &str) -> PathBuf {
+        let listed: Vec<_> = phases.iter().map(|name| json!({ "name": name })).collect();
+        let script = shell_script(id, phases, branches);
+        let file = File {
+            path: "main.sh",
+            content: &script,
+        };
+        self.package(id, json!({ "phases": listed }), &[file])
+    }
+
+    pub fn paths(&self) -> RuntimePaths {
+        let mut search = SearchPath::default();
+        search.add(self.path("plugins"), "tests");
+        RuntimePaths {
+            search,
+            run_dir: self.path("run"),
+            trust_dir: self.path("trust"),
+            grants_file: self.path("grants.toml"),
+        }
+    }
+
+    pub async fn start(&self) -> Runtime {
+        self.start_with(Vec::new()).await.unwrap()
+    }
+
+    pub async fn start_with(&self, builtins: Vec<Builtin>) -> Result<Runtime, RuntimeError> {
+        let started = Runtime::start(
+            self.settings.clone(),
+            self.paths(),
+            "1.2.3".parse().unwrap(),
+            self.config.clone(),
+            builtins,
+            Arc::clone(&self.events) as Arc<dyn EventSink>,
+            Arc::clone(&self.host),
+        );
+        timeout(PATIENCE, started).await.unwrap()
+    }
+
+    /// Fails unless every process of the plugin is gone soon.
+    pub async fn no_process_left(&self, plugin: &str) {
+        let wanted = format!("ORCHESTRATOR_PLUGIN={plugin}");
+        eventually(&format!("a process of {plugin} is left"), || {
+            processes(&wanted).is_empty()
+        })
+        .await;
+    }
+
+    /// A plugin id that no other test has.
+    pub fn id(&self, name: &str) -> String {
+        format!("{name}-{}", self.unique)
+    }
+}
+
+fn merge(whole: &mut Value, over: Value) {
+    for (key, value) in over.as_object().unwrap() {
+        match value {
+            Value::Null => {
+                whole.as_object_mut().unwrap().remove(key);
+            }
+            value => whole[key] = value.clone(),
+        }
+    }
+}
+
+pub fn shell_script(id: &str, phases: &[&str], branches: &str) -> String {
+    let info = json!({ "id": id, "version": "1.0.0", "phases": phases });
+    format!(
+        "case \"$1\" in validate) exit 0;; info) echo '{info}'; exit 0;; esac\n\
+         case \"$2\" in\n{branches}\nesac\n"
+    )
+}
+
+/// Processes with `wanted` in their environment.
+pub fn processes(wanted: &str) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted.as_bytes())
+    })
+    .collect()
+}
+
+/// Waits until `holds`, and fails with `message` when that takes too long.
+pub async fn eventually(message: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{message}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn handle(runtime: &Runtime, id: &str) -> PluginHandle {
+    runtime.resolve(id, &"*".parse().unwrap()).unwrap()
+}
+
+pub fn status(runtime: &Runtime, id: &str) -> PluginStatus {
+    let plugins = runtime.plugins().into_iter();
+    plugins.filter(|plugin| plugin.id == id).last().unwrap()
+}
+
+/// A call with everything set.
+pub fn phase_call(plugin: &str, phase: &str, input: Value) -> PhaseCall {
+    PhaseCall {
+        run: RunId::from_parts(1, 2),
+        step: "step".into(),
+        plugin: plugin.into(),
+        phase: phase.into(),
+        attempt: 1,
+        tenant: Some("acme".into()),
+        criticality: Criticality::Critical,
+        deadline: Some((Instant::now() + PATIENCE).into_std()),
+        idempotency_key: "key-1".into(),
+        trace: TraceContext::from_random(7, 8, true),
+        session: SessionId::from_parts(3, 4),
+        input: Payload::json(&input).unwrap(),
+    }
+}
+
+/// Makes a call and waits for its end.
+pub async fn call(
+    plugin: &PluginHandle,
+    phase: &str,
+    input: Value,
+) -> Result<PhaseReply, CallError> {
+    let call = phase_call(plugin.id().as_str(), phase, input);
+    timeout(PATIENCE, plugin.clone().call(call))
+        .await
+        .expect("the call should end")
+}
+
+pub async fn output(plugin: &PluginHandle, phase: &str, input: Value) -> Value {
+    call(plugin, phase, input)
+        .await
+        .unwrap()
+        .output
+        .decode()
+        .unwrap()
+}
+
+/// The broken rule, for a protocol fault.
+pub fn rule(error: &CallError) -> &str {
+    match error {
+        CallError::Protocol { rule, .. } => rule,
+        other => panic!("no protocol fault: {other:?}"),
+    }
+}
+
+/// Every event that was emitted.
+#[derive(Default)]
+pub struct Events(Mutex<Vec<Event>>);
+
+impl EventSink for Events {
+    fn emit(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+impl Events {
+    pub fn all(&self) -> Vec<Event> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Levels and lines that plugins wrote.
+    pub fn lines(&self) -> Vec<(LogLevel, String)> {
+        let events = self.all().into_iter();
+        events
+            .filter_map(|event| match event {
+                Event::PluginLog { level, message, .. } => Some((level, message.to_string())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn has_line(&self, level: LogLevel, text: &str) -> bool {
+        self.lines()
+            .iter()
+            .any(|line| *line == (level, text.to_owned()))
+    }
+}
+
+fn rand_u32() -> u32 {
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    nanos.subsec_nanos() ^ std::process::id().rotate_left(16)
+}

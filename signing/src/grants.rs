@@ -1,0 +1,475 @@
+//! What the operator allowed each plugin to do.
+//!
+//! A grant belongs to a plugin's name, its publisher's key and the set of
+//! capabilities the plugin asked for when the grant was given. Another
+//! publisher's plugin of the same name inherits nothing, and a release that
+//! asks for more is refused with the difference until the operator grants
+//! anew; one that asks for the same or less goes on running.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use miette::Diagnostic;
+use orchestrator_manifest::{Capability, Kind, Manifest, PluginName, Token};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::Digest,
+    durable::{self, Lock, ReadError, Want},
+    package::Package,
+    verified::Verified,
+};
+
+const SIZE_MAX: u64 = 4 * 1024 * 1024;
+const VERSION: u32 = 1;
+
+/// What the operator allowed one plugin of one publisher to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The publisher: the identity of a key, `host` or `unsigned`.
+    pub publisher: String,
+    /// What the plugin asked for when this was granted.
+    pub requested: Vec<Capability>,
+    /// The digest of that set; see [`requested_set`].
+    pub requested_sha256: Digest,
+    /// What was granted.
+    pub capabilities: Vec<Capability>,
+    /// Who granted it, as the command line knows it.
+    pub granted_by: String,
+    /// When.
+    pub granted_at: Timestamp,
+}
+
+impl Grant {
+    /// A grant for exactly this package's name, publisher and requests.
+    pub fn for_package(
+        package: &Verified<Package>,
+        capabilities: Vec<Capability>,
+        granted_by: &str,
+    ) -> Self {
+        let (requested, requested_sha256) = requested_set(package.manifest());
+        Self {
+            plugin: package.manifest().id.clone(),
+            publisher: package.publisher().to_string(),
+            requested,
+            requested_sha256,
+            capabilities,
+            granted_by: granted_by.to_owned(),
+            granted_at: Timestamp::now(),
+        }
+    }
+}
+
+/// Everything a manifest asks for, sorted, and the SHA-256 of it (one line
+/// for each). An interpreter is asked for like any program that is started.
+pub fn requested_set(manifest: &Manifest) -> (Vec<Capability>, Digest) {
+    let interpreter = manifest.interpreter.as_deref();
+    let interpreter =
+        interpreter.and_then(|path| Capability::new(Token::ProcessSpawn, Some(path)).ok());
+    let set: BTreeSet<_> = manifest
+        .capabilities
+        .iter()
+        .cloned()
+        .chain(interpreter)
+        .collect();
+    let lines: String = set
+        .iter()
+        .map(|capability| format!("{capability}\n"))
+        .collect();
+    (set.into_iter().collect(), Digest::of(lines.as_bytes()))
+}
+
+/// What a plugin may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Granted {
+    /// Everything that was granted and is still asked for.
+    pub capabilities: Vec<Capability>,
+    /// Those of them that nothing but the plugin's good behaviour holds to
+    /// their scope yet. Say so wherever the plugin's status is shown.
+    pub not_enforced: Vec<Capability>,
+}
+
+/// Why a plugin may not run, or a grant was not stored.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[non_exhaustive]
+pub enum GrantError {
+    /// Asked for and not granted.
+    #[error("{}", not_allowed(plugin, missing))]
+    #[diagnostic(
+        code("ORC-2120"),
+        help("if it should have them: {}", command(plugin, missing))
+    )]
+    NotGranted {
+        /// The plugin.
+        plugin: PluginName,
+        /// What is missing.
+        missing: Vec<Capability>,
+    },
+    /// This release asks for more than the one the grant was given for.
+    #[error("plugin `{plugin}` now asks for more: {}", difference(added, dropped))]
+    #[diagnostic(
+        code("ORC-2121"),
+        help("it stays disabled until you grant that: {}", command(plugin, added))
+    )]
+    AsksForMore {
+        /// The plugin.
+        plugin: PluginName,
+        /// What it asks for now and did not before.
+        added: Vec<Capability>,
+        /// What it no longer asks for.
+        dropped: Vec<Capability>,
+    },
+    /// The name is known from another publisher.
+    #[error(
+        "plugin `{plugin}` was granted capabilities as published by {granted}, and this one is published by {present}"
+    )]
+    #[diagnostic(
+        code("ORC-2122"),
+        help(
+            "find out why the publisher changed before you grant anything: {}",
+            command(plugin, missing)
+        )
+    )]
+    OtherPublisher {
+        /// The plugin.
+        plugin: PluginName,
+        /// The publisher of the grant.
+        granted: String,
+        /// The publisher of the package.
+        present: String,
+        /// What it asks for.
+        missing: Vec<Capability>,
+    },
+    /// A grant that does not say how far it goes.
+    #[error("`{capability}` does not say how far it goes")]
+    #[diagnostic(
+        code("ORC-2123"),
+        help("write it with a scope, such as `file:read=/data/in`")
+    )]
+    Unscoped {
+        /// The capability.
+        capability: Capability,
+    },
+    /// No such grant.
+    #[error("plugin `{plugin}` has no grant")]
+    #[diagnostic(code("ORC-2124"), help("`orchestrator grant list` shows all"))]
+    NoSuchGrant {
+        /// The plugin.
+        plugin: String,
+    },
+    /// The file holds something else than grants.
+    #[error("the grants in `{path}` cannot be used: {reason}")]
+    #[diagnostic(
+        code("ORC-2125"),
+        help("no plugin gets anything until it is restored from a copy or removed")
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process is changing the grants.
+    #[error("another process is changing the grants in `{path}`")]
+    #[diagnostic(code("ORC-2126"), help("wait for it and try again"))]
+    Busy {
+        /// The file.
+        path: String,
+    },
+    /// The file cannot be read or written.
+    #[error("grants `{path}`")]
+    #[diagnostic(
+        code("ORC-2127"),
+        help("check that the folder exists and belongs to you")
+    )]
+    Io {
+        /// The file.
+        path: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileText {
+    version: u32,
+    #[serde(default)]
+    grant: Vec<Grant>,
+}
+
+/// The operator's grants, in one TOML file.
+#[derive(Debug)]
+pub struct GrantStore {
+    path: PathBuf,
+    grants: Vec<Grant>,
+}
+
+impl GrantStore {
+    /// Opens the file. One that does not exist grants nothing; nothing is
+    /// written before something is granted.
+    ///
+    /// # Errors
+    ///
+    /// [`GrantError::Damaged`] for a file that is no grants file.
+    pub fn open(path: &Path) -> Result<Self, GrantError> {
+        let mut store = Self {
+            path: path.to_owned(),
+            grants: Vec::new(),
+        };
+        store.reload()?;
+        Ok(store)
+    }
+
+    /// Every grant, sorted by plugin and publisher.
+    pub fn list(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// Stores a grant in place of the one the plugin had from this publisher.
+    ///
+    /// # Errors
+    ///
+    /// [`GrantError`]; the file is then as it was.
+    pub fn grant(&mut self, mut grant: Grant) -> Result<(), GrantError> {
+        if let Some(capability) = grant.capabilities.iter().find(|it| it.is_open()) {
+            let capability = capability.clone();
+            return Err(GrantError::Unscoped { capability });
+        }
+        grant.capabilities.sort_unstable();
+        grant.capabilities.dedup();
+        self.change(|grants| {
+            let is_other = |known: &Grant| {
+                (&known.plugin, &known.publisher) != (&grant.plugin, &grant.publisher)
+            };
+            grants.retain(is_other);
+            grants.push(grant);
+            grants.sort_by(|a, b| (&a.plugin, &a.publisher).cmp(&(&b.plugin, &b.publisher)));
+            Ok(())
+        })
+    }
+
+    /// Takes capabilities back from a plugin, whoever published it; all of
+    /// them when `capability` is `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`GrantError::NoSuchGrant`] when there is nothing to take back.
+    pub fn revoke(
+        &mut self,
+        plugin: &PluginName,
+        capability: Option<&Capability>,
+    ) -> Result<(), GrantError> {
+        self.change(|grants| {
+            let mut is_found = false;
+            for grant in grants.iter_mut().filter(|grant| grant.plugin == *plugin) {
+                let before = grant.capabilities.len();
+                grant
+                    .capabilities
+                    .retain(|it| capability.is_some_and(|wanted| it != wanted));
+                is_found |= capability.is_none() || grant.capabilities.len() < before;
+            }
+            grants.retain(|grant| grant.plugin != *plugin || capability.is_some());
+            if is_found {
+                return Ok(());
+            }
+            let plugin = plugin.to_string();
+            Err(GrantError::NoSuchGrant { plugin })
+        })
+    }
+
+    /// What a package may do, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`GrantError`] names every capability that is missing and the command
+    /// that grants them.
+    pub fn check(&self, package: &Verified<Package>) -> Result<Granted, GrantError> {
+        let manifest = package.manifest();
+        let (requested, _) = requested_set(manifest);
+        if requested.is_empty() {
+            return Ok(Granted::default());
+        }
+        let plugin = manifest.id.clone();
+        let present = package.publisher().to_string();
+        let mut of_plugin = self
+            .grants
+            .iter()
+            .filter(|grant| grant.plugin == plugin)
+            .peekable();
+        let first = of_plugin.peek().map(|grant| grant.publisher.clone());
+        let Some(grant) = of_plugin.find(|grant| grant.publisher == present) else {
+            return Err(match first {
+                Some(granted) => GrantError::OtherPublisher {
+                    plugin,
+                    granted,
+                    present,
+                    missing: requested,
+                },
+                None => GrantError::NotGranted {
+                    plugin,
+                    missing: requested,
+                },
+            });
+        };
+        let added = uncovered(&requested, &grant.requested);
+        if !added.is_empty() {
+            let dropped = uncovered(&grant.requested, &requested);
+            return Err(GrantError::AsksForMore {
+                plugin,
+                added,
+                dropped,
+            });
+        }
+        let missing: Vec<_> = requested
+            .iter()
+            .filter(|request| !grant.capabilities.iter().any(|grant| grant.covers(request)))
+            .cloned()
+            .collect();
+        if !missing.is_empty() {
+            return Err(GrantError::NotGranted { plugin, missing });
+        }
+        let is_wanted = |grant: &&Capability| requested.iter().any(|request| grant.covers(request));
+        let capabilities: Vec<_> = grant
+            .capabilities
+            .iter()
+            .filter(is_wanted)
+            .cloned()
+            .collect();
+        Ok(Granted {
+            not_enforced: not_enforced(manifest.kind, &capabilities),
+            capabilities,
+        })
+    }
+
+    fn change(
+        &mut self,
+        edit: impl FnOnce(&mut Vec<Grant>) -> Result<(), GrantError>,
+    ) -> Result<(), GrantError> {
+        let lock_path = self.path.with_extension("lock");
+        let _lock = Lock::acquire(&lock_path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => GrantError::Busy { path: self.shown() },
+            _ => self.io(error),
+        })?;
+        self.reload()?;
+        let mut grants = self.grants.clone();
+        edit(&mut grants)?;
+        let file = FileText {
+            version: VERSION,
+            grant: grants,
+        };
+        let text = toml::to_string(&file).map_err(|error| self.damaged(&error))?;
+        durable::replace(&self.path, text.as_bytes(), 0o644).map_err(|error| self.io(error))?;
+        self.grants = file.grant;
+        Ok(())
+    }
+
+    fn reload(&mut self) -> Result<(), GrantError> {
+        let want = Want {
+            size_max: SIZE_MAX,
+            is_private: false,
+        };
+        let bytes = match durable::read(&self.path, want) {
+            Ok(bytes) => bytes,
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                self.grants.clear();
+                return Ok(());
+            }
+            Err(ReadError::Io(error)) => return Err(self.io(error)),
+            Err(other) => return Err(self.damaged(&other)),
+        };
+        let text = std::str::from_utf8(&bytes).map_err(|error| self.damaged(&error))?;
+        let file: FileText = toml::from_str(text).map_err(|error| self.damaged(&error))?;
+        if file.version != VERSION {
+            return Err(self.damaged(&format!("version {}", file.version)));
+        }
+        let open = file
+            .grant
+            .iter()
+            .flat_map(|grant| &grant.capabilities)
+            .find(|it| it.is_open());
+        if let Some(capability) = open {
+            return Err(self.damaged(&format!("`{capability}` does not say how far it goes")));
+        }
+        self.grants = file.grant;
+        Ok(())
+    }
+
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn damaged(&self, reason: &impl ToString) -> GrantError {
+        GrantError::Damaged {
+            path: self.shown(),
+            reason: reason.to_string(),
+        }
+    }
+
+    fn io(&self, source: io::Error) -> GrantError {
+        GrantError::Io {
+            path: self.shown(),
+            source,
+        }
+    }
+}
+
+/// Those of `wanted` that nothing in `known` asks for already. A request
+/// whose scope the operator decides was answered by every scope that was
+/// asked for then, but a narrower one does not answer for it now.
+fn uncovered(wanted: &[Capability], known: &[Capability]) -> Vec<Capability> {
+    let is_new = |request: &&Capability| {
+        let is_known = |before: &Capability| {
+            before == *request
+                || (request.scope().is_some() && before.covers(request))
+                || (before.is_open() && before.token() == request.token())
+        };
+        !known.iter().any(is_known)
+    };
+    wanted.iter().filter(is_new).cloned().collect()
+}
+
+/// A WebAssembly plugin has nothing but what the host gives it. No kernel
+/// holds a native one to its grants yet.
+fn not_enforced(kind: Kind, granted: &[Capability]) -> Vec<Capability> {
+    match kind {
+        Kind::Wasm => Vec::new(),
+        Kind::Builtin | Kind::Exec | Kind::Node | Kind::Grpc | Kind::Dylib => granted.to_vec(),
+    }
+}
+
+fn not_allowed(plugin: &PluginName, missing: &[Capability]) -> String {
+    let lines = missing
+        .iter()
+        .map(|capability| format!("capability {capability} not allowed"));
+    format!(
+        "plugin `{plugin}`: {}",
+        lines.collect::<Vec<_>>().join(", ")
+    )
+}
+
+fn difference(added: &[Capability], dropped: &[Capability]) -> String {
+    let added = added.iter().map(|capability| format!("+ {capability}"));
+    let dropped = dropped.iter().map(|capability| format!("- {capability}"));
+    added.chain(dropped).collect::<Vec<_>>().join(", ")
+}
+
+/// The command that grants `missing`; the operator fills in open scopes.
+fn command(plugin: &PluginName, missing: &[Capability]) -> String {
+    let arguments = missing.iter().map(|capability| match capability.is_open() {
+        true => format!(" {capability}=SCOPE"),
+        false => format!(" {capability}"),
+    });
+    format!(
+        "`orchestrator grant add {plugin}{}`",
+        arguments.collect::<String>()
+    )
+}

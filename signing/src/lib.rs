@@ -1,0 +1,43 @@
+//! Keys, signed packages, the trust root, grants, and [`Verified`]: the only
+//! thing a runtime loads.
+//!
+//! A release engineer makes a key and signs a package; an operator trusts the
+//! key for some names at some level and grants what the plugin asks for; the
+//! runtime gets a [`Verified<Package>`], which owns the very bytes that were
+//! verified.
+//!
+//! It must not: start a plugin, confine one, read passphrases (they are
+//! given), or offer a way to a `Verified` that skips a check. Everything here
+//! blocks; call it where blocking is allowed.
+//!
+//! Start with [`verify`], whose order of checks is the point of this crate,
+//! then [`TrustStore`], then [`GrantStore`]. What is signed: `statement.rs`;
+//! how: `dsse.rs`; whose signature counts: `trust.rs`.
+
+mod digest;
+mod dsse;
+mod durable;
+mod grants;
+mod key;
+mod key_file;
+mod package;
+mod statement;
+mod store;
+mod trust;
+mod verified;
+
+pub use digest::{BadDigest, Digest};
+pub use dsse::{ENVELOPE_SIZE_MAX, Envelope, EnvelopeError, SIGNATURES_MAX, pae};
+pub use grants::{Grant, GrantError, GrantStore, Granted, requested_set};
+pub use key::{KeyError, KeyId, PublicKey, SIGNATURE_LEN, SecretKey};
+pub use key_file::{Kdf, KeyFileError, Protection};
+pub use package::{
+    BYTES_MAX, ENTRIES_MAX, Package, PackageFile, Publisher, ReleaseInfo, SignError, SignOptions,
+    SignReport, UnsignedPaths, VerifyError, cosign, read_unsigned, sign, verify,
+};
+pub use statement::{API, ApiRange, FileMode, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE};
+pub use store::{InstallError, InstallOptions, Installed, install, installed, remove};
+pub use trust::{
+    Delegation, KeyStatus, NamePattern, TrustError, TrustLevel, TrustRoot, TrustStore,
+};
+pub use verified::Verified;

@@ -1,0 +1,233 @@
+//! Packages: a folder with a manifest, an entry, assets and a signature.
+//!
+//! [`sign`] writes the signature, [`verify`] checks it and keeps the very
+//! bytes it checked. Nothing later opens the folder again, so nothing an
+//! attacker changes there can reach a plugin that runs.
+//!
+//! All bytes of a package are held in memory, at most 256 MiB; see
+//! [`BYTES_MAX`].
+
+mod error;
+mod layout;
+mod sign;
+mod tree;
+mod unsigned;
+mod verify;
+
+use std::{fmt, path::Path, sync::Arc};
+
+use jiff::Timestamp;
+use orchestrator_manifest::{Channel, Manifest, PackagePath};
+
+pub(crate) use self::layout::SIGNATURES;
+pub use self::{
+    error::VerifyError,
+    sign::{SignError, SignOptions, SignReport, cosign, sign},
+    tree::{BYTES_MAX, ENTRIES_MAX},
+    unsigned::{UnsignedPaths, read_unsigned},
+    verify::verify,
+};
+use crate::{
+    digest::Digest,
+    key::KeyId,
+    statement::{ApiRange, FileMode},
+    trust::TrustLevel,
+    verified::Verified,
+};
+
+/// Who answers for a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Publisher {
+    /// The owner of a trusted key.
+    Key {
+        /// The key's identity.
+        id: KeyId,
+        /// The name the trust root has for it.
+        name: String,
+    },
+    /// The host itself: the plugin is compiled in.
+    Host,
+    /// Nobody. Only from the folders that the operator listed for development.
+    Nobody,
+}
+
+impl fmt::Display for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { id, .. } => id.fmt(f),
+            Self::Host => f.write_str("host"),
+            Self::Nobody => f.write_str("unsigned"),
+        }
+    }
+}
+
+/// One file of a package.
+#[derive(Clone)]
+pub struct PackageFile {
+    path: PackagePath,
+    mode: FileMode,
+    bytes: Arc<[u8]>,
+}
+
+impl PackageFile {
+    /// Its path in the package.
+    pub fn path(&self) -> &PackagePath {
+        &self.path
+    }
+
+    /// Whether it is a program.
+    pub fn mode(&self) -> FileMode {
+        self.mode
+    }
+
+    /// Its verified content.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for PackageFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.path, self.bytes.len())
+    }
+}
+
+/// A package and all its bytes. Cheap to clone.
+#[derive(Clone)]
+pub struct Package(Arc<Inner>);
+
+struct Inner {
+    manifest: Manifest,
+    files: Vec<PackageFile>,
+    publisher: Publisher,
+    trust_level: TrustLevel,
+    release: Option<ReleaseInfo>,
+    warnings: Vec<String>,
+    origin: String,
+    envelope: Vec<u8>,
+}
+
+impl fmt::Debug for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Package")
+            .field("id", &self.0.manifest.id)
+            .field("version", &self.0.manifest.version)
+            .field("publisher", &self.0.publisher)
+            .field("trust_level", &self.0.trust_level)
+            .field("release", &self.0.release)
+            .field("files", &self.0.files)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the signature says about a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReleaseInfo {
+    /// Rises with every release of the plugin.
+    pub serial: u64,
+    /// The SHA-256 of the signed statement: identifies this very release.
+    pub digest: Digest,
+    /// When the publisher says it was made.
+    pub created: Timestamp,
+    /// When the publisher wants it no longer installed.
+    pub expires: Option<Timestamp>,
+    /// Whom it is meant for.
+    pub channel: Channel,
+    /// The platform of a native entry, when the publisher named one.
+    pub triple: Option<String>,
+    /// The plugin API versions it speaks.
+    pub api: ApiRange,
+}
+
+impl Package {
+    /// The manifest, as signed.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// The verified bytes of the entry; `None` for a builtin.
+    pub fn entry_bytes(&self) -> Option<Arc<[u8]>> {
+        let path = self.0.manifest.entry_path()?;
+        self.file(path.as_str()).map(|file| Arc::clone(&file.bytes))
+    }
+
+    /// Every file of the package but its signatures, sorted by path.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &PackageFile> {
+        self.0.files.iter()
+    }
+
+    /// The file at `path`.
+    pub fn file(&self, path: &str) -> Option<&PackageFile> {
+        let files = &self.0.files;
+        let position = files
+            .binary_search_by(|file| file.path.as_str().cmp(path))
+            .ok()?;
+        files.get(position)
+    }
+
+    /// How far the plugin is trusted.
+    pub fn trust_level(&self) -> TrustLevel {
+        self.0.trust_level
+    }
+
+    /// Who answers for it.
+    pub fn publisher(&self) -> &Publisher {
+        &self.0.publisher
+    }
+
+    /// Returns whether nobody signed it. Say so wherever the plugin is shown.
+    pub fn is_unsigned(&self) -> bool {
+        self.0.publisher == Publisher::Nobody
+    }
+
+    /// What the signature says; `None` for builtin and unsigned plugins.
+    pub fn release(&self) -> Option<&ReleaseInfo> {
+        self.0.release.as_ref()
+    }
+
+    /// The digest of the signed statement, if there is one.
+    pub fn statement_digest(&self) -> Option<Digest> {
+        self.release().map(|release| release.digest)
+    }
+
+    /// What an operator should know although the package was accepted.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
+
+    /// Where the package came from, for messages alone: it says nothing about
+    /// what is there now.
+    pub fn origin(&self) -> &str {
+        &self.0.origin
+    }
+
+    pub(crate) fn envelope(&self) -> &[u8] {
+        &self.0.envelope
+    }
+}
+
+impl Verified<Package> {
+    /// Vouches for a plugin that is compiled into the host. `None` when the
+    /// manifest is of another kind.
+    pub fn builtin(manifest: Manifest) -> Option<Self> {
+        if manifest.kind != orchestrator_manifest::Kind::Builtin {
+            return None;
+        }
+        Some(Self::new(Package(Arc::new(Inner {
+            manifest,
+            files: Vec::new(),
+            publisher: Publisher::Host,
+            trust_level: TrustLevel::Internal,
+            release: None,
+            warnings: Vec::new(),
+            origin: "compiled in".to_owned(),
+            envelope: Vec::new(),
+        }))))
+    }
+}
+
+/// A path as it may stand in a message.
+fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}

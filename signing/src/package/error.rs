@@ -1,0 +1,329 @@
+//! Why a package is refused. Every reason has its own code, so that a damaged
+//! download, an unknown key, a bad signature and a policy are never mixed up.
+
+use std::io;
+
+use miette::Diagnostic;
+use orchestrator_manifest::ManifestError;
+
+use crate::dsse::EnvelopeError;
+
+/// Why a package is refused.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// There is no signature file.
+    #[error("no signature found for plugin {plugin}")]
+    #[diagnostic(
+        code("ORC-2040"),
+        help(
+            "sign it with `orchestrator sign`, or, while developing, list its folder under `dev.unsigned_paths`"
+        )
+    )]
+    Unsigned {
+        /// The folder.
+        plugin: String,
+    },
+    /// The signature file is damaged, too large or empty.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// Signed, but by nobody this host trusts.
+    #[error("plugin `{plugin}` is signed by a key that this host does not trust: {keys}")]
+    #[diagnostic(
+        code("ORC-2041"),
+        help(
+            "if you know the publisher, get the public key from them and add it with `orchestrator trust add`"
+        )
+    )]
+    UntrustedKey {
+        /// The folder.
+        plugin: String,
+        /// The identities that the signatures claim.
+        keys: String,
+    },
+    /// A trusted key is named, and the signature is not its own.
+    #[error("signature mismatch for plugin {plugin}: it is not the signature of the key `{key}`")]
+    #[diagnostic(
+        code("ORC-2042"),
+        help("the package was altered, or damaged on its way; get it again from the publisher")
+    )]
+    BadSignature {
+        /// The folder.
+        plugin: String,
+        /// The key's name.
+        key: String,
+    },
+    /// Too few keys signed.
+    #[error("plugin `{plugin}` is signed by {have} of {need} keys")]
+    #[diagnostic(
+        code("ORC-2043"),
+        help("have it signed by another trusted key with `orchestrator sign --add`")
+    )]
+    Threshold {
+        /// The plugin.
+        plugin: String,
+        /// Signatures that count.
+        have: u32,
+        /// Signatures wanted.
+        need: u32,
+    },
+    /// What was signed is no statement about a package.
+    #[error("the signed statement cannot be used: {0}")]
+    #[diagnostic(
+        code("ORC-2044"),
+        help("the publisher has to sign it again with a current `orchestrator sign`")
+    )]
+    Statement(String),
+    /// The key is trusted, but not for this name.
+    #[error("the key `{key}` is not trusted to sign the plugin `{plugin}`")]
+    #[diagnostic(
+        code("ORC-2045"),
+        help(
+            "if it should be, add the name to its patterns with `orchestrator trust add --names`"
+        )
+    )]
+    WrongName {
+        /// The plugin.
+        plugin: String,
+        /// The key's name.
+        key: String,
+    },
+    /// The key has been revoked.
+    #[error("the key `{key}` that signed plugin `{plugin}` is revoked")]
+    #[diagnostic(
+        code("ORC-2046"),
+        help("get a release signed by another key, or allow this very release by its digest")
+    )]
+    RevokedKey {
+        /// The plugin.
+        plugin: String,
+        /// The key's name.
+        key: String,
+    },
+    /// The key has been retired, or has expired, and this release is new here.
+    #[error("the key `{key}` that signed plugin `{plugin}` no longer signs new releases")]
+    #[diagnostic(
+        code("ORC-2047"),
+        help(
+            "get a release signed by the publisher's present key, or allow this very release by its digest; if the key has expired too early, check this host's clock"
+        )
+    )]
+    RetiredKey {
+        /// The plugin.
+        plugin: String,
+        /// The key's name.
+        key: String,
+    },
+    /// This very release has been revoked.
+    #[error("this release of plugin `{plugin}` is revoked: {reason}")]
+    #[diagnostic(code("ORC-2048"), help("install another release"))]
+    RevokedRelease {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        reason: String,
+    },
+    /// The release is older than the trust root allows.
+    #[error(
+        "release {serial} of plugin `{plugin}` is older than {min}, the oldest that is still accepted"
+    )]
+    #[diagnostic(code("ORC-2049"), help("install a newer release"))]
+    TooOld {
+        /// The plugin.
+        plugin: String,
+        /// Its serial number.
+        serial: u64,
+        /// The least accepted.
+        min: u64,
+    },
+    /// Host and plugin have no API version in common.
+    #[error("plugin `{plugin}` speaks plugin API {min} to {max}, which this host does not")]
+    #[diagnostic(
+        code("ORC-2050"),
+        help("use a host and a plugin of about the same age")
+    )]
+    Api {
+        /// The plugin.
+        plugin: String,
+        /// Oldest version it speaks.
+        min: u32,
+        /// Newest version it speaks.
+        max: u32,
+    },
+    /// The statement lists one file twice.
+    #[error("the statement lists `{path}` twice")]
+    #[diagnostic(code("ORC-2051"), help("the publisher has to sign it again"))]
+    DuplicateSubject {
+        /// The file.
+        path: String,
+    },
+    /// The statement contradicts the manifest, or itself.
+    #[error("the signed `{field}` is not what the package says")]
+    #[diagnostic(
+        code("ORC-2052"),
+        help("the publisher has to sign it again after the last change")
+    )]
+    PredicateMismatch {
+        /// What differs.
+        field: &'static str,
+    },
+    /// A file that nobody signed.
+    #[error("`{path}` is not part of what was signed")]
+    #[diagnostic(
+        code("ORC-2053"),
+        help("remove it, or get the package again from the publisher")
+    )]
+    ExtraFile {
+        /// The file.
+        path: String,
+    },
+    /// A file that was signed is not there.
+    #[error("`{path}` is missing")]
+    #[diagnostic(code("ORC-2054"), help("get the package again from the publisher"))]
+    MissingFile {
+        /// The file.
+        path: String,
+    },
+    /// A file is not what was signed.
+    #[error("`{path}` is not what was signed: integrity check failed")]
+    #[diagnostic(
+        code("ORC-2055"),
+        help(
+            "the file was altered, or damaged on its way; get the package again from the publisher"
+        )
+    )]
+    FileDigest {
+        /// The file.
+        path: String,
+    },
+    /// A file has another size than was signed.
+    #[error("`{path}` has {found} bytes, {signed} were signed")]
+    #[diagnostic(
+        code("ORC-2056"),
+        help(
+            "the file was altered, or damaged on its way; get the package again from the publisher"
+        )
+    )]
+    FileSize {
+        /// The file.
+        path: String,
+        /// Its size.
+        found: u64,
+        /// The signed size.
+        signed: u64,
+    },
+    /// A file can be executed and should not be, or the reverse.
+    #[error("`{path}` has another mode than was signed: whether it can be executed differs")]
+    #[diagnostic(code("ORC-2057"), help("restore it with `chmod +x` or `chmod -x`"))]
+    FileMode {
+        /// The file.
+        path: String,
+    },
+    /// A file changed while it was read.
+    #[error("`{path}` changed while it was read")]
+    #[diagnostic(
+        code("ORC-2058"),
+        help("find out what is writing to the folder, then try again")
+    )]
+    Changed {
+        /// The file.
+        path: String,
+    },
+    /// Something that is neither a plain file nor a folder.
+    #[error("`{path}` is {what}")]
+    #[diagnostic(
+        code("ORC-2059"),
+        help("a package consists of plain files and folders alone")
+    )]
+    Special {
+        /// The file.
+        path: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A file name that is not the same on every platform.
+    #[error("`{path}`: {reason}")]
+    #[diagnostic(
+        code("ORC-2060"),
+        help("rename the file: letters, digits and `. _ -` always work")
+    )]
+    BadFileName {
+        /// The file, escaped.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two names that are one on some platforms.
+    #[error("`{path}` and `{twin}` differ in case alone")]
+    #[diagnostic(code("ORC-2061"), help("rename one of them"))]
+    CaseTwins {
+        /// One.
+        path: String,
+        /// The other.
+        twin: String,
+    },
+    /// More than a package may hold.
+    #[error("the package is too large: {what}")]
+    #[diagnostic(
+        code("ORC-2062"),
+        help("at most 10,000 files and folders, 256 MiB in all, 16 folders deep")
+    )]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+    },
+    /// Others could change the package.
+    #[error("others could have changed plugin `{plugin}`: {}", reasons.join(", "))]
+    #[diagnostic(
+        code("ORC-2063"),
+        help("`chmod -R go-w` the folder and make it belong to you")
+    )]
+    Exposed {
+        /// The plugin.
+        plugin: String,
+        /// Examples.
+        reasons: Vec<String>,
+    },
+    /// There is no manifest, or more than one.
+    #[error("`{plugin}` has {count} manifests; a package has one, in its topmost folder")]
+    #[diagnostic(
+        code("ORC-2064"),
+        help("plugin.yaml, plugin.yml, plugin.json or plugin.toml")
+    )]
+    Manifests {
+        /// The folder.
+        plugin: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The manifest breaks rules.
+    #[error("the manifest is refused")]
+    #[diagnostic(
+        code("ORC-2065"),
+        help("`orchestrator manifest validate` lists what is wrong with it")
+    )]
+    Manifest(#[source] Box<ManifestError>),
+    /// The package is not in a folder that unsigned plugins may run from.
+    #[error("`{plugin}` is not in a folder that unsigned plugins may run from")]
+    #[diagnostic(
+        code("ORC-2066"),
+        help("sign it, or list its folder under `dev.unsigned_paths`")
+    )]
+    NotListed {
+        /// The folder.
+        plugin: String,
+    },
+    /// The operating system refused.
+    #[error("`{path}`")]
+    #[diagnostic(
+        code("ORC-2067"),
+        help("check that the package is there and can be read")
+    )]
+    Io {
+        /// The file or folder.
+        path: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,239 @@
+//! What the operator allowed.
+
+use std::fs;
+
+use miette::Diagnostic;
+use orchestrator_manifest::{Capability, PluginName};
+use orchestrator_signing::{
+    Grant, GrantError, GrantStore, Package, SecretKey, SignOptions, TrustLevel, Verified, sign,
+};
+
+use crate::fixture::{Fixture, MANIFEST, code};
+
+fn capabilities(texts: &[&str]) -> Vec<Capability> {
+    texts
+        .iter()
+        .map(|text| Capability::parse_request(text).unwrap())
+        .collect()
+}
+
+/// The fixture's package, asking for `requests`.
+fn asking(fixture: &Fixture, requests: &str) -> Verified<Package> {
+    let manifest = MANIFEST.replace("[file:read=/data, system:info]", requests);
+    fixture.write("plugin.yaml", manifest.as_bytes(), 0o644);
+    fixture.sign(5);
+    fixture.verify().unwrap()
+}
+
+fn store(fixture: &Fixture) -> GrantStore {
+    GrantStore::open(&fixture.path("grants.toml")).unwrap()
+}
+
+fn grant(fixture: &Fixture, package: &Verified<Package>, texts: &[&str]) {
+    store(fixture)
+        .grant(Grant::for_package(package, capabilities(texts), "olga"))
+        .unwrap();
+}
+
+#[test]
+fn nothing_is_granted_by_default() {
+    let fixture = Fixture::signed();
+    let package = asking(&fixture, "[file:read, system:info]");
+    let error = store(&fixture).check(&package).unwrap_err();
+    assert_eq!(code(&error), "ORC-2120");
+    let (message, help) = (error.to_string(), error.help().unwrap().to_string());
+    assert!(
+        message.contains("capability file:read not allowed, capability system:info not allowed"),
+        "{message}"
+    );
+    assert!(
+        help.contains("orchestrator grant add demo file:read=SCOPE system:info"),
+        "{help}"
+    );
+    assert!(!fixture.path("grants.toml").exists());
+
+    let modest = asking(&fixture, "[]");
+    assert_eq!(store(&fixture).check(&modest).unwrap().capabilities, []);
+}
+
+#[test]
+fn a_grant_lasts_and_is_all_or_nothing() {
+    let fixture = Fixture::signed();
+    let package = asking(&fixture, "[file:read, system:info]");
+    grant(&fixture, &package, &["file:read=/data"]);
+    let error = store(&fixture).check(&package).unwrap_err();
+    assert!(
+        matches!(&error, GrantError::NotGranted { missing, .. } if missing.len() == 1),
+        "{error}"
+    );
+    grant(
+        &fixture,
+        &package,
+        &["file:read=/data", "system:info", "file:read=/more"],
+    );
+    let granted = store(&fixture).check(&package).unwrap();
+    assert_eq!(
+        granted.capabilities,
+        capabilities(&["file:read=/data", "file:read=/more", "system:info"])
+    );
+    assert_eq!(
+        granted.not_enforced, granted.capabilities,
+        "no kernel holds a native plugin to them yet"
+    );
+    let stored = store(&fixture);
+    let [kept] = stored.list() else {
+        panic!("one grant")
+    };
+    assert_eq!(
+        (kept.granted_by.as_str(), kept.publisher.len()),
+        ("olga", 64)
+    );
+}
+
+#[test]
+fn a_grant_says_how_far_it_goes_and_no_further() {
+    let fixture = Fixture::signed();
+    let package = asking(&fixture, "[\"file:read=/data\"]");
+    let open = Grant::for_package(&package, capabilities(&["file:read"]), "olga");
+    assert_eq!(code(&store(&fixture).grant(open).unwrap_err()), "ORC-2123");
+    grant(&fixture, &package, &["file:read=/data/in"]);
+    assert!(
+        store(&fixture).check(&package).is_err(),
+        "less than what is asked for"
+    );
+    grant(&fixture, &package, &["file:read=/data-evil"]);
+    assert!(store(&fixture).check(&package).is_err());
+    grant(&fixture, &package, &["file:read=/"]);
+    store(&fixture).check(&package).unwrap();
+}
+
+#[test]
+fn a_release_that_asks_for_more_is_refused_with_the_difference() {
+    let fixture = Fixture::signed();
+    let first = asking(&fixture, "[file:read, system:info]");
+    grant(&fixture, &first, &["file:read=/data", "system:info"]);
+    store(&fixture)
+        .check(&asking(&fixture, "[system:info]"))
+        .unwrap();
+    store(&fixture)
+        .check(&asking(&fixture, "[\"file:read=/data/in\"]"))
+        .unwrap();
+    let greedy = asking(&fixture, "[file:read, \"network:access=evil.example:443\"]");
+    let error = store(&fixture).check(&greedy).unwrap_err();
+    assert_eq!(code(&error), "ORC-2121");
+    let message = error.to_string();
+    assert!(
+        message.contains("+ network:access=evil.example:443, - system:info"),
+        "{message}"
+    );
+    let less = store(&fixture)
+        .check(&asking(&fixture, "[system:info]"))
+        .unwrap();
+    assert_eq!(
+        less.capabilities,
+        capabilities(&["system:info"]),
+        "what is no longer asked for is not given"
+    );
+}
+
+/// The operator answered a narrow question; a wide one is new.
+#[test]
+fn a_wider_request_is_a_new_one() {
+    let fixture = Fixture::signed();
+    let narrow = asking(&fixture, "[\"file:read=/data/in\"]");
+    grant(&fixture, &narrow, &["file:read=/data"]);
+    store(&fixture).check(&narrow).unwrap();
+    for wider in ["[\"file:read=/data\"]", "[file:read]"] {
+        let error = store(&fixture).check(&asking(&fixture, wider)).unwrap_err();
+        assert_eq!(code(&error), "ORC-2121", "{wider}");
+    }
+}
+
+#[test]
+fn another_publisher_inherits_nothing() {
+    let fixture = Fixture::signed();
+    let package = asking(&fixture, "[system:info]");
+    grant(&fixture, &package, &["system:info"]);
+    let other = SecretKey::generate("other").unwrap();
+    sign(&fixture.dir(), &other, &SignOptions::new(9)).unwrap();
+    let names = vec!["demo".parse().unwrap()];
+    fixture
+        .store()
+        .add(orchestrator_signing::Delegation::new(
+            other.public().clone(),
+            TrustLevel::Internal,
+            names,
+        ))
+        .unwrap();
+    let error = store(&fixture)
+        .check(&fixture.verify().unwrap())
+        .unwrap_err();
+    assert_eq!(code(&error), "ORC-2122");
+}
+
+#[test]
+fn an_interpreter_is_granted_like_any_program() {
+    let fixture = Fixture::signed();
+    let manifest = MANIFEST.replace("entry_point", "interpreter: /bin/sh\nentry_point");
+    fixture.write("plugin.yaml", manifest.as_bytes(), 0o644);
+    fixture.sign(5);
+    let package = fixture.verify().unwrap();
+    grant(&fixture, &package, &["file:read=/data", "system:info"]);
+    let error = store(&fixture).check(&package).unwrap_err();
+    assert!(
+        error.to_string().contains("process:spawn=/bin/sh"),
+        "{error}"
+    );
+    grant(
+        &fixture,
+        &package,
+        &["file:read=/data", "system:info", "process:spawn=/bin/sh"],
+    );
+    store(&fixture).check(&package).unwrap();
+}
+
+#[test]
+fn what_is_revoked_is_gone() {
+    let fixture = Fixture::signed();
+    let package = fixture.verify().unwrap();
+    let name = PluginName::parse("demo").unwrap();
+    grant(&fixture, &package, &["file:read=/data", "system:info"]);
+    store(&fixture).check(&package).unwrap();
+    let [one] = capabilities(&["system:info"]).try_into().unwrap();
+    store(&fixture).revoke(&name, Some(&one)).unwrap();
+    assert_eq!(
+        code(&store(&fixture).check(&package).unwrap_err()),
+        "ORC-2120"
+    );
+    assert_eq!(
+        code(&store(&fixture).revoke(&name, Some(&one)).unwrap_err()),
+        "ORC-2124"
+    );
+    store(&fixture).revoke(&name, None).unwrap();
+    assert_eq!(store(&fixture).list(), []);
+    assert_eq!(
+        code(&store(&fixture).revoke(&name, None).unwrap_err()),
+        "ORC-2124"
+    );
+}
+
+#[test]
+fn a_damaged_file_grants_nothing() {
+    let fixture = Fixture::signed();
+    let package = fixture.verify().unwrap();
+    grant(&fixture, &package, &["file:read=/data", "system:info"]);
+    let path = fixture.path("grants.toml");
+    let good = fs::read_to_string(&path).unwrap();
+    for bad in [
+        good.replace("version = 1", "version = 2"),
+        good.replace("file:read=/data", "file:read"),
+        good.replace("file:read=/data", "file:rea=/data"),
+        good.replace("granted_by", "granted_for"),
+        good[..good.len() / 2].to_owned(),
+    ] {
+        assert_ne!(bad, good);
+        fs::write(&path, &bad).unwrap();
+        let error = GrantStore::open(&path).unwrap_err();
+        assert_eq!(code(&error), "ORC-2125", "{bad}");
+    }
+}
