@@ -7,6 +7,7 @@ use std::sync::Arc;
 use orchestrator_contract::{CallError, PhaseCall, PhaseReply};
 use orchestrator_manifest::{Format, Manifest, ManifestError};
 use orchestrator_plugin_runtime::{BoxFuture, Builtin, CallContext, Plugin};
+use tokio::task::spawn_blocking;
 
 /// `template`: phase `render` turns a template and data into text.
 ///
@@ -27,7 +28,16 @@ impl Plugin for Template {
         call: PhaseCall,
         _: CallContext,
     ) -> BoxFuture<'static, Result<PhaseReply, CallError>> {
-        // Rendering is bounded by fuel and output size, and takes no I/O.
-        Box::pin(async move { template::render(&call.input).map(PhaseReply::new) })
+        // A template may use all of its fuel, which takes longer than other
+        // tasks of a runtime thread should wait.
+        Box::pin(async move {
+            let rendered = spawn_blocking(move || template::render(&call.input)).await;
+            match rendered {
+                Ok(result) => result.map(PhaseReply::new),
+                Err(ended) => Err(CallError::Panic {
+                    message: ended.to_string(),
+                }),
+            }
+        })
     }
 }

@@ -44,6 +44,8 @@ use orchestrator_contract::Payload;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::expression::{bounded_environment, message};
+use self::{compile::Compiled, document::Document, located::Located};
 pub use self::{
     document::{CONCURRENCY_MAX, FORMAT_VERSION, ID_MAX, STEPS_MAX},
     error::EvalError,
@@ -55,8 +57,6 @@ pub use self::{
     scope::{DECODED_BYTES_MAX, RESULT_BYTES_MAX, Scope},
     step::StepSpec,
 };
-pub(crate) use self::expression::{bounded_environment, message};
-use self::{compile::Compiled, document::Document, located::Located};
 
 /// Largest pipeline file in bytes.
 pub const FILE_SIZE_MAX: usize = 1024 * 1024;
@@ -137,7 +137,10 @@ impl Pipeline {
             let message = format!("the definition is no JSON: {error}");
             PipelineErrors::whole_file(NAME, Rule::Syntax, message, "restore the journal")
         })?;
-        Self::read(Located::from_json(value, NAME), Some(Bytes::copy_from_slice(json)))
+        Self::read(
+            Located::from_json(value, NAME),
+            Some(Bytes::copy_from_slice(json)),
+        )
     }
 
     fn read(located: Located, json: Option<Bytes>) -> Result<Self, PipelineErrors> {
@@ -278,7 +281,12 @@ impl Pipeline {
 
 fn too_large(file: &str) -> PipelineErrors {
     let message = format!("the pipeline is larger than {FILE_SIZE_MAX} bytes");
-    PipelineErrors::whole_file(file, Rule::TooLarge, message, "split it, or shorten its texts")
+    PipelineErrors::whole_file(
+        file,
+        Rule::TooLarge,
+        message,
+        "split it, or shorten its texts",
+    )
 }
 
 /// The JSON Schema (2020-12) of pipeline files.

@@ -188,16 +188,7 @@ impl PluginLookup for Registry<'_> {
                 let names = handle.phases().iter().map(|phase| phase.name.clone());
                 Lookup::Found(names.collect())
             }
-            Err(ResolveError::UnknownPlugin { nearest, .. }) => Lookup::UnknownPlugin { nearest },
-            Err(ResolveError::NoVersion { available, .. }) => Lookup::NoVersion { available },
-            Err(ResolveError::Unusable(problem)) => Lookup::Unusable {
-                code: problem.code,
-                message: problem.message,
-            },
-            Err(error) => Lookup::Unusable {
-                code: "ORC-3050".to_owned(),
-                message: error.to_string(),
-            },
+            Err(error) => error.into(),
         }
     }
 }

@@ -16,7 +16,10 @@ struct Text {
 async fn convert(call: PhaseCall, _: CallContext) -> Result<Payload, CallError> {
     let invalid = |error: serde_json::Error| CallError::invalid_input(error.to_string());
     let Text { text } = call.input.decode().map_err(invalid)?;
-    Payload::json(&Text { text: text.to_uppercase() }).map_err(invalid)
+    Payload::json(&Text {
+        text: text.to_uppercase(),
+    })
+    .map_err(invalid)
 }
 
 #[tokio::main]
@@ -31,7 +34,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut events = engine.events();
 
     let pipeline = Pipeline::parse(include_str!("pipeline.yaml"), "pipeline.yaml")?;
-    let sentence = std::env::args().nth(1).unwrap_or_else(|| "hello".to_owned());
+    let sentence = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "hello".to_owned());
     let input = serde_json::json!({ "sentence": sentence });
     let report = engine.run(RunRequest::new(pipeline).input(input)).await?;
 

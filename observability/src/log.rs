@@ -5,6 +5,7 @@
 //! written is counted (`orchestrator_log_lines_lost_total`) and forgotten: a
 //! closed pipe must not end a run.
 
+mod background;
 mod fields;
 mod human;
 mod json;
@@ -25,8 +26,9 @@ use tracing_subscriber::{
     Layer, Registry, filter::Targets, layer::Context, layer::SubscriberExt as _,
 };
 
+pub use self::background::{Background, Flush, background};
+use self::fields::Fields;
 use crate::trace;
-use fields::Fields;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +72,8 @@ impl std::str::FromStr for Filter {
 }
 
 /// A subscriber that writes lines to `writer`, ready for
-/// `tracing::subscriber::set_global_default`.
+/// `tracing::subscriber::set_global_default`. A line is written where it is
+/// said; give it a [`Background`] where nothing may wait for that.
 pub fn subscriber<W: Write + Send + 'static>(
     format: Format,
     filter: Filter,
@@ -125,9 +128,13 @@ impl<S: Subscriber, W: Write + Send + 'static> Layer<S> for LogLayer<W> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         // One write a line, so that lines of several processes do not mix.
         if writer.write_all(text.as_bytes()).is_err() {
-            LOST.fetch_add(1, Ordering::Relaxed);
+            lose_line();
         }
     }
+}
+
+fn lose_line() {
+    LOST.fetch_add(1, Ordering::Relaxed);
 }
 
 impl fmt::Display for Filter {

@@ -22,8 +22,8 @@ use crate::{
 /// How many breakers' sequence numbers are remembered.
 const BREAKERS_MAX: usize = 10_000;
 
-/// Turns events into metrics and log lines. Never blocks on I/O but for the log
-/// line itself.
+/// Turns events into metrics and log lines. Waits for nothing but what the log
+/// writer waits for (see [`crate::log::background`]).
 pub struct Recorder {
     telemetry: Arc<Telemetry>,
     commits: Counter,

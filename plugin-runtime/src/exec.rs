@@ -17,7 +17,7 @@ mod run;
 use std::{
     ffi::OsString,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -44,7 +44,8 @@ const ERROR_LINES: usize = 20;
 
 /// A plugin of kind `exec`.
 pub(crate) struct Exec {
-    pub(crate) program: Program,
+    /// Until the plugin is closed; its files go with it.
+    program: Mutex<Option<Arc<Program>>>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) identity: Identity,
     pub(crate) outlet: Arc<Outlet>,
@@ -94,7 +95,7 @@ impl Exec {
             slots: Semaphore::new(usize::from(settings.concurrency_max.max(1))),
             waiting: AtomicU64::new(0),
             closing: CancellationToken::new(),
-            program,
+            program: Mutex::new(Some(Arc::new(program))),
             manifest,
             identity,
             outlet,
@@ -148,9 +149,29 @@ impl Exec {
         })
     }
 
-    /// Ends every process of the plugin.
+    /// Ends every process of the plugin and takes no further calls.
     pub(crate) fn close(&self) {
         self.closing.cancel();
+        let program = self
+            .program
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // Outside the lock, since it may remove files.
+        drop(program);
+    }
+
+    fn program(&self) -> Result<Arc<Program>, CallError> {
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        program
+            .clone()
+            .ok_or_else(|| self.unavailable("it has stopped"))
+    }
+
+    fn unavailable(&self, why: &str) -> CallError {
+        CallError::Unavailable {
+            message: format!("plugin {}: {why}", self.outlet.plugin()),
+        }
     }
 
     pub(crate) fn waiting(&self) -> u64 {
@@ -161,17 +182,14 @@ impl Exec {
         &self,
         deadline: Option<Instant>,
     ) -> Result<tokio::sync::SemaphorePermit<'_>, CallError> {
-        let unavailable = |message: &str| CallError::Unavailable {
-            message: format!("plugin {}: {message}", self.outlet.plugin()),
-        };
         let _waiting = Waiting::count(&self.waiting);
         let acquired = match deadline {
             Some(deadline) => timeout_at(deadline, self.slots.acquire())
                 .await
-                .map_err(|_| unavailable("all its processes were busy until the deadline"))?,
+                .map_err(|_| self.unavailable("all its processes were busy until the deadline"))?,
             None => self.slots.acquire().await,
         };
-        acquired.map_err(|_| unavailable("it is stopping"))
+        acquired.map_err(|_| self.unavailable("it is stopping"))
     }
 
     async fn validate(&self) -> Result<(), Refused> {

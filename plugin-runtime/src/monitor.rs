@@ -333,3 +333,77 @@ impl Sample {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_contract::{NoEvents, NoHost};
+
+    use super::*;
+    use crate::settings::LogSettings;
+
+    fn watched(watch: Watch) -> WatchGuard {
+        let (events, host) = (Arc::new(NoEvents), Arc::new(NoHost));
+        let outlet = Outlet::new("p".into(), events, host, &LogSettings::default());
+        Monitor::new(MonitorSettings::default()).watch(1, &Arc::new(outlet), watch)
+    }
+
+    fn busy_for(seconds: u64) -> TreeUsage {
+        TreeUsage {
+            cpu_time: Duration::from_secs(seconds),
+            ..TreeUsage::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn processor_time_over_the_limit_is_warned_of_and_kills_only_in_a_row() {
+        let guard = watched(Watch {
+            cpu_percent: Some(50),
+            ..Watch::default()
+        });
+        let mut cpu = 0;
+        let mut actions = Vec::new();
+        for busy in [1, 1, 0, 1, 1, 1] {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            cpu += busy;
+            let (sample, violations) = guard.watched.judge(&busy_for(cpu), Instant::now(), 3);
+            assert_eq!(sample.cpu_percent, 100.0 * busy as f64);
+            actions.push(violations.first().map(|violation| violation.action));
+        }
+        let (warn, kill) = (Some(ViolationAction::Warn), Some(ViolationAction::Kill));
+        assert_eq!(actions, [warn, warn, None, warn, warn, kill]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_other_limit_kills_at_once() {
+        let guard = watched(Watch {
+            memory_bytes: Some(10),
+            tasks: Some(2),
+            files: Some(3),
+            ..Watch::default()
+        });
+        let at_limit = TreeUsage {
+            rss_bytes: 10,
+            threads: 2,
+            open_files: 3,
+            ..TreeUsage::default()
+        };
+        let judge = |usage: &TreeUsage| guard.watched.judge(usage, Instant::now(), 5).1;
+        assert_eq!(judge(&at_limit), []);
+        let over = TreeUsage {
+            rss_bytes: 11,
+            threads: 3,
+            open_files: 4,
+            ..at_limit
+        };
+        let resources: Vec<_> = judge(&over)
+            .iter()
+            .map(|violation| violation.resource)
+            .collect();
+        assert_eq!(resources, ["memory", "tasks", "files"]);
+        assert!(
+            judge(&over)
+                .iter()
+                .all(|it| it.action == ViolationAction::Kill)
+        );
+    }
+}

@@ -11,9 +11,10 @@
 //! | `supervise.rs` | starts, watches, restarts and stops the process; one task |
 //! | `launch.rs` | one start: socket, pipes, handshake |
 //! | `connection.rs` | callers' side of a connection |
-//! | `calls.rs` | which answer belongs to whom, and which are faults |
+//! | `calls.rs`, `answer.rs` | which answer belongs to whom, which are faults, what they mean |
 //! | `reader.rs`, `writer.rs` | one task each |
 
+mod answer;
 mod calls;
 mod connection;
 mod launch;

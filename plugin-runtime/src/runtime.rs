@@ -209,7 +209,8 @@ impl Runtime {
 
     /// Stops every plugin, dependants first, independent ones at the same time. No
     /// further calls are taken; those in flight have `grace` to end, all together.
-    /// When the future is dropped, everything ends at once.
+    /// Stopped plugins stay listed. When the future is dropped, what it has not stopped
+    /// yet is left to another call or to the runtime's own drop.
     ///
     /// # Errors
     ///

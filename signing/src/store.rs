@@ -187,10 +187,7 @@ pub fn install(
             newest,
         });
     }
-    let staged = tempfile::Builder::new()
-        .prefix(INCOMING)
-        .tempdir_in(plugins_dir)
-        .map_err(|error| io_error(plugins_dir, error))?;
+    let staged = private_dir(plugins_dir, INCOMING)?;
     let content = staged.path().join("package");
     write_package(&package, &content)?;
     // Read back through the same checks: what is installed is what loads.
@@ -248,10 +245,7 @@ pub fn remove(
         return Err(InstallError::NotInstalled(shown));
     }
     // Out of sight in one step, then gone at leisure.
-    let outgoing = tempfile::Builder::new()
-        .prefix(OUTGOING)
-        .tempdir_in(plugins_dir)
-        .map_err(|error| io_error(plugins_dir, error))?;
+    let outgoing = private_dir(plugins_dir, OUTGOING)?;
     make_writable(&target);
     fs::rename(&target, outgoing.path().join("package"))
         .map_err(|error| io_error(&target, error))?;
@@ -365,6 +359,15 @@ fn publish(content: &Path, target: &Path) -> Result<(), InstallError> {
         .map_err(|error| io_error(target, error))?;
     sync_dir(parent)?;
     sync_dir(parent.parent().unwrap_or(parent))
+}
+
+/// A folder for unfinished work, for its owner alone whatever the umask is.
+fn private_dir(plugins_dir: &Path, prefix: &str) -> Result<tempfile::TempDir, InstallError> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(plugins_dir)
+        .map_err(|error| io_error(plugins_dir, error))
 }
 
 /// Removes what interrupted work left behind. The lock is held, so it is

@@ -13,10 +13,12 @@ use orchestrator_signing::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A directory laid out as the engine's home, removed when it is dropped.
+/// A directory laid out as the engine's home.
 pub struct TestHome {
-    dir: TempDir,
+    root: PathBuf,
     key: SecretKey,
+    /// Removes the directory, where it is ours.
+    _dir: Option<TempDir>,
 }
 
 /// How a test plugin runs.
@@ -38,7 +40,8 @@ impl TestPlugin {
     /// A program of one of the kinds, with its bytes and phases. A phase is an
     /// object as in a manifest.
     pub fn program(id: &str, kind: Kind, program: &Path, phases: Value) -> Self {
-        let bytes = fs::read(program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let bytes =
+            fs::read(program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let kind = match kind {
             Kind::Exec => "exec",
             Kind::Node => "node",
@@ -114,11 +117,22 @@ impl Default for TestHome {
 }
 
 impl TestHome {
-    /// An empty home that trusts a fresh key for every name at level 3.
+    /// An empty home that trusts a fresh key for every name at level 3. Goes
+    /// away when it is dropped.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let key = SecretKey::generate("test").expect("randomness");
-        let home = Self { dir, key };
+        let mut home = Self::at(dir.path());
+        home._dir = Some(dir);
+        home
+    }
+
+    /// The same in a directory that somebody else removes.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        let home = Self {
+            root: root.into(),
+            key: SecretKey::generate("test").expect("randomness"),
+            _dir: None,
+        };
         let names = vec![NamePattern::parse("*").expect("a pattern")];
         let delegation = Delegation::new(home.key.public().clone(), TrustLevel::Internal, names);
         home.trust().add(delegation).expect("a trust root");
@@ -127,7 +141,7 @@ impl TestHome {
 
     /// The home's directory.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.root
     }
 
     /// The key that the home trusts.
@@ -144,10 +158,16 @@ impl TestHome {
     pub fn install(&self, plugin: &TestPlugin) -> &Self {
         let package = tempfile::tempdir().expect("a temporary directory");
         plugin.write(package.path());
-        sign(package.path(), &self.key, &SignOptions::new(1)).expect("a package that can be signed");
+        sign(package.path(), &self.key, &SignOptions::new(1))
+            .expect("a package that can be signed");
         let plugins = self.path().join("plugins");
-        let verified = install(package.path(), &mut self.trust(), &plugins, InstallOptions::default())
-            .expect("a package that can be installed");
+        let verified = install(
+            package.path(),
+            &mut self.trust(),
+            &plugins,
+            InstallOptions::default(),
+        )
+        .expect("a package that can be installed");
         let (requested, _) = requested_set(verified.manifest());
         if !requested.is_empty() {
             self.grant(Grant::for_package(&verified, requested, "test"));

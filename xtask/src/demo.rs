@@ -99,9 +99,7 @@ impl Demo {
             copy_tree(&source, &package).map_err(failed(&source))?;
             if let Some(program) = program {
                 let built = process::target().join("debug").join(program);
-                let entry = package.join("bin").join(program);
-                fs::create_dir_all(package.join("bin")).map_err(failed(&package))?;
-                fs::copy(&built, &entry).map_err(failed(&built))?;
+                fs::copy(&built, package.join(program)).map_err(failed(&built))?;
             }
         }
         let binary = process::target().join("debug/orchestrator");
@@ -207,7 +205,7 @@ impl Demo {
         let versions = self.dir.join("home/plugins").join(name);
         fs::read_dir(&versions)
             .map_err(|error| format!("{}: {error}", versions.display()))?
-            .filter_map(|entry| Some(entry.ok()?.path().join("bin").join(name)))
+            .filter_map(|entry| Some(entry.ok()?.path().join(name)))
             .find(|entry| entry.is_file())
             .ok_or_else(|| format!("`{name}` is not installed below {}", versions.display()))
     }

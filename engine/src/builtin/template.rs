@@ -46,9 +46,10 @@ fn text() -> ContentType {
 /// Without a `content_type` the result is plain text. HTML is escaped where
 /// values are put in.
 ///
-/// Runs on the caller's thread. Instructions and output are bounded; memory
-/// that a template holds on the way (`{% set x = x ~ x %}`) is not, so a
-/// template is to be trusted as far as the pipeline that names it.
+/// Runs on the caller's thread, for up to a second or so. Instructions and
+/// output are bounded; the memory and stack that a template takes on the way
+/// (`{% set x = x ~ x %}`) are not, so a template is to be trusted as far as
+/// the pipeline that names it, and must not come from elsewhere.
 ///
 /// # Errors
 ///
@@ -91,7 +92,10 @@ fn environment(content_type: &ContentType) -> Result<Environment<'static>, Error
     // Lines with nothing but a tag leave no trace, and the last line of a file
     // keeps its end.
     let mut syntax = SyntaxConfig::builder();
-    syntax.trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true);
+    syntax
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .keep_trailing_newline(true);
     environment.set_syntax(syntax.build()?);
     Ok(environment)
 }
@@ -182,11 +186,23 @@ mod tests {
     #[test]
     fn mistakes_tell_their_line() {
         for (template, expected) in [
-            ("a\n{{ a.b.c }}", "line 2 of the template: `a.b` is undefined"),
-            ("a\n\n{{ nope }}", "line 3 of the template: `nope` is undefined"),
+            (
+                "a\n{{ a.b.c }}",
+                "line 2 of the template: `a.b` is undefined",
+            ),
+            (
+                "a\n\n{{ nope }}",
+                "line 3 of the template: `nope` is undefined",
+            ),
             ("a\n{% for %}", "line 2 of the template: "),
-            ("{{ a | lenght }}", "line 1 of the template: filter lenght is unknown"),
-            ("{% include 'x' %}", "line 1 of the template: unknown statement include"),
+            (
+                "{{ a | lenght }}",
+                "line 1 of the template: filter lenght is unknown",
+            ),
+            (
+                "{% include 'x' %}",
+                "line 1 of the template: unknown statement include",
+            ),
             ("{% if a %}", "line 1 of the template: "),
         ] {
             let error = error_of(template);
@@ -197,7 +213,8 @@ mod tests {
 
     #[test]
     fn endless_work_and_endless_output_end() {
-        let endless = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+        let endless =
+            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
         let large = "{% for a in range(100000) %}{{ 'x' * 1000 }}{% endfor %}";
         for (template, expected) in [(endless, "cpu"), (large, "output")] {
             match error_of(template) {

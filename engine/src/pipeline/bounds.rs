@@ -70,11 +70,7 @@ fn tojson(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value,
     filters::tojson(value, indent, kwargs)
 }
 
-fn format(
-    state: &mut State,
-    format: &Value,
-    args: Rest<ValueOrKwargs>,
-) -> Result<Value, Error> {
+fn format(state: &mut State, format: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     for conversion in format.as_str().unwrap_or_default().split('%').skip(1) {
         let end = conversion.find(|c: char| c.is_ascii_alphabetic());
         let flags = &conversion[..end.unwrap_or(conversion.len())];
@@ -135,7 +131,10 @@ mod tests {
             ("{{ {'a': 1} | tojson(true) }}", "{\n  \"a\": 1\n}"),
             ("{{ [1, 2, 3] | batch(2, 0) | list }}", "[[1, 2], [3, 0]]"),
             ("{{ [1, 2, 3] | slice(2) | list }}", "[[1, 2], [3]]"),
-            ("{{ '%05.1f%% of %s, %d20000' | format(2.25, 'x', 3) }}", "002.2% of x, 320000"),
+            (
+                "{{ '%05.1f%% of %s, %d20000' | format(2.25, 'x', 3) }}",
+                "002.2% of x, 320000",
+            ),
         ] {
             assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
         }

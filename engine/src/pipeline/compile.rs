@@ -86,10 +86,18 @@ fn ordered(
     }
     let dependencies: Vec<BTreeSet<usize>> = order
         .iter()
-        .map(|position| dependencies[*position].iter().map(|needed| place[*needed]).collect())
+        .map(|position| {
+            dependencies[*position]
+                .iter()
+                .map(|needed| place[*needed])
+                .collect()
+        })
         .collect();
     Compiled {
-        steps: order.iter().map(|position| steps[*position].clone()).collect(),
+        steps: order
+            .iter()
+            .map(|position| steps[*position].clone())
+            .collect(),
         dependents: graph::dependents(&dependencies),
         dependencies: dependencies
             .into_iter()
@@ -223,7 +231,8 @@ impl<'a> Compiler<'a> {
             path.push(path[0]);
             let message = format!("steps wait for each other: {}", path.join(" -> "));
             let at = format!("/steps/{}/id", cycle[0]);
-            let help = "an arrow leads to a step that uses, or `needs`, the one before it; take one away";
+            let help =
+                "an arrow leads to a step that uses, or `needs`, the one before it; take one away";
             self.fault(&at, Part::Value, Rule::Cycle, message, help);
         }
     }

@@ -22,7 +22,13 @@ use super::{
 };
 
 const DOCUMENT: [&str; 7] = [
-    "version", "name", "description", "input", "concurrency", "steps", "outputs",
+    "version",
+    "name",
+    "description",
+    "input",
+    "concurrency",
+    "steps",
+    "outputs",
 ];
 const STEP: [&str; 9] = [
     "id", "plugin", "phase", "input", "timeout", "policy", "required", "when", "needs",
@@ -78,7 +84,8 @@ fn version(decoder: &mut Decoder<'_>, table: &Table<'_>) {
     let Some(node) = decoder.required(table, "version") else {
         return;
     };
-    let right = matches!(&node.kind, NodeKind::Number(number) if number.as_u64() == Some(FORMAT_VERSION));
+    let right =
+        matches!(&node.kind, NodeKind::Number(number) if number.as_u64() == Some(FORMAT_VERSION));
     decoder.require(right, table, "version", Rule::BadVersion, || {
         (
             "this format of pipelines is not known".to_owned(),
@@ -97,12 +104,18 @@ fn concurrency(decoder: &mut Decoder<'_>, table: &Table<'_>) -> Option<NonZeroU1
         .and_then(|value| u16::try_from(value).ok())
         .filter(|value| *value <= CONCURRENCY_MAX)
         .and_then(NonZeroU16::new);
-    decoder.require(value.is_some(), table, "concurrency", Rule::OutOfBounds, || {
-        (
-            "not a number of steps that may run together".to_owned(),
-            format!("write a whole number from 1 to {CONCURRENCY_MAX}"),
-        )
-    });
+    decoder.require(
+        value.is_some(),
+        table,
+        "concurrency",
+        Rule::OutOfBounds,
+        || {
+            (
+                "not a number of steps that may run together".to_owned(),
+                format!("write a whole number from 1 to {CONCURRENCY_MAX}"),
+            )
+        },
+    );
     value
 }
 
@@ -112,7 +125,9 @@ fn input(decoder: &mut Decoder<'_>, table: &Table<'_>) -> Option<BTreeMap<String
     for (name, at, node) in entries {
         let is_word = name.len() <= WORD_MAX
             && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         if !is_word {
             let message = format!("{} is no name of an input", quoted(name));
             let help = format!("use letters, digits, `_` and `-`, at most {WORD_MAX} of them");
@@ -130,29 +145,50 @@ fn input_field(decoder: &mut Decoder<'_>, node: &Node, at: &str) -> Option<Input
     let word = decoder.required_text(&table, "type");
     let field_type = word.as_deref().and_then(FieldType::parse);
     if let Some(word) = word {
-        decoder.require(field_type.is_some(), &table, "type", Rule::UnknownWord, || {
-            let known = FieldType::ALL.map(|(name, _)| name);
-            (
-                format!("{} is no type", quoted(&word)),
-                format!("the types are {}", listed(known)),
-            )
-        });
+        decoder.require(
+            field_type.is_some(),
+            &table,
+            "type",
+            Rule::UnknownWord,
+            || {
+                let known = FieldType::ALL.map(|(name, _)| name);
+                (
+                    format!("{} is no type", quoted(&word)),
+                    format!("the types are {}", listed(known)),
+                )
+            },
+        );
     }
     let default = table.get("default").map(Node::to_json);
     let default = default.filter(|value| !value.is_null());
     let required = decoder.flag(&table, "required");
     if let (Some(default), Some(field_type)) = (&default, field_type) {
-        decoder.require(field_type.accepts(default), &table, "default", Rule::BadDefault, || {
-            ("the default does not fit the type".to_owned(), format!("write {field_type}"))
-        });
+        decoder.require(
+            field_type.accepts(default),
+            &table,
+            "default",
+            Rule::BadDefault,
+            || {
+                (
+                    "the default does not fit the type".to_owned(),
+                    format!("write {field_type}"),
+                )
+            },
+        );
     }
     let contradicts = default.is_some() && required == Some(true);
-    decoder.require(!contradicts, &table, "required", Rule::Contradiction, || {
-        (
-            "a field with a default is never missing".to_owned(),
-            "drop `required` or `default`".to_owned(),
-        )
-    });
+    decoder.require(
+        !contradicts,
+        &table,
+        "required",
+        Rule::Contradiction,
+        || {
+            (
+                "a field with a default is never missing".to_owned(),
+                "drop `required` or `default`".to_owned(),
+            )
+        },
+    );
     Some(InputField {
         field_type: field_type?,
         description: decoder.description(&table),
@@ -170,18 +206,29 @@ fn steps(decoder: &mut Decoder<'_>, table: &Table<'_>) -> Vec<StepDocument> {
         return Vec::new();
     };
     decoder.require(!items.is_empty(), table, "steps", Rule::OutOfBounds, || {
-        ("a pipeline without steps".to_owned(), "add a step".to_owned())
-    });
-    decoder.require(items.len() <= STEPS_MAX, table, "steps", Rule::OutOfBounds, || {
         (
-            format!("{} steps; at most {STEPS_MAX} are allowed", items.len()),
-            "split the pipeline".to_owned(),
+            "a pipeline without steps".to_owned(),
+            "add a step".to_owned(),
         )
     });
+    decoder.require(
+        items.len() <= STEPS_MAX,
+        table,
+        "steps",
+        Rule::OutOfBounds,
+        || {
+            (
+                format!("{} steps; at most {STEPS_MAX} are allowed", items.len()),
+                "split the pipeline".to_owned(),
+            )
+        },
+    );
     let steps = items.iter().take(STEPS_MAX).enumerate();
     steps
         // A step that cannot be read keeps its place, so that positions hold.
-        .map(|(index, item)| step(decoder, item, &format!("/steps/{index}")).unwrap_or_else(nameless))
+        .map(|(index, item)| {
+            step(decoder, item, &format!("/steps/{index}")).unwrap_or_else(nameless)
+        })
         .collect()
 }
 
@@ -202,16 +249,27 @@ fn nameless() -> StepDocument {
 fn step(decoder: &mut Decoder<'_>, node: &Node, at: &str) -> Option<StepDocument> {
     let table = decoder.table(node, at, &STEP)?;
     let id = decoder.required_text(&table, "id").unwrap_or_default();
-    decoder.require(id.is_empty() || is_step_id(&id), &table, "id", Rule::BadName, || {
-        (
-            format!("{} is no id of a step", quoted(&id)),
-            format!("begin with a-z, go on with a-z, 0-9, `_` and `-`, at most {ID_MAX} characters"),
-        )
-    });
+    decoder.require(
+        id.is_empty() || is_step_id(&id),
+        &table,
+        "id",
+        Rule::BadName,
+        || {
+            (
+                format!("{} is no id of a step", quoted(&id)),
+                format!(
+                    "begin with a-z, go on with a-z, 0-9, `_` and `-`, at most {ID_MAX} characters"
+                ),
+            )
+        },
+    );
     let phase = decoder.required_text(&table, "phase").unwrap_or_default();
     let is_phase = phase.len() <= WORD_MAX && !phase.chars().any(char::is_whitespace);
     decoder.require(is_phase, &table, "phase", Rule::BadName, || {
-        (format!("{} is no name of a phase", quoted(&phase)), String::new())
+        (
+            format!("{} is no name of a phase", quoted(&phase)),
+            String::new(),
+        )
     });
     Some(StepDocument {
         id,
@@ -246,15 +304,18 @@ fn plugin(decoder: &mut Decoder<'_>, table: &Table<'_>) -> String {
 }
 
 fn timeout(decoder: &mut Decoder<'_>, table: &Table<'_>) -> Option<String> {
-    let text = decoder.text(table, "timeout")?;
-    let reason = match parse_duration(&text) {
-        Ok(duration) if duration.is_zero() => "no time at all".to_owned(),
-        Ok(duration) => return Some(format_duration(duration)),
-        Err(error) => error.to_string(),
+    let node = table.get("timeout")?;
+    let reason = match &node.kind {
+        NodeKind::String(text) => match parse_duration(text) {
+            Ok(duration) if duration.is_zero() => "no time at all".to_owned(),
+            Ok(duration) => return Some(format_duration(duration)),
+            Err(error) => error.to_string(),
+        },
+        _ => format!("{} without a unit", node.type_name()),
     };
     decoder.require(false, table, "timeout", Rule::BadDuration, || {
         (
-            format!("{} is no timeout: {reason}", quoted(&text)),
+            format!("this is no timeout: {reason}"),
             "write a number with a unit: `90s`, `2m`, `1h30m`".to_owned(),
         )
     });
@@ -288,6 +349,18 @@ fn needs(decoder: &mut Decoder<'_>, table: &Table<'_>) -> Vec<String> {
         decoder.wrong_type(&table.at("needs"), node, "a list of ids of steps");
         return Vec::new();
     };
+    decoder.require(
+        items.len() <= STEPS_MAX,
+        table,
+        "needs",
+        Rule::OutOfBounds,
+        || {
+            (
+                format!("more than {STEPS_MAX} steps"),
+                "name each of them once".to_owned(),
+            )
+        },
+    );
     let mut needs = Vec::new();
     for (index, item) in items.iter().take(STEPS_MAX).enumerate() {
         match &item.kind {
@@ -306,7 +379,10 @@ fn needs(decoder: &mut Decoder<'_>, table: &Table<'_>) -> Vec<String> {
 fn outputs(decoder: &mut Decoder<'_>, table: &Table<'_>) -> BTreeMap<String, OutputDocument> {
     let mut outputs = BTreeMap::new();
     let mut primary: Option<&str> = None;
-    for (name, at, node) in decoder.entries(table, "outputs", FIELDS_MAX).unwrap_or_default() {
+    for (name, at, node) in decoder
+        .entries(table, "outputs", FIELDS_MAX)
+        .unwrap_or_default()
+    {
         if !is_output_name(name) {
             let message = format!("{} is no name of an output", quoted(name));
             let help = format!(
@@ -322,7 +398,13 @@ fn outputs(decoder: &mut Decoder<'_>, table: &Table<'_>) -> BTreeMap<String, Out
         if let (true, Some(other)) = (is_primary, primary) {
             let message = format!("{} is primary already", quoted(other));
             let help = "choose one of them".to_owned();
-            decoder.fault(&fields.at("primary"), Part::Key, Rule::TwoPrimaries, message, help);
+            decoder.fault(
+                &fields.at("primary"),
+                Part::Key,
+                Rule::TwoPrimaries,
+                message,
+                help,
+            );
         }
         primary = primary.or(is_primary.then_some(name));
         let output = OutputDocument {

@@ -118,7 +118,10 @@ fn yes() -> bool {
 /// A condition.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
-#[expect(dead_code, reason = "gives the JSON Schema of a key that is kept as a JSON value")]
+#[expect(
+    dead_code,
+    reason = "gives the JSON Schema of a key that is kept as a JSON value"
+)]
 pub(super) enum When {
     /// Always, or never.
     Fixed(bool),
@@ -149,8 +152,8 @@ impl Document {
 
     /// The document as JSON with keys sorted by their bytes and no blanks.
     pub(super) fn canonical_json(&self) -> String {
-        let value = serde_json::to_value(self)
-            .expect("a pipeline has text keys and finite numbers alone");
+        let value =
+            serde_json::to_value(self).expect("a pipeline has text keys and finite numbers alone");
         let mut text = String::new();
         write_sorted(&value, &mut text);
         text
@@ -231,7 +234,17 @@ mod tests {
         for id in ["a", "fetch-data", "a_1", "x2"] {
             assert!(is_step_id(id), "{id}");
         }
-        for id in ["", "1a", "-a", "a-", "A", "a.b", "a b", "ä", &"a".repeat(65)] {
+        for id in [
+            "",
+            "1a",
+            "-a",
+            "a-",
+            "A",
+            "a.b",
+            "a b",
+            "ä",
+            &"a".repeat(65),
+        ] {
             assert!(!is_step_id(id), "{id:?}");
         }
         for name in ["a", "release-notes", "v1.2_x"] {
@@ -243,7 +256,19 @@ mod tests {
         for name in ["RELEASE_NOTES.md", "a", "stats-1.json"] {
             assert!(is_output_name(name), "{name}");
         }
-        for name in ["", ".", "..", ".x", "-x", "a/b", "a\\b", "a\0", "x.", "a:b", &"a".repeat(129)] {
+        for name in [
+            "",
+            ".",
+            "..",
+            ".x",
+            "-x",
+            "a/b",
+            "a\\b",
+            "a\0",
+            "x.",
+            "a:b",
+            &"a".repeat(129),
+        ] {
             assert!(!is_output_name(name), "{name:?}");
         }
     }

@@ -4,7 +4,7 @@ use miette::Diagnostic;
 use orchestrator_contract::{CallError, StepId};
 use thiserror::Error;
 
-use super::{expression, json::NotJson};
+use super::{expression, json::NotJson, words::printable};
 
 /// Why the input, the condition or an output has no value.
 ///
@@ -17,7 +17,9 @@ pub enum EvalError {
     #[error("{place}: `{expression}`: {message}")]
     #[diagnostic(
         code("ORC-1170"),
-        help("look at what the steps before gave with `orchestrator run show <run>`; `| default(…)` stands in for what may be absent")
+        help(
+            "look at what the steps before gave with `orchestrator run show <run>`; `| default(…)` stands in for what may be absent"
+        )
     )]
     Failed {
         /// Where it stands.
@@ -53,7 +55,10 @@ pub enum EvalError {
 
     /// A condition is something else than true or false.
     #[error("{place}: `{expression}` gave {found}, not true or false")]
-    #[diagnostic(code("ORC-1173"), help("compare it with something: `… | length > 0`, `… is not none`"))]
+    #[diagnostic(
+        code("ORC-1173"),
+        help("compare it with something: `… | length > 0`, `… is not none`")
+    )]
     NotBoolean {
         /// Where it stands.
         place: String,
@@ -68,8 +73,8 @@ impl EvalError {
     pub(super) fn failed(place: &str, expression: &str, error: &minijinja::Error) -> Self {
         Self::Failed {
             place: place.to_owned(),
-            expression: expression.to_owned(),
-            message: expression::message(error),
+            expression: printable(expression),
+            message: printable(&expression::message(error)),
         }
     }
 
@@ -85,10 +90,10 @@ impl EvalError {
             NotJson::TooLarge => Self::TooLarge { place, limit },
             NotJson::Value { pointer, message } => Self::Failed {
                 place,
-                expression: expression.to_owned(),
+                expression: printable(expression),
                 message: match pointer.as_str() {
                     "" => message,
-                    pointer => format!("{pointer} of its result: {message}"),
+                    pointer => format!("{} of its result: {message}", printable(pointer)),
                 },
             },
         }

@@ -20,8 +20,13 @@ use super::{fault::Rule, scan};
 /// Longest expression in bytes.
 pub const EXPRESSION_MAX: usize = 4_096;
 
-/// Instructions that one expression may take. A filter over a list counts as
-/// one, so this bounds expressions that nothing else does.
+/// The most words in one expression, and the deepest brackets: minijinja takes
+/// stack for each, and the threads that evaluate have 2 MiB.
+const WORDS_MAX: usize = 400;
+const BRACKETS_MAX: usize = 32;
+
+/// Instructions that one expression may take. There are no loops in
+/// expressions, so this is a second line behind the bound on words.
 const FUEL: u64 = 200_000;
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -109,20 +114,22 @@ impl Expression {
     /// Everything wrong with it that does not depend on the pipeline around it.
     pub(super) fn parse(source: &str) -> Result<Self, Vec<ExpressionFault>> {
         if source.len() > EXPRESSION_MAX {
-            return Err(vec![ExpressionFault {
-                rule: Rule::ExpressionTooLong,
-                range: 0..source.len(),
-                message: format!(
-                    "an expression of {} bytes; at most {EXPRESSION_MAX} are allowed",
-                    source.len()
-                ),
-                help: "let a step compute it".to_owned(),
-            }]);
+            return Err(vec![too_long(source, &format!("{EXPRESSION_MAX} bytes"))]);
+        }
+        let tokens = scan::tokens(source);
+        if tokens.len() > WORDS_MAX {
+            return Err(vec![too_long(source, &format!("{WORDS_MAX} words"))]);
+        }
+        if scan::depth(&tokens) > BRACKETS_MAX {
+            return Err(vec![too_long(
+                source,
+                &format!("{BRACKETS_MAX} nested brackets"),
+            )]);
         }
         let compiled = ENVIRONMENT
             .compile_expression_owned(source.to_owned())
             .map_err(|error| vec![syntax(source, &error)])?;
-        let references = check::references(&ENVIRONMENT, &scan::tokens(source))?;
+        let references = check::references(&ENVIRONMENT, &tokens)?;
         Ok(Self {
             source: source.trim().into(),
             compiled: Arc::new(compiled),
@@ -145,15 +152,22 @@ impl Expression {
     }
 }
 
+fn too_long(source: &str, limit: &str) -> ExpressionFault {
+    ExpressionFault {
+        rule: Rule::ExpressionTooLong,
+        range: 0..source.len(),
+        message: format!("an expression of more than {limit}"),
+        help: "let a step compute it".to_owned(),
+    }
+}
+
 fn syntax(source: &str, error: &Error) -> ExpressionFault {
     let everything = 0..source.len();
-    let range = error.range().unwrap_or_else(|| everything.clone());
-    let range = if source.get(range.clone()).is_some() {
-        range
-    } else {
-        everything
-    };
     let empty = source.trim().is_empty();
+    let range = error
+        .range()
+        .filter(|range| !empty && source.get(range.clone()).is_some())
+        .unwrap_or(everything);
     let message = error.detail().unwrap_or("this is no expression");
     ExpressionFault {
         rule: Rule::ExpressionSyntax,
@@ -220,7 +234,10 @@ mod tests {
             "steps.a.output[steps.a.output:]",
         ] {
             let seen = steps(source);
-            assert!(!seen.is_empty() && seen.iter().all(|step| *step == output("a")), "{source}: {seen:?}");
+            assert!(
+                !seen.is_empty() && seen.iter().all(|step| *step == output("a")),
+                "{source}: {seen:?}"
+            );
         }
         assert_eq!(
             steps("steps['fetch-data'].outcome == 'success'"),
@@ -230,7 +247,12 @@ mod tests {
 
     #[test]
     fn words_that_only_look_like_references_are_not_taken_for_one() {
-        for source in ["'steps.a.output'", "input.steps.a.output", "{'steps': 1}", "dict(steps=1)"] {
+        for source in [
+            "'steps.a.output'",
+            "input.steps.a.output",
+            "{'steps': 1}",
+            "dict(steps=1)",
+        ] {
             assert_eq!(steps(source), [], "{source}");
         }
     }
@@ -260,20 +282,34 @@ mod tests {
             ("input.x is not defned", "defned", "did you mean `defined`?"),
             ("rnge(3)", "rnge", "did you mean `range`?"),
             ("run.idd", "idd", "did you mean `id`?"),
-            ("steps.a.result", "result", "a step has `output` and `outcome`"),
+            (
+                "steps.a.result",
+                "result",
+                "a step has `output` and `outcome`",
+            ),
             ("debug()", "debug", ""),
             ("namespace()", "namespace", ""),
         ] {
             let faults = faults(source);
             assert_eq!(faults.len(), 1, "{source}: {faults:?}");
-            assert_eq!((faults[0].0, faults[0].1), (Rule::UnknownVariable, wrong), "{source}");
+            assert_eq!(
+                (faults[0].0, faults[0].1),
+                (Rule::UnknownVariable, wrong),
+                "{source}"
+            );
             assert!(faults[0].2.contains(help), "{source}: {}", faults[0].2);
         }
     }
 
     #[test]
     fn a_step_that_cannot_be_known_beforehand_is_refused() {
-        for source in ["steps", "steps.a", "steps[input.x].output", "steps | list", "steps['a\\x62'].output"] {
+        for source in [
+            "steps",
+            "steps.a",
+            "steps[input.x].output",
+            "steps | list",
+            "steps['a\\x62'].output",
+        ] {
             let faults = faults(source);
             assert_eq!(faults[0].0, Rule::DynamicReference, "{source}: {faults:?}");
         }
@@ -289,22 +325,48 @@ mod tests {
     }
 
     #[test]
-    fn huge_and_deep_expressions_are_refused_or_harmless() {
-        let long = format!("'{}'", "x".repeat(EXPRESSION_MAX));
-        assert_eq!(faults(&long)[0].0, Rule::ExpressionTooLong);
-        assert_eq!(faults(&"(".repeat(4_000))[0].0, Rule::ExpressionSyntax);
+    fn huge_and_deep_expressions_are_refused() {
         for source in [
+            format!("'{}'", "x".repeat(EXPRESSION_MAX)),
+            "(".repeat(4_000),
             "-".repeat(4_000) + "1",
             "not ".repeat(1_000) + "1",
             "1".to_owned() + &"+1".repeat(2_000),
             "1".to_owned() + &" if 1 else 1".repeat(300),
-            "2".to_owned() + &"**2".repeat(1_300),
             "input".to_owned() + &".a".repeat(2_000),
             "1".to_owned() + &"|abs".repeat(1_000),
+            "[".repeat(33) + &"]".repeat(33),
         ] {
-            if let Ok(expression) = Expression::parse(&source) {
-                let _ = expression.evaluate(Value::from(()));
-            }
+            assert_eq!(faults(&source)[0].0, Rule::ExpressionTooLong, "{source}");
+        }
+    }
+
+    /// On a test's thread, whose stack is as large as those of workers.
+    #[test]
+    fn the_deepest_expressions_that_are_allowed_fit_the_stack() {
+        let within = |n: usize, open: &str, close: &str| {
+            format!(
+                "{}{}1{}",
+                open.repeat(n),
+                "-".repeat(399 - 2 * n),
+                close.repeat(n)
+            )
+        };
+        for source in [
+            within(0, "", ""),
+            within(32, "[", "]"),
+            within(32, "(", ")"),
+            "not ".repeat(399) + "1",
+            "1".to_owned() + &"+1".repeat(199),
+            "2".to_owned() + &"**2".repeat(133),
+            "1".to_owned() + &" if 1 else 1".repeat(99),
+            "input".to_owned() + &".a".repeat(199),
+            "1".to_owned() + &"|abs".repeat(199),
+            "1".to_owned() + &" is eq 1".repeat(133),
+        ] {
+            let expression = Expression::parse(&source);
+            let expression = expression.unwrap_or_else(|faults| panic!("{source}: {faults:?}"));
+            let _ = expression.evaluate(Value::from(()));
         }
     }
 

@@ -8,6 +8,8 @@ use std::{fmt, sync::Arc};
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
 use serde::Serialize;
 
+use super::words::{printable, printable_in_place};
+
 /// More faults than this are counted, not listed.
 pub(super) const FAULTS_MAX: usize = 100;
 
@@ -142,14 +144,14 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.file.is_empty() {
-            f.write_str(&self.file)?;
+            f.write_str(&printable(&self.file))?;
             if let (Some(line), Some(column)) = (self.line, self.column) {
                 write!(f, ":{line}:{column}")?;
             }
             f.write_str(": ")?;
         }
         if !self.pointer.is_empty() {
-            write!(f, "{}: ", self.pointer)?;
+            write!(f, "{}: ", printable(&self.pointer))?;
         }
         f.write_str(&self.message)
     }
@@ -183,7 +185,7 @@ pub struct PipelineErrors {
     /// The file as the caller named it.
     pub file: Arc<str>,
     #[source_code]
-    source_text: NamedSource<Arc<str>>,
+    source_text: NamedSource<String>,
     /// Every fault found, in the order of the document; never empty, and at
     /// most 100.
     #[related]
@@ -193,12 +195,12 @@ pub struct PipelineErrors {
 }
 
 impl PipelineErrors {
-    pub(super) fn new(file: Arc<str>, text: Arc<str>, mut faults: Vec<Fault>) -> Self {
+    pub(super) fn new(file: Arc<str>, text: &str, mut faults: Vec<Fault>) -> Self {
         faults.sort_by_key(|fault| fault.span.map(|span| span.offset()));
         let unlisted = faults.len().saturating_sub(FAULTS_MAX);
         faults.truncate(FAULTS_MAX);
         Self {
-            source_text: NamedSource::new(&file, text),
+            source_text: NamedSource::new(&file, printable_in_place(text)),
             file,
             faults,
             unlisted,
@@ -219,7 +221,7 @@ impl PipelineErrors {
             help: help.to_owned(),
             span: None,
         };
-        Self::new(file, "".into(), vec![fault])
+        Self::new(file, "", vec![fault])
     }
 }
 
@@ -227,7 +229,7 @@ fn headline(file: &str, faults: &[Fault], unlisted: usize) -> String {
     match faults {
         [only] => only.to_string(),
         many => {
-            let mut text = format!("{} faults in {file}:", many.len() + unlisted);
+            let mut text = format!("{} faults in {}:", many.len() + unlisted, printable(file));
             for fault in many {
                 text.push_str(&format!("\n  {fault}"));
             }

@@ -59,7 +59,10 @@ fn cycles(dependencies: &[BTreeSet<usize>], waiting: &[usize]) -> Vec<Vec<usize>
         while let Some(at) = step.filter(|at| !seen[*at]) {
             seen[at] = true;
             path.push(at);
-            step = dependencies[at].iter().copied().find(|next| waiting[*next] > 0);
+            step = dependencies[at]
+                .iter()
+                .copied()
+                .find(|next| waiting[*next] > 0);
         }
         let again = step.and_then(|at| path.iter().position(|other| *other == at));
         if let Some(start) = again {
@@ -82,7 +85,10 @@ mod tests {
     use super::*;
 
     fn graph(edges: &[&[usize]]) -> Vec<BTreeSet<usize>> {
-        edges.iter().map(|needed| needed.iter().copied().collect()).collect()
+        edges
+            .iter()
+            .map(|needed| needed.iter().copied().collect())
+            .collect()
     }
 
     #[test]
@@ -104,8 +110,9 @@ mod tests {
 
     #[test]
     fn a_thousand_steps_in_a_row_are_no_trouble() {
-        let row: Vec<BTreeSet<usize>> =
-            (0..1_000).map(|step| BTreeSet::from_iter((step < 999).then_some(step + 1))).collect();
+        let row: Vec<BTreeSet<usize>> = (0..1_000)
+            .map(|step| BTreeSet::from_iter((step < 999).then_some(step + 1)))
+            .collect();
         assert_eq!(order(&row), Ok((0..1_000).rev().collect()));
         let mut ring = row;
         ring[999].insert(0);

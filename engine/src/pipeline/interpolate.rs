@@ -4,16 +4,18 @@
 //! expression within a text becomes a part of the text. `$${{` stands for
 //! `${{` itself. Keys of tables are left alone.
 
-use bytes::Bytes;
+mod write;
+
 use orchestrator_contract::{Payload, TEXT};
-use serde::de::IgnoredAny;
 use serde_json::Value;
+
+pub(super) use self::write::evaluate;
+use self::write::{Writer, whole};
 
 use super::{
     error::EvalError,
     expression::{Expression, ExpressionFault, Ref},
     fault::Rule,
-    json::{self, Bounded, NotJson},
     scan,
     scope::Scope,
     words::pointer,
@@ -86,7 +88,7 @@ impl InputExpr {
             Self::Value(Interpolated(part)) => {
                 let mut writer = Writer::new(scope, place);
                 writer.part(part, "")?;
-                Ok(Payload::from_json_bytes(writer.out.into_bytes()))
+                Ok(Payload::from_json_bytes(writer.into_bytes()))
             }
         }
     }
@@ -98,53 +100,19 @@ impl InputExpr {
         scope: &Scope,
         place: &str,
     ) -> Result<Option<Payload>, EvalError> {
-        let Self::Value(Interpolated(part)) = self else {
-            let Self::Whole(reference) = self else {
-                return Ok(None);
-            };
-            return Ok(whole(scope, reference, place)?.cloned());
+        let part = match self {
+            Self::Whole(reference) => return Ok(whole(scope, reference, place)?.cloned()),
+            Self::Value(Interpolated(part)) => part,
         };
         let mut writer = Writer::new(scope, place);
-        let text = match part {
-            Part::Fixed(Value::String(text)) => {
-                writer.push("", "", |out| out.push(text))?;
-                true
-            }
-            Part::Text(pieces) => {
-                writer.pieces(pieces, "")?;
-                true
-            }
-            Part::Expression(expression) => {
-                let value = writer.value(expression, "")?;
-                let source = expression.source();
-                match value.as_str() {
-                    Some(text) => writer.push("", source, |out| out.push(text))?,
-                    None => writer.push("", source, |out| json::write(&value, out))?,
-                }
-                value.as_str().is_some()
-            }
-            other => {
-                writer.part(other, "")?;
-                false
-            }
-        };
-        let bytes = Bytes::from(writer.out.into_bytes());
-        Ok(Some(if text {
+        let is_text = writer.file(part)?;
+        let bytes = writer.into_bytes();
+        Ok(Some(if is_text {
             Payload::new(TEXT, bytes)
         } else {
             Payload::from_json_bytes(bytes)
         }))
     }
-}
-
-fn whole<'s>(
-    scope: &'s Scope,
-    reference: &Ref,
-    place: &str,
-) -> Result<Option<&'s Payload>, EvalError> {
-    scope
-        .payload(reference)
-        .map_err(|step| EvalError::not_ended(place, step))
 }
 
 fn part(value: &Value, at: &str, finder: &mut impl Finder) -> Part {
@@ -271,127 +239,6 @@ fn unclosed(inner: &str) -> ExpressionFault {
     }
 }
 
-/// Evaluates one value.
-struct Writer<'s> {
-    scope: &'s Scope,
-    place: &'s str,
-    out: Bounded,
-}
-
-impl<'s> Writer<'s> {
-    fn new(scope: &'s Scope, place: &'s str) -> Self {
-        Self {
-            scope,
-            place,
-            out: Bounded::new(scope.limit()),
-        }
-    }
-
-    fn push(
-        &mut self,
-        at: &str,
-        expression: &str,
-        write: impl FnOnce(&mut Bounded) -> Result<(), NotJson>,
-    ) -> Result<(), EvalError> {
-        let limit = self.scope.limit();
-        write(&mut self.out).map_err(|error| {
-            let place = format!("{}{at}", self.place);
-            EvalError::from_json(place, expression, limit, error)
-        })
-    }
-
-    fn part(&mut self, part: &Part, at: &str) -> Result<(), EvalError> {
-        match part {
-            Part::Fixed(value) => self.push(at, "", |out| out.push(value.to_string())),
-            Part::Whole(reference, expression) => self.embed(reference, expression, at),
-            Part::Expression(expression) => {
-                let value = self.value(expression, at)?;
-                self.push(at, expression.source(), |out| json::write(&value, out))
-            }
-            Part::Text(pieces) => {
-                let mut text = Self::new(self.scope, self.place);
-                text.pieces(pieces, at)?;
-                let text = String::from_utf8_lossy(&text.out.into_bytes()).into_owned();
-                self.push(at, "", |out| out.push_string(&text))
-            }
-            Part::List(parts) => {
-                self.push(at, "", |out| out.push("["))?;
-                for (index, part) in parts.iter().enumerate() {
-                    if index > 0 {
-                        self.push(at, "", |out| out.push(","))?;
-                    }
-                    self.part(part, &format!("{at}/{index}"))?;
-                }
-                self.push(at, "", |out| out.push("]"))
-            }
-            Part::Table(parts) => {
-                self.push(at, "", |out| out.push("{"))?;
-                for (index, (key, part)) in parts.iter().enumerate() {
-                    self.push(at, "", |out| {
-                        out.push(if index > 0 { "," } else { "" })?;
-                        out.push_string(key)?;
-                        out.push(":")
-                    })?;
-                    self.part(part, &pointer(at, key))?;
-                }
-                self.push(at, "", |out| out.push("}"))
-            }
-        }
-    }
-
-    /// A payload within a value: JSON is put in as it was written, so that no
-    /// number changes on the way, and text as a text.
-    fn embed(
-        &mut self,
-        reference: &Ref,
-        expression: &Expression,
-        at: &str,
-    ) -> Result<(), EvalError> {
-        let Some(payload) = whole(self.scope, reference, self.place)? else {
-            return self.push(at, "", |out| out.push("null"));
-        };
-        let is_json = payload.content_type.is_json()
-            && serde_json::from_slice::<IgnoredAny>(&payload.bytes).is_ok();
-        if is_json {
-            return self.push(at, expression.source(), |out| out.push(&payload.bytes));
-        }
-        // Text becomes a text; for the rest the error says why it has no value.
-        let value = self.value(expression, at)?;
-        self.push(at, expression.source(), |out| json::write(&value, out))
-    }
-
-    fn pieces(&mut self, pieces: &[Piece], at: &str) -> Result<(), EvalError> {
-        for piece in pieces {
-            match piece {
-                Piece::Text(text) => self.push(at, "", |out| out.push(text))?,
-                Piece::Expression(expression) => {
-                    let value = self.value(expression, at)?;
-                    self.push(at, expression.source(), |out| json::write_text(&value, out))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn value(&self, expression: &Expression, at: &str) -> Result<minijinja::Value, EvalError> {
-        evaluate(expression, self.scope, &format!("{}{at}", self.place))
-    }
-}
-
-/// Evaluates one expression.
-pub(super) fn evaluate(
-    expression: &Expression,
-    scope: &Scope,
-    place: &str,
-) -> Result<minijinja::Value, EvalError> {
-    let context = scope
-        .context(expression.references())
-        .map_err(|step| EvalError::not_ended(place, step))?;
-    expression
-        .evaluate(context)
-        .map_err(|error| EvalError::failed(place, expression.source(), &error))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -434,11 +281,20 @@ mod tests {
             (json!("n=${{ input.count }}"), "\"n=3\""),
             (json!(" ${{ input.name }}"), "\" core\""),
             (json!("${{ input.name }}${{ input.count }}"), "\"core3\""),
-            (json!("${{ {'a': {'b': input.count}} }}"), "{\"a\":{\"b\":3}}"),
-            (json!({"a": ["${{ input.count }}", 1.0, null]}), "{\"a\":[3,1.0,null]}"),
+            (
+                json!("${{ {'a': {'b': input.count}} }}"),
+                "{\"a\":{\"b\":3}}",
+            ),
+            (
+                json!({"a": ["${{ input.count }}", 1.0, null]}),
+                "{\"a\":[3,1.0,null]}",
+            ),
             (json!("${{ '}}' ~ input.name }}"), "\"}}core\""),
             (json!({"${{ a }}": 1}), "{\"${{ a }}\":1}"),
-            (json!("${{ run.pipeline }}/${{ steps.collect.outcome }}"), "\"p/success\""),
+            (
+                json!("${{ run.pipeline }}/${{ steps.collect.outcome }}"),
+                "\"p/success\"",
+            ),
         ] {
             assert_eq!(evaluate(&value).as_deref(), Ok(expected), "{value}");
         }
@@ -461,22 +317,37 @@ mod tests {
     fn payloads_are_put_in_as_they_were_written() {
         // Neither the number nor the blanks would survive being decoded.
         let output = json!({"all": "${{ steps.exact.output }}"});
-        assert_eq!(evaluate(&output).unwrap(), "{\"all\":[ 1.10, 36893488147419103232 ]}");
+        assert_eq!(
+            evaluate(&output).unwrap(),
+            "{\"all\":[ 1.10, 36893488147419103232 ]}"
+        );
         let text = json!(["${{ steps.text.output }}"]);
         assert_eq!(evaluate(&text).unwrap(), "[\"plain \\\"text\\\"\"]");
-        assert_eq!(evaluate(&json!(["${{ steps.skipped.output }}"])).unwrap(), "[null]");
+        assert_eq!(
+            evaluate(&json!(["${{ steps.skipped.output }}"])).unwrap(),
+            "[null]"
+        );
     }
 
     #[test]
     fn what_cannot_be_looked_into_says_so() {
         for (value, expected) in [
-            ("${{ steps.image.output.width }}", "cannot look into image/png"),
+            (
+                "${{ steps.image.output.width }}",
+                "cannot look into image/png",
+            ),
             ("x${{ steps.image.output }}", "cannot look into image/png"),
-            ("${{ steps.broken.output.x }}", "says it is application/json and is not"),
+            (
+                "${{ steps.broken.output.x }}",
+                "says it is application/json and is not",
+            ),
             ("${{ input.nope }}", "test: `input.nope`: it is undefined"),
             ("${{ [input.nope] }}", "/0 of its result: it is undefined"),
             ("${{ input.nope.deep }}", "`input.nope` is undefined"),
-            ("x ${{ steps.skipped.output }}", "it is null, which has no place in a text"),
+            (
+                "x ${{ steps.skipped.output }}",
+                "it is null, which has no place in a text",
+            ),
             ("${{ steps.skipped.output.x }}", "is undefined"),
             ("${{ steps.later.output }}", "step `later` has not ended"),
             ("x ${{ steps.later.outcome }}", "step `later` has not ended"),
@@ -492,7 +363,8 @@ mod tests {
 
     #[test]
     fn expressions_are_numbered_as_their_braces_are_written() {
-        let (_, found) = parse(&json!({"a": ["$${{ x }} ${{ input.a }} ${{ '${{' }}${{ input.b }}"]}));
+        let (_, found) =
+            parse(&json!({"a": ["$${{ x }} ${{ input.a }} ${{ '${{' }}${{ input.b }}"]}));
         let places: Vec<_> = found
             .0
             .iter()
@@ -500,7 +372,11 @@ mod tests {
             .collect();
         assert_eq!(
             places,
-            [("/a/0", 1, "input.a"), ("/a/0", 2, "'${{'"), ("/a/0", 4, "input.b")]
+            [
+                ("/a/0", 1, "input.a"),
+                ("/a/0", 2, "'${{'"),
+                ("/a/0", 4, "input.b")
+            ]
         );
     }
 

@@ -190,10 +190,20 @@ mod tests {
             let value: Value = serde_json::from_str(text).unwrap();
             let written = json(&value).unwrap();
             let back: serde_json::Value = serde_json::from_str(&written).unwrap();
-            assert_eq!(back, serde_json::from_str::<serde_json::Value>(text).unwrap());
-            assert_eq!(written.contains(['.', 'e']), text.contains(['.', 'e']), "{written}");
+            assert_eq!(
+                back,
+                serde_json::from_str::<serde_json::Value>(text).unwrap()
+            );
+            assert_eq!(
+                written.contains(['.', 'e']),
+                text.contains(['.', 'e']),
+                "{written}"
+            );
         }
-        assert_eq!(json(&eval("18446744073709551615 + 1")).unwrap(), "18446744073709551616");
+        assert_eq!(
+            json(&eval("18446744073709551615 + 1")).unwrap(),
+            "18446744073709551616"
+        );
     }
 
     #[test]
@@ -233,7 +243,11 @@ mod tests {
             ("[1, 'x']", "[1,\"x\"]"),
             ("{'b': none}", "{\"b\":null}"),
         ] {
-            assert_eq!(text(expression), Ok(Ok(expected.to_owned())), "{expression}");
+            assert_eq!(
+                text(expression),
+                Ok(Ok(expected.to_owned())),
+                "{expression}"
+            );
         }
         assert!(text("none").is_err());
     }

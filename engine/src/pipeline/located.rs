@@ -12,7 +12,10 @@ use std::{ops::Range, sync::Arc};
 
 use serde_json::{Map, Number, Value};
 
-use super::fault::{Fault, PipelineErrors, Rule};
+use super::{
+    fault::{Fault, PipelineErrors, Rule},
+    words::printable,
+};
 
 /// Nesting beyond this is refused, so that no walk over the tree can exhaust
 /// the stack.
@@ -163,7 +166,7 @@ impl Located {
     }
 
     pub(super) fn errors(&self, faults: Vec<Fault>) -> PipelineErrors {
-        PipelineErrors::new(Arc::clone(&self.file), Arc::clone(&self.text), faults)
+        PipelineErrors::new(Arc::clone(&self.file), &self.text, faults)
     }
 
     /// A fault at a JSON pointer. A pointer to something that is absent stands
@@ -178,7 +181,7 @@ impl Located {
     ) -> Fault {
         let mut fault = self.fault_at(self.find(pointer, part), rule, message.into());
         pointer.clone_into(&mut fault.pointer);
-        fault.help = help.into();
+        fault.help = printable(&help.into());
         fault
     }
 
@@ -236,7 +239,7 @@ impl Located {
                 let line = text.rsplit('\n').next().unwrap_or(text);
                 line.chars().filter(|c| *c != '\u{feff}').count() + 1
             }),
-            message,
+            message: printable(&message),
             help: String::new(),
             span: before.and(span).map(|span| span.into()),
         }

@@ -67,7 +67,9 @@ impl Pipeline {
         let faults: Vec<_> = self
             .steps()
             .iter()
-            .filter_map(|step| self.missing(step, plugins.phases(step.plugin.as_str(), &step.range)))
+            .filter_map(|step| {
+                self.missing(step, plugins.phases(step.plugin.as_str(), &step.range))
+            })
             .collect();
         if faults.is_empty() {
             Ok(())
@@ -86,9 +88,11 @@ impl Pipeline {
                 "phase",
                 Rule::UnknownPhase,
                 format!("{plugin} has no phase {}", quoted(step.phase.as_str())),
-                suggest(step.phase.as_str(), phases.iter().map(String::as_str), || {
-                    format!("it has {}", listed(phases.iter().map(String::as_str)))
-                }),
+                suggest(
+                    step.phase.as_str(),
+                    phases.iter().map(String::as_str),
+                    || format!("it has {}", listed(phases.iter().map(String::as_str))),
+                ),
             ),
             Lookup::UnknownPlugin { nearest } => (
                 "plugin",
@@ -172,7 +176,7 @@ steps:
         assert_eq!(
             told,
             [
-                "ORC-1151 p.yaml:5:37: /steps/1/phase: `good` has no phase `rnu` (did you mean `run`?)",
+                "ORC-1151 p.yaml:5:38: /steps/1/phase: `good` has no phase `rnu` (did you mean `run`?)",
                 "ORC-1150 p.yaml:7:13: /steps/2/plugin: there is no plugin `goood` (did you mean `good`?)",
                 "ORC-1152 p.yaml:9:22: /steps/3/plugin: no version of `old` matches `^2` (there is `1.2.3`)",
                 "ORC-1153 p.yaml:10:22: /steps/4/plugin: `bad` cannot be used: it is not signed (ORC-2001) (`orchestrator explain ORC-2001` tells more)",

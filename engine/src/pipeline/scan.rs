@@ -35,6 +35,21 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
+/// How deep brackets are nested.
+pub(super) fn depth(tokens: &[Token<'_>]) -> usize {
+    let mut depth = 0_usize;
+    let mut deepest = 0;
+    for token in tokens {
+        match token.kind {
+            TokenKind::Symbol('(' | '[' | '{') => depth += 1,
+            TokenKind::Symbol(')' | ']' | '}') => depth = depth.saturating_sub(1),
+            _ => (),
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
 /// Finds the `}}` that ends an expression which starts at the start of `text`:
 /// braces of tables and braces in texts do not count.
 pub(super) fn end_of_expression(text: &str) -> Option<usize> {
@@ -144,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn depth_counts_open_brackets() {
+        for (text, expected) in [("a", 0), ("f(a)[b]", 1), ("{'(': [(1)]}", 3), (")))((", 2)] {
+            assert_eq!(depth(&tokens(text)), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn the_end_is_found_past_tables_and_texts() {
         for (text, expression) in [
             (" a }} b", " a "),
@@ -151,7 +173,10 @@ mod tests {
             ("'}}' ~ \"}}\" }}", "'}}' ~ \"}}\" "),
             ("a }}}}", "a "),
         ] {
-            assert_eq!(end_of_expression(text).map(|end| &text[..end]), Some(expression));
+            assert_eq!(
+                end_of_expression(text).map(|end| &text[..end]),
+                Some(expression)
+            );
         }
         for text in ["a", "a }", "'}}", "{ }}"] {
             assert_eq!(end_of_expression(text), None, "{text}");

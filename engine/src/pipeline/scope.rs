@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, OnceLock},
 };
 
@@ -41,7 +42,6 @@ struct Settled {
 }
 
 /// A payload and, once somebody looked, its value.
-#[derive(Debug)]
 struct Slot {
     payload: Option<Payload>,
     value: OnceLock<Result<Value, String>>,
@@ -64,6 +64,13 @@ impl Slot {
             Ok(value) => value.clone(),
             Err(message) => Error::new(ErrorKind::InvalidOperation, message.clone()).into(),
         }
+    }
+}
+
+impl fmt::Debug for Slot {
+    /// Shows type and size and not the content, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.payload, f)
     }
 }
 
@@ -200,5 +207,47 @@ impl Object for Settled {
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         Enumerator::Str(&["outcome", "output"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::pipeline::expression::Expression;
+
+    #[test]
+    fn a_secret_is_not_shown_after_it_was_looked_at() {
+        let secret = Payload::from_json_bytes(r#"{"token": "a planted secret"}"#);
+        let (run, session) = (RunId::from_parts(1, 1), SessionId::from_parts(1, 2));
+        let mut scope = Scope::new(run, "p", session, secret.clone());
+        scope.settle(&StepId::new("a"), StepOutcome::Success, Some(secret));
+        let expression = Expression::parse("[input.token, steps.a.output.token]").unwrap();
+        let context = scope.context(expression.references()).unwrap();
+        let value = expression.evaluate(context.clone()).unwrap();
+        assert_eq!(
+            value.get_item_by_index(1).unwrap().as_str(),
+            Some("a planted secret")
+        );
+        let mut shown = format!("{scope:?}");
+        write!(shown, "{context:?}").unwrap();
+        assert!(
+            shown.contains("bytes") && !shown.contains("planted"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn only_success_has_an_output() {
+        let (run, session) = (RunId::from_parts(1, 1), SessionId::from_parts(1, 2));
+        let mut scope = Scope::new(run, "p", session, Payload::null());
+        let step = StepId::new("a");
+        let reference = Ref::Output(step.clone());
+        assert_eq!(scope.payload(&reference), Err(step.clone()));
+        scope.settle(&step, StepOutcome::Failed, Some(Payload::text("partial")));
+        assert_eq!(scope.payload(&reference), Ok(None));
+        scope.settle(&step, StepOutcome::Success, Some(Payload::text("whole")));
+        assert_eq!(scope.payload(&reference), Ok(Some(&Payload::text("whole"))));
     }
 }

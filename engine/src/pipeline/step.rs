@@ -12,6 +12,7 @@ use super::{
     expression::Expression,
     interpolate::{self, InputExpr},
     scope::Scope,
+    words::printable,
 };
 
 /// One step of a pipeline: a call of one phase of one plugin.
@@ -78,7 +79,7 @@ impl StepSpec {
             ValueKind::Bool => Ok(value.is_true()),
             kind => Err(EvalError::NotBoolean {
                 place,
-                expression: expression.source().to_owned(),
+                expression: printable(expression.source()),
                 found: kind.to_string(),
             }),
         }

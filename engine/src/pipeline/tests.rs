@@ -29,7 +29,7 @@ steps:
         {% endfor %}
       data:
         commits: ${{ steps.classify.output.commits }}
-        authors: ${{ steps.author-stats.output }}
+        authors: ${{ steps['author-stats'].output }}
   - id: collect
     plugin: git-history
     phase: collect
@@ -53,10 +53,8 @@ outputs:
   summary.txt: { from: "${{ steps.collect.output.commits | length }} commits" }
 "#;
 
-/// The pipeline above, as it has to be written.
 fn release_notes() -> Pipeline {
-    let text = RELEASE_NOTES.replace("steps.author-stats.", "steps['author-stats'].");
-    Pipeline::parse(&text, "release-notes.yaml").unwrap_or_else(|errors| panic!("{errors}"))
+    Pipeline::parse(RELEASE_NOTES, "release-notes.yaml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 pub(super) fn settled(input: Payload, steps: &[(&str, StepOutcome, Payload)]) -> Scope {
@@ -71,14 +69,27 @@ pub(super) fn settled(input: Payload, steps: &[(&str, StepOutcome, Payload)]) ->
 
 /// What the tests of expressions see.
 pub(super) fn scope() -> Scope {
-    let json_text = |text: &'static str| Payload::from_json_bytes(Bytes::from_static(text.as_bytes()));
+    let json_text =
+        |text: &'static str| Payload::from_json_bytes(Bytes::from_static(text.as_bytes()));
     settled(
         json_text(r#"{"count": 3, "name": "core", "list": [1, 2]}"#),
         &[
             ("collect", StepOutcome::Success, json_text("{}")),
-            ("exact", StepOutcome::Success, json_text("[ 1.10, 36893488147419103232 ]")),
-            ("text", StepOutcome::Success, Payload::text("plain \"text\"")),
-            ("image", StepOutcome::Success, Payload::new(ContentType::new("image/png"), "\u{1}")),
+            (
+                "exact",
+                StepOutcome::Success,
+                json_text("[ 1.10, 36893488147419103232 ]"),
+            ),
+            (
+                "text",
+                StepOutcome::Success,
+                Payload::text("plain \"text\""),
+            ),
+            (
+                "image",
+                StepOutcome::Success,
+                Payload::new(ContentType::new("image/png"), "\u{1}"),
+            ),
             ("broken", StepOutcome::Success, json_text("{")),
             ("skipped", StepOutcome::Skipped, json_text("1")),
         ],
@@ -87,14 +98,19 @@ pub(super) fn scope() -> Scope {
 }
 
 fn commits() -> Payload {
-    let commits = json!({"commits": [{"author": "Ann", "title": "One"}, {"author": "Bo", "title": "Two"}]});
+    let commits =
+        json!({"commits": [{"author": "Ann", "title": "One"}, {"author": "Bo", "title": "Two"}]});
     Payload::json(&commits).unwrap()
 }
 
 #[test]
 fn steps_come_in_an_order_in_which_they_can_run() {
     let pipeline = release_notes();
-    let ids: Vec<_> = pipeline.steps().iter().map(|step| step.id.as_str()).collect();
+    let ids: Vec<_> = pipeline
+        .steps()
+        .iter()
+        .map(|step| step.id.as_str())
+        .collect();
     assert_eq!(ids, ["collect", "classify", "author-stats", "render"]);
     let dependencies: Vec<_> = (0..4).map(|index| pipeline.dependencies(index)).collect();
     assert_eq!(dependencies, [&[] as &[usize], &[0], &[0, 1], &[1, 2]]);
@@ -105,7 +121,10 @@ fn steps_come_in_an_order_in_which_they_can_run() {
     let (_, collect) = pipeline.step("collect").unwrap();
     assert_eq!(collect.timeout, Some(std::time::Duration::from_secs(120)));
     assert_eq!(collect.policy, json!({"retry": {"max_attempts": 5}}));
-    assert_eq!(pipeline.step("classify").unwrap().1.range.to_string(), "^0.1");
+    assert_eq!(
+        pipeline.step("classify").unwrap().1.range.to_string(),
+        "^0.1"
+    );
     assert_eq!(pipeline.concurrency().map(NonZeroUsize::get), Some(4));
 }
 
@@ -113,8 +132,16 @@ fn steps_come_in_an_order_in_which_they_can_run() {
 fn a_payload_that_is_handed_on_whole_is_the_same_bytes() {
     let pipeline = release_notes();
     let odd = Payload::new(ContentType::new("application/x-odd"), vec![0_u8, 255, 7]);
-    let scope = settled(Payload::null(), &[("collect", StepOutcome::Success, odd.clone())]);
-    let handed = pipeline.step("classify").unwrap().1.evaluate_input(&scope).unwrap();
+    let scope = settled(
+        Payload::null(),
+        &[("collect", StepOutcome::Success, odd.clone())],
+    );
+    let handed = pipeline
+        .step("classify")
+        .unwrap()
+        .1
+        .evaluate_input(&scope)
+        .unwrap();
     assert_eq!(handed, odd);
     assert_eq!(handed.bytes.as_ptr(), odd.bytes.as_ptr());
 }
@@ -133,7 +160,8 @@ fn inputs_conditions_and_outputs_are_evaluated() {
         ],
     );
     let step = |id| pipeline.step(id).unwrap().1;
-    let value = |id, scope: &Scope| -> Value { step(id).evaluate_input(scope).unwrap().decode().unwrap() };
+    let value =
+        |id, scope: &Scope| -> Value { step(id).evaluate_input(scope).unwrap().decode().unwrap() };
     assert_eq!(value("collect", &scope), json!({"repo": "/src"}));
     assert!(step("author-stats").evaluate_when(&scope).unwrap());
     assert_eq!(value("author-stats", &scope), json!(["Ann", "Bo"]));
@@ -147,11 +175,21 @@ fn inputs_conditions_and_outputs_are_evaluated() {
     assert_eq!(render["data"]["authors"], Value::Null);
     assert_eq!(render["data"]["commits"][1]["title"], "Two");
 
-    scope.settle(&StepId::new("render"), StepOutcome::Success, Some(notes.clone()));
+    scope.settle(
+        &StepId::new("render"),
+        StepOutcome::Success,
+        Some(notes.clone()),
+    );
     let outputs = pipeline.evaluate_outputs(&scope).unwrap();
     let told: Vec<_> = outputs
         .iter()
-        .map(|output| (output.name.as_str(), output.primary, output.payload.content_type.as_str()))
+        .map(|output| {
+            (
+                output.name.as_str(),
+                output.primary,
+                output.payload.content_type.as_str(),
+            )
+        })
         .collect();
     // The failed step has no output, so there is no file of it.
     assert_eq!(
@@ -179,7 +217,10 @@ fn a_condition_must_be_true_or_false() {
     assert_eq!(when("\"${{ input.list and true }}\""), Ok(true));
     let error = when("\"${{ input.list }}\"").unwrap_err();
     assert!(matches!(error, EvalError::NotBoolean { .. }), "{error}");
-    assert_eq!(error.to_string(), "step `a`: /when: `input.list` gave sequence, not true or false");
+    assert_eq!(
+        error.to_string(),
+        "step `a`: /when: `input.list` gave sequence, not true or false"
+    );
     let call: orchestrator_contract::CallError = error.into();
     assert_eq!(call.kind().as_str(), "invalid_input");
 }
@@ -197,7 +238,11 @@ fn a_definition_reads_back_as_the_same_pipeline_byte_for_byte() {
     let from_json = Pipeline::parse(text, "p.json").unwrap();
     assert_eq!(from_json.definition(), definition);
     let ids = |pipeline: &Pipeline| -> Vec<String> {
-        pipeline.steps().iter().map(|step| step.id.to_string()).collect()
+        pipeline
+            .steps()
+            .iter()
+            .map(|step| step.id.to_string())
+            .collect()
     };
     assert_eq!(ids(&again), ids(&pipeline));
     Pipeline::from_definition(b"{").unwrap_err();
@@ -221,7 +266,10 @@ fn the_schema_takes_what_the_reader_takes() {
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     let value = |text: &str| located::Located::parse(text, "p").unwrap().root().to_json();
     let whole = value(RELEASE_NOTES);
-    let errors: Vec<_> = validator.iter_errors(&whole).map(|error| error.to_string()).collect();
+    let errors: Vec<_> = validator
+        .iter_errors(&whole)
+        .map(|error| error.to_string())
+        .collect();
     assert_eq!(errors, [] as [String; 0]);
     assert!(validator.is_valid(&serde_json::from_slice(&release_notes().definition()).unwrap()));
     let minimal = "version: 1\nname: p\nsteps: [{id: a, plugin: x, phase: y}]\n";
@@ -234,14 +282,21 @@ fn the_schema_takes_what_the_reader_takes() {
         ("plugin: x, ", ""),
         ("phase: y", "phase: y, when: 3"),
     ] {
-        assert!(!validator.is_valid(&value(&minimal.replace(from, to))), "{to}");
-        assert!(Pipeline::parse(&minimal.replace(from, to), "p").is_err(), "{to}");
+        assert!(
+            !validator.is_valid(&value(&minimal.replace(from, to))),
+            "{to}"
+        );
+        assert!(
+            Pipeline::parse(&minimal.replace(from, to), "p").is_err(),
+            "{to}"
+        );
     }
 }
 
 #[test]
 fn the_only_output_is_the_primary_one() {
-    let text = "version: 1\nname: p\nsteps: [{id: a, plugin: x, phase: y}]\noutputs: {n: {from: [1]}}\n";
+    let text =
+        "version: 1\nname: p\nsteps: [{id: a, plugin: x, phase: y}]\noutputs: {n: {from: [1]}}\n";
     let pipeline = Pipeline::parse(text, "p").unwrap();
     let outputs = pipeline.evaluate_outputs(&scope()).unwrap();
     assert!(outputs[0].primary);
@@ -251,7 +306,8 @@ fn the_only_output_is_the_primary_one() {
 
 #[test]
 fn a_pipeline_without_declared_input_takes_any() {
-    let text = "version: 1\nname: p\nsteps: [{id: a, plugin: x, phase: y, input: \"${{ input }}\"}]\n";
+    let text =
+        "version: 1\nname: p\nsteps: [{id: a, plugin: x, phase: y, input: \"${{ input }}\"}]\n";
     let pipeline = Pipeline::parse(text, "p").unwrap();
     assert_eq!(pipeline.validate_input(&json!([1])).unwrap(), json!([1]));
     assert!(pipeline.input_fields().is_none());

@@ -8,10 +8,17 @@ pub(crate) fn nearest<'a>(
     let given = given.to_ascii_lowercase();
     words
         .into_iter()
-        .map(|word| (strsim::jaro_winkler(&given, &word.to_ascii_lowercase()), word))
+        .map(|word| (likeness(&given, &word.to_ascii_lowercase()), word))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, word)| word)
+}
+
+fn likeness(given: &str, word: &str) -> f64 {
+    // One slip of the finger in a short word looks like another word to the
+    // general measure.
+    let slip = given.len() > 2 && strsim::osa_distance(given, word) == 1;
+    strsim::jaro_winkler(given, word).max(if slip { 0.9 } else { 0.0 })
 }
 
 /// `did you mean …?` when something is close, `otherwise` when nothing is.
@@ -41,6 +48,41 @@ pub(crate) fn quoted(given: &str) -> String {
     format!("`{shown}`")
 }
 
+/// `text` without anything that a terminal would act on.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_steering(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// `text` with as many bytes, line by line, and without anything that a
+/// terminal would act on.
+pub(crate) fn printable_in_place(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => c,
+            _ if !is_steering(c) => c,
+            _ => match c.len_utf8() {
+                1 => '?',
+                2 => '¿',
+                _ => '\u{fffd}',
+            },
+        })
+        .collect()
+}
+
+/// Control characters, and characters that reorder or hide text.
+fn is_steering(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
+}
+
 /// `words` as a list for a sentence: `a`, `b`, `c`.
 pub(crate) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN_MAX: usize = 12;
@@ -64,6 +106,7 @@ mod tests {
     #[test]
     fn close_words_are_suggested_and_far_ones_are_not() {
         assert_eq!(nearest("colect", ["collect", "render"]), Some("collect"));
+        assert_eq!(nearest("rnu", ["run", "stop"]), Some("run"));
         assert_eq!(nearest("zzz", ["collect", "render"]), None);
     }
 
@@ -72,6 +115,15 @@ mod tests {
         assert_eq!(quoted("\u{1b}[2J"), "`\\u{1b}[2J`");
         assert!(quoted(&"x".repeat(500)).chars().count() < 90);
         assert_eq!(listed(["a"; 13]).matches("`a`").count(), 12);
+    }
+
+    #[test]
+    fn a_text_without_steering_keeps_its_offsets() {
+        let hostile = "a\u{1b}b\u{9b}c\u{202e}d\ne\té";
+        let shown = printable_in_place(hostile);
+        assert_eq!(shown, "a?b¿c\u{fffd}d\ne\té");
+        assert_eq!(shown.len(), hostile.len());
+        assert_eq!(printable("a\u{1b}é\n"), "a\\u{1b}é\\u{a}");
     }
 
     #[test]

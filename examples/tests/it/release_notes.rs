@@ -1,59 +1,82 @@
-//! From a repository to the notes: the plugins one after another, with the
-//! pipeline's own expressions and template in between.
+//! The pipeline in the engine, from a repository to the notes. The plugins are
+//! real processes; only their way into the engine is short, without packages
+//! and signatures.
 
-use minijinja::{Environment, UndefinedBehavior, value::Serde};
-use serde_json::{Value, json};
+use std::time::Duration;
+
+use orchestrator_engine::{
+    Builtin, Engine, RunRequest,
+    contract::{CallError, Payload, PhaseCall},
+    pipeline::Pipeline,
+};
+use serde_json::json;
 
 use crate::{
-    author_stats::count, commit_classifier::classify, git_history::collect, process::file,
+    author_stats::count,
+    commit_classifier::classify,
+    git_history::collect,
+    process::{Finished, file},
     repository::Repository,
 };
 
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment
+/// A plugin whose phase runs a process.
+fn plugin(id: &str, phase: &str, process: fn(&Payload) -> Finished) -> Builtin {
+    let answer = move |call: PhaseCall, _| answer(process, call.input);
+    Builtin::phase(id, "0.1.0", phase, answer).unwrap()
 }
 
-/// The input of a step of the pipeline, its expressions evaluated.
-fn evaluate(input: &Value, scope: &Value) -> Value {
-    let expression = input
-        .as_str()
-        .and_then(|text| text.strip_prefix("${{")?.strip_suffix("}}"));
-    match (expression, input) {
-        (Some(expression), _) => {
-            let environment = environment();
-            let expression = environment.compile_expression(expression).unwrap();
-            serde_json::to_value(expression.eval(Serde(scope)).unwrap()).unwrap()
-        }
-        (None, Value::Object(fields)) => fields
-            .iter()
-            .map(|(name, field)| (name.clone(), evaluate(field, scope)))
-            .collect(),
-        (None, other) => other.clone(),
+async fn answer(process: fn(&Payload) -> Finished, input: Payload) -> Result<Payload, CallError> {
+    let finished = tokio::task::spawn_blocking(move || process(&input)).await;
+    let finished = finished.map_err(|error| CallError::permanent(error.to_string()))?;
+    match finished.code {
+        Some(0) => Ok(Payload::from_json_bytes(finished.output)),
+        _ => Err(CallError::permanent(finished.stderr)),
     }
 }
 
-fn notes(repository: &Repository, with_stats: bool) -> String {
-    let pipeline = std::fs::read_to_string(file("release-notes/pipeline.yaml")).unwrap();
-    let pipeline: Value = serde_saphyr::from_str(&pipeline).unwrap();
-    let input = |step: usize, scope: &Value| evaluate(&pipeline["steps"][step]["input"], scope);
+fn collect_step(input: &Payload) -> Finished {
+    collect(&input.decode().unwrap())
+}
 
-    let scope = json!({ "input": { "repo": repository.path(), "since_tag": null } });
-    let history = collect(&input(0, &scope)).json();
-    let mut scope = json!({ "steps": { "collect": { "output": history } } });
-    let classified = classify(&input(1, &scope)).json();
-    let names = input(2, &scope).to_string();
-    let stats = match with_stats {
-        true => count(names.as_bytes()).json(),
-        false => Value::Null,
-    };
-    scope["steps"]["classify"] = json!({ "output": classified });
-    scope["steps"]["stats"] = json!({ "output": stats });
-    let render = input(3, &scope);
-    let template = render["template"].as_str().unwrap();
-    let data = Serde(&render["data"]);
-    environment().render_str(template, data).unwrap()
+fn classify_step(input: &Payload) -> Finished {
+    classify(&input.decode().unwrap())
+}
+
+fn count_step(input: &Payload) -> Finished {
+    count(&input.bytes)
+}
+
+fn broken_step(_: &Payload) -> Finished {
+    count(b"not a list")
+}
+
+async fn notes(repository: &Repository, stats: fn(&Payload) -> Finished) -> String {
+    let home = tempfile::TempDir::new().unwrap();
+    let engine = Engine::builder()
+        .home(home.path())
+        .unwrap()
+        .builtin(plugin("git-history", "collect", collect_step))
+        .builtin(plugin("commit-classifier", "classify", classify_step))
+        .builtin(plugin("author-stats", "count", stats))
+        .start()
+        .await
+        .unwrap();
+    let pipeline = Pipeline::load(&file("release-notes/pipeline.yaml")).unwrap();
+    let request = RunRequest::new(pipeline).input(json!({ "repo": repository.path() }));
+    let run = tokio::time::timeout(Duration::from_secs(60), engine.run(request)).await;
+    let report = run.expect("the run takes too long").unwrap();
+    let output = report
+        .primary_output()
+        .unwrap_or_else(|| panic!("{report:?}"));
+    assert_eq!(output.name, "RELEASE_NOTES.md");
+    let payload = &output.payload;
+    assert_eq!(
+        payload.content_type.as_str(),
+        "text/markdown; charset=utf-8"
+    );
+    let notes = String::from_utf8(payload.bytes.to_vec()).unwrap();
+    engine.drain(Duration::from_secs(5)).await.unwrap();
+    notes
 }
 
 fn example() -> Repository {
@@ -71,8 +94,8 @@ fn example() -> Repository {
     repository
 }
 
-#[test]
-fn the_notes_of_a_small_history() {
+#[tokio::test]
+async fn the_notes_of_a_small_history() {
     let repository = example();
     let hashes = repository.git(
         &[
@@ -92,7 +115,8 @@ fn the_notes_of_a_small_history() {
         "\
 # Release notes of project
 
-6 commits in `{revert}`. Tags: v0.1.0 (2023-11-14).
+6 commits up to `{revert}`.
+Tags: v0.1.0 (2023-11-14).
 
 ## Breaking changes
 
@@ -100,7 +124,7 @@ fn the_notes_of_a_small_history() {
 
 ## Features
 
-- **cli:** add `run` &amp; &lt;b>bold&lt;/b> (`{feat}`)
+- **cli:** add `run` & \\<b>bold\\</b> (`{feat}`)
 
 ## Fixes
 
@@ -126,20 +150,25 @@ fn the_notes_of_a_small_history() {
 - Ada (2)
 "
     );
-    assert_eq!(notes(&repository, true), expected);
+    assert_eq!(notes(&repository, count_step).await, expected);
+    assert_eq!(
+        notes(&repository, count_step).await,
+        expected,
+        "a second run differs"
+    );
 }
 
-#[test]
-fn the_notes_do_without_contributors() {
-    let notes = notes(&example(), false);
+#[tokio::test]
+async fn the_notes_do_without_contributors() {
+    let notes = notes(&example(), broken_step).await;
     assert!(
         notes.ends_with("1 merge commit is not listed.\n"),
         "{notes}"
     );
 }
 
-#[test]
-fn a_history_without_commits_has_notes_too() {
+#[tokio::test]
+async fn a_history_without_commits_has_notes_too() {
     let expected = "# Release notes of project\n\nNo commits yet.\n";
-    assert_eq!(notes(&Repository::new(), true), expected);
+    assert_eq!(notes(&Repository::new(), count_step).await, expected);
 }

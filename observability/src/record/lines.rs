@@ -1,7 +1,9 @@
 //! One log line for each event that somebody may want to read later.
 //!
 //! The message is constant and `event` is a stable name, so that both can be
-//! searched for; everything that varies is a field.
+//! searched for; everything that varies is a field. Their target is `events`,
+//! that of lines which plugins wrote is `plugin`, so that a filter can tell them
+//! apart.
 
 use orchestrator_contract::{
     BreakerState, Event, LogLevel, PluginState, RunOutcome, StepOutcome, ViolationAction,
@@ -51,7 +53,7 @@ fn run(event: &Event) {
             trace,
             resumed,
         } => in_trace(*trace, || {
-            tracing::info!(target: "orchestrator", event = "run.started", run_id = %run,
+            tracing::info!(target: "events", event = "run.started", run_id = %run,
                 pipeline = %pipeline, session_id = %session, resumed, "run started");
         }),
         Event::RunFinished {
@@ -65,7 +67,7 @@ fn run(event: &Event) {
                 RunOutcome::Degraded => Level::WARN,
                 RunOutcome::Failed => Level::ERROR,
             };
-            line!(level, target: "orchestrator", event = "run.finished", run_id = %run,
+            line!(level, target: "events", event = "run.finished", run_id = %run,
                 pipeline = %pipeline, outcome = outcome.as_str(), duration_ms, "run finished");
         }
         _ => {}
@@ -80,7 +82,7 @@ fn step(event: &Event) {
             plugin,
             version,
             phase,
-        } => tracing::debug!(target: "orchestrator", event = "step.started", run_id = %run,
+        } => tracing::debug!(target: "events", event = "step.started", run_id = %run,
             step = %step, plugin = %plugin, plugin_version = %version, phase = %phase,
             "step started"),
         Event::StepProgress {
@@ -88,7 +90,7 @@ fn step(event: &Event) {
             step,
             percent,
             message,
-        } => tracing::trace!(target: "orchestrator", event = "step.progress", run_id = %run,
+        } => tracing::trace!(target: "events", event = "step.progress", run_id = %run,
             step = %step, percent, progress = %message, "step progressed"),
         Event::StepFinished {
             run,
@@ -106,7 +108,7 @@ fn step(event: &Event) {
                 }
                 StepOutcome::Failed | StepOutcome::Unknown => Level::WARN,
             };
-            line!(level, target: "orchestrator", event = "step.finished", run_id = %run,
+            line!(level, target: "events", event = "step.finished", run_id = %run,
                 step = %step, plugin = %plugin, phase = %phase, outcome = outcome.as_str(),
                 attempts, duration_ms, error.type = error.map(|kind| kind.as_str()),
                 "step finished");
@@ -122,16 +124,16 @@ fn policy(event: &Event) {
             phase,
             attempt,
             delay_ms,
-        } => tracing::info!(target: "orchestrator", event = "call.retried", plugin = %plugin,
+        } => tracing::info!(target: "events", event = "call.retried", plugin = %plugin,
             phase = %phase, attempt, delay_ms, "attempt failed, another follows"),
         Event::RetryGivenUp {
             plugin,
             phase,
             reason,
-        } => tracing::warn!(target: "orchestrator", event = "call.retry_given_up",
+        } => tracing::warn!(target: "events", event = "call.retry_given_up",
             plugin = %plugin, phase = %phase, reason = %reason, "no further attempt is made"),
         Event::CallRefused { plugin, phase, by } => {
-            tracing::debug!(target: "orchestrator", event = "call.refused", plugin = %plugin,
+            tracing::debug!(target: "events", event = "call.refused", plugin = %plugin,
                 phase = %phase, by = by.as_str(), "call refused");
         }
         Event::BreakerChanged {
@@ -146,7 +148,7 @@ fn policy(event: &Event) {
                 BreakerState::Open => Level::WARN,
                 BreakerState::Closed | BreakerState::HalfOpen => Level::INFO,
             };
-            line!(level, target: "orchestrator", event = "breaker.changed", plugin = %plugin,
+            line!(level, target: "events", event = "breaker.changed", plugin = %plugin,
                 phase = phase.as_ref().map(tracing::field::display), sequence,
                 from = from.as_str(), to = to.as_str(), reason = %reason,
                 "breaker changed its state");
@@ -168,7 +170,7 @@ fn plugin(event: &Event) {
                 PluginState::Running | PluginState::Disabled => Level::INFO,
                 _ => Level::DEBUG,
             };
-            line!(level, target: "orchestrator", event = "plugin.state_changed",
+            line!(level, target: "events", event = "plugin.state_changed",
                 plugin = %plugin, plugin_version = %version, state = state.as_str(),
                 reason = %reason, "plugin changed its state");
         }
@@ -176,7 +178,7 @@ fn plugin(event: &Event) {
             plugin,
             reason,
             delay_ms,
-        } => tracing::warn!(target: "orchestrator", event = "plugin.restarted",
+        } => tracing::warn!(target: "events", event = "plugin.restarted",
             plugin = %plugin, reason = %reason, delay_ms, "plugin starts again"),
         Event::ResourceViolation {
             plugin,
@@ -189,7 +191,7 @@ fn plugin(event: &Event) {
                 ViolationAction::Warn => Level::WARN,
                 ViolationAction::Kill => Level::ERROR,
             };
-            line!(level, target: "orchestrator", event = "plugin.violation", plugin = %plugin,
+            line!(level, target: "events", event = "plugin.violation", plugin = %plugin,
                 resource = %resource, current, limit, action = action.as_str(),
                 "plugin used more than it may");
         }

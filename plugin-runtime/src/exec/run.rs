@@ -16,6 +16,7 @@ use super::{Exec, environment::Variables};
 use crate::{
     logs::{Origin, PIPE_READ_BYTES, Tail, drain},
     process::{Process, StartError, input_pipe, output_pipe},
+    program::Program,
 };
 
 /// Where a sealed script is for its interpreter.
@@ -63,7 +64,8 @@ impl Exec {
         let unavailable = |error: StartError| CallError::Unavailable {
             message: crate::process::explain(&error),
         };
-        let started = self.begin(arguments, variables).await;
+        let program = self.program()?;
+        let started = self.begin(&program, arguments, variables).await;
         let (process, stdin, stdout, stderr) = started.map_err(unavailable)?;
         let watch = self.monitor.watch(process.pid(), &self.outlet, self.watch);
         let running = Running {
@@ -127,14 +129,14 @@ impl Exec {
 
     async fn begin(
         &self,
+        program: &Program,
         arguments: impl IntoIterator<Item = OsString>,
         variables: Variables,
     ) -> Result<(Process, pipe::Sender, pipe::Receiver, pipe::Receiver), StartError> {
         let (stdin_end, stdin) = input_pipe()?;
         let (stdout, stdout_end) = output_pipe()?;
         let (stderr, stderr_end) = output_pipe()?;
-        let mut spec = self
-            .program
+        let mut spec = program
             .spec(SCRIPT_FD, arguments)?
             .descriptor(0, stdin_end)
             .descriptor(1, stdout_end)

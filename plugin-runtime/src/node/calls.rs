@@ -8,36 +8,16 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use orchestrator_contract::{
-    CallError, Payload, PhaseReply, SessionId,
-    frame::{ReconcileStatus, ResultHeader},
-};
+use orchestrator_contract::{CallError, frame::ResultHeader};
 use slab::Slab;
 use tokio::time::Instant;
 
-use crate::logs::Origin;
+use super::answer::{Answer, Question, answer};
 
-/// Payloads up to this size are copied out of the read buffer, so that a small
-/// output that is kept does not keep a large buffer.
-const COPY_BYTES: usize = 16 << 10;
 /// How much of a long output is made room for before its bytes arrive.
 const RESERVE_BYTES: u64 = 1 << 20;
 /// The bits of a call's number that name its place in the table.
 const SLOT_BITS: u32 = 16;
-
-/// What a plugin answered.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Answer {
-    Reply(PhaseReply),
-    Reconciled(ReconcileStatus, Payload),
-}
-
-/// What was asked.
-#[derive(Clone, Debug)]
-pub(super) enum Question {
-    Call { origin: Origin, session: SessionId },
-    Reconcile,
-}
 
 /// The calls that are open on one connection.
 #[derive(Debug)]
@@ -95,9 +75,11 @@ impl CallTable {
         }
     }
 
-    /// How many calls the plugin has.
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
+    /// How many calls the plugin has. One that it has answered is no longer
+    /// its, also while the answer waits to be taken.
+    pub(super) fn with_plugin(&self) -> usize {
+        let answered = |call: &OpenCall| matches!(call.state, State::Done(_));
+        self.open.iter().filter(|(_, call)| !answered(call)).count()
     }
 
     /// Opens a call and returns its number.
@@ -121,11 +103,13 @@ impl CallTable {
         Ok(id)
     }
 
-    /// What an open call asked.
+    /// What a call asked that the plugin has not answered yet.
     pub(super) fn question(&self, id: u64) -> Result<&Question, Missing> {
         let call = self.open.get(slot_of(id)).filter(|call| call.id == id);
-        call.map(|call| &call.question)
-            .ok_or_else(|| self.missing(id))
+        match call {
+            Some(call) if !matches!(call.state, State::Done(_)) => Ok(&call.question),
+            _ => Err(self.missing(id)),
+        }
     }
 
     /// Takes a result, or its beginning. Returns whom to wake.
@@ -353,49 +337,137 @@ fn mismatch(id: u64, length: u64, received: u64) -> CallError {
     )
 }
 
-fn answer(question: &Question, header: ResultHeader, payload: Bytes) -> Result<Answer, CallError> {
-    if let Some(error) = header.error {
-        return Err(as_plugins_own(error));
-    }
-    let bytes = match payload.len() <= COPY_BYTES {
-        true => Bytes::copy_from_slice(&payload),
-        false => payload,
-    };
-    let output = Payload::new(header.content_type, bytes);
-    match (question, header.reconcile) {
-        (Question::Call { .. }, None) => Ok(Answer::Reply(PhaseReply {
-            output,
-            metadata: header.metadata,
-            usage: header.usage,
-        })),
-        (Question::Reconcile, Some(status)) => Ok(Answer::Reconciled(status, output)),
-        (Question::Call { .. }, Some(_)) => Err(CallError::protocol(
-            "wrong_answer",
-            "a call was answered like a reconcile question",
-        )),
-        (Question::Reconcile, None) => Err(CallError::protocol(
-            "wrong_answer",
-            "a reconcile question was answered like a call",
-        )),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
 
-/// A plugin speaks for itself. Kinds that say what the host did, and that policies
-/// would therefore treat as no fault of the plugin, become what they mean when a
-/// plugin says them.
-fn as_plugins_own(error: CallError) -> CallError {
-    let message = error.to_string();
-    match error {
-        CallError::RateLimited { retry_after_ms } | CallError::CircuitOpen { retry_after_ms } => {
-            CallError::PluginTransient {
-                message,
-                retry_after_ms: Some(retry_after_ms),
-            }
+    use orchestrator_contract::{ErrorKind, TraceContext, Usage};
+
+    use super::*;
+    use crate::logs::Origin;
+
+    fn call() -> Question {
+        let origin = Origin {
+            run: "00000000000000000000000001".parse().unwrap(),
+            step: "s".into(),
+            trace: TraceContext::from_random(1, 1, false),
+        };
+        let session = "00000000000000000000000002".parse().unwrap();
+        Question::Call { origin, session }
+    }
+
+    fn result(call: u64, length: u64) -> ResultHeader {
+        ResultHeader {
+            call,
+            error: None,
+            reconcile: None,
+            content_type: orchestrator_contract::JSON,
+            length,
+            metadata: std::collections::BTreeMap::new(),
+            usage: Usage::default(),
         }
-        CallError::Overloaded { .. }
-        | CallError::Unavailable { .. }
-        | CallError::Timeout { .. } => CallError::transient(message),
-        CallError::Crash { .. } | CallError::Protocol { .. } => CallError::Unknown { message },
-        own => own,
+    }
+
+    fn rule(error: &CallError) -> &str {
+        match error {
+            CallError::Protocol { rule, .. } => rule,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn output(table: &mut CallTable, id: u64) -> Bytes {
+        match table.poll(id, &Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(Answer::Reply(reply))) => reply.output.bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_are_never_used_twice_although_places_are() {
+        let mut table = CallTable::new(100);
+        let first = table.open(call()).unwrap();
+        table
+            .result(result(first, 1), Bytes::from_static(b"1"))
+            .unwrap();
+        assert_eq!(output(&mut table, first), "1");
+        let second = table.open(call()).unwrap();
+        assert_eq!(slot_of(first), slot_of(second));
+        assert_ne!(first, second);
+        let late = table.result(result(first, 0), Bytes::new()).unwrap_err();
+        assert_eq!(rule(&late), "second_reply");
+        let never = table.result(result(second + (1 << 20), 0), Bytes::new());
+        assert_eq!(rule(&never.unwrap_err()), "unknown_call");
+    }
+
+    #[test]
+    fn a_second_result_is_a_fault_even_before_the_first_was_fetched() {
+        let mut table = CallTable::new(100);
+        let id = table.open(call()).unwrap();
+        table
+            .result(result(id, 1), Bytes::from_static(b"1"))
+            .unwrap();
+        let again = table.result(result(id, 1), Bytes::from_static(b"2"));
+        assert_eq!(rule(&again.unwrap_err()), "second_reply");
+        assert_eq!(output(&mut table, id), "1");
+    }
+
+    #[test]
+    fn chunks_make_up_an_output_of_exactly_the_stated_length() {
+        let mut table = CallTable::new(6);
+        let id = table.open(call()).unwrap();
+        let early = table.chunk(id, &Bytes::from_static(b"x")).unwrap_err();
+        assert_eq!(rule(&early), "unexpected_chunk");
+        table
+            .result(result(id, 6), Bytes::from_static(b"ab"))
+            .unwrap();
+        table.chunk(id, &Bytes::from_static(b"cd")).unwrap();
+        table.chunk(id, &Bytes::from_static(b"ef")).unwrap();
+        assert_eq!(output(&mut table, id), "abcdef");
+
+        let id = table.open(call()).unwrap();
+        table
+            .result(result(id, 2), Bytes::from_static(b"a"))
+            .unwrap();
+        let long = table.chunk(id, &Bytes::from_static(b"bc")).unwrap_err();
+        assert_eq!(rule(&long), "length_mismatch");
+        let huge = table.open(call()).unwrap();
+        let huge = table.result(result(huge, 7), Bytes::new()).unwrap_err();
+        assert_eq!(huge.kind(), ErrorKind::ResourceLimit);
+    }
+
+    #[test]
+    fn a_call_given_up_keeps_its_place_until_the_plugin_answers() {
+        let mut table = CallTable::new(100);
+        let (id, other) = (table.open(call()).unwrap(), table.open(call()).unwrap());
+        let now = Instant::now();
+        assert!(table.abandon(id, now));
+        let grace = Duration::from_secs(1);
+        assert_eq!(table.first_overdue(grace), Some(now + grace));
+        assert_eq!(table.take_untold(), [id]);
+        table
+            .result(result(id, 4), Bytes::from_static(b"ab"))
+            .unwrap();
+        assert_eq!(table.with_plugin(), 2);
+        table.chunk(id, &Bytes::from_static(b"cd")).unwrap();
+        assert_eq!((table.with_plugin(), table.first_overdue(grace)), (1, None));
+        // Answered before its caller left: nobody has to be told.
+        table.result(result(other, 0), Bytes::new()).unwrap();
+        assert!(!table.abandon(other, now));
+        assert_eq!((table.with_plugin(), table.take_untold()), (0, Vec::new()));
+    }
+
+    #[test]
+    fn closing_ends_what_waits_and_keeps_what_was_answered() {
+        let mut table = CallTable::new(100);
+        let (done, open) = (table.open(call()).unwrap(), table.open(call()).unwrap());
+        table
+            .result(result(done, 1), Bytes::from_static(b"1"))
+            .unwrap();
+        let (why, after) = (CallError::transient("why"), CallError::transient("after"));
+        table.close(&why, &after);
+        assert_eq!(output(&mut table, done), "1");
+        let ended = table.poll(open, &Context::from_waker(Waker::noop()));
+        assert_eq!(ended, Poll::Ready(Err(why)));
+        assert_eq!(table.open(call()), Err(after));
     }
 }

@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::calls::{Answer, CallTable, Question};
+use super::{
+    answer::{Answer, Question},
+    calls::CallTable,
+};
 use crate::{
     exec::{Waiting, remaining_ms},
     logs::Origin,
@@ -144,7 +147,7 @@ impl Connection {
     /// When that is more than the host allows; the connection has to end then.
     pub(super) fn add_credit(&self, calls: u32) -> Result<(), CallError> {
         let max = u64::from(self.settings.slots_max);
-        let given = self.credit.available_permits() as u64 + self.table().len() as u64;
+        let given = self.credit.available_permits() as u64 + self.table().with_plugin() as u64;
         let total = given + u64::from(calls);
         if total > max {
             return Err(CallError::protocol(
@@ -207,7 +210,12 @@ impl Connection {
     fn open(self: &Arc<Self>, question: Question) -> Result<OpenCall, CallError> {
         let id = self.table().open(question)?;
         let connection = Arc::clone(self);
-        Ok(OpenCall { connection, id })
+        let ended = false;
+        Ok(OpenCall {
+            connection,
+            id,
+            ended,
+        })
     }
 
     fn gone(&self) -> CallError {
@@ -247,19 +255,22 @@ fn header(id: u64, call: PhaseCall, length: u64) -> CallHeader {
 struct OpenCall {
     connection: Arc<Connection>,
     id: u64,
+    ended: bool,
 }
 
 impl Future for OpenCall {
     type Output = Result<Answer, CallError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.connection.table().poll(self.id, context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let end = self.connection.table().poll(self.id, context);
+        self.ended = end.is_ready();
+        end
     }
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        if self.connection.table().abandon(self.id, Instant::now()) {
+        if !self.ended && self.connection.table().abandon(self.id, Instant::now()) {
             self.connection.untold.notify_one();
             self.connection.abandoned.notify_one();
         }

@@ -12,10 +12,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{
-    calls::{Missing, Question},
-    connection::Connection,
-};
+use super::{answer::Question, calls::Missing, connection::Connection};
 
 /// Room made for one read.
 const READ_BYTES: usize = 64 << 10;

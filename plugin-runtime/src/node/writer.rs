@@ -97,3 +97,97 @@ fn fail(connection: &Connection, call: u64, error: &FrameError) {
         waker.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use orchestrator_contract::{
+        Criticality, NoEvents, NoHost, Payload, PhaseCall, RunId, SessionId, TraceContext,
+        frame::{FrameDecoder, PAYLOAD_PER_FRAME},
+    };
+    use tokio::{io::AsyncReadExt, time::timeout};
+
+    use super::*;
+    use crate::{
+        outlet::Outlet,
+        settings::{LogSettings, NodeSettings},
+    };
+
+    fn connection() -> (Arc<Connection>, Outgoing) {
+        let (events, host) = (Arc::new(NoEvents), Arc::new(NoHost));
+        let outlet = Outlet::new("p".into(), events, host, &LogSettings::default());
+        Connection::new(Arc::new(outlet), NodeSettings::default(), Arc::default())
+    }
+
+    fn call(input: Payload) -> PhaseCall {
+        PhaseCall {
+            run: RunId::from_parts(1, 1),
+            step: "s".into(),
+            plugin: "p".into(),
+            phase: "x".into(),
+            attempt: 1,
+            tenant: None,
+            criticality: Criticality::Critical,
+            deadline: None,
+            idempotency_key: "k".into(),
+            trace: TraceContext::from_random(1, 1, false),
+            session: SessionId::from_parts(1, 1),
+            input,
+        }
+    }
+
+    /// The first frames that come out.
+    async fn frames(mut stream: tokio::io::DuplexStream, count: usize) -> Vec<Frame> {
+        let mut decoder = FrameDecoder::new();
+        let mut frames = Vec::new();
+        while frames.len() < count {
+            match decoder.next().unwrap() {
+                Some(frame) => frames.push(frame),
+                None => assert!(stream.read_buf(decoder.buffer()).await.unwrap() > 0),
+            }
+        }
+        frames
+    }
+
+    /// A call given up before anything was written is still sent first: a plugin must
+    /// never be told to cancel a call it has not seen.
+    #[tokio::test(start_paused = true)]
+    async fn cancel_comes_behind_its_call_and_its_chunks() {
+        let (connection, queue) = connection();
+        connection.add_credit(1).unwrap();
+        let input = Payload::text("x".repeat(2 * PAYLOAD_PER_FRAME));
+        let given_up = timeout(
+            Duration::from_millis(1),
+            Arc::clone(&connection).call(call(input)),
+        );
+        assert!(given_up.await.is_err());
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let writer = tokio::spawn(write(connection, queue, ours));
+        let seen = timeout(Duration::from_secs(5), frames(theirs, 3))
+            .await
+            .unwrap();
+        let names: Vec<_> = seen.iter().map(Frame::name).collect();
+        assert_eq!(names, ["Call", "Chunk", "Cancel"]);
+        writer.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_header_is_too_long_fails_alone() {
+        let (connection, queue) = connection();
+        connection.add_credit(2).unwrap();
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let writer = tokio::spawn(write(Arc::clone(&connection), queue, ours));
+        let mut long = call(Payload::null());
+        long.idempotency_key = "k".repeat(70_000).into();
+        let error = Arc::clone(&connection).call(long).await.unwrap_err();
+        assert_eq!(error.kind(), orchestrator_contract::ErrorKind::InvalidInput);
+        let other = tokio::spawn(connection.call(call(Payload::null())));
+        let seen = timeout(Duration::from_secs(5), frames(theirs, 1))
+            .await
+            .unwrap();
+        assert_eq!(seen[0].name(), "Call");
+        other.abort();
+        writer.abort();
+    }
+}

@@ -13,7 +13,7 @@ use orchestrator_contract::{
 use orchestrator_manifest::Manifest;
 use orchestrator_plugin_runtime::{BoxFuture, Builtin, CallContext, Plugin, RuntimeError};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tower::Service as _;
 
 use crate::support::{Home, call, handle, output, phase_call, status};
@@ -159,82 +159,80 @@ async fn hooks_run_in_order_dependencies_first_and_backwards_at_the_end() {
     assert_eq!(*journal.lock().unwrap(), expected);
 }
 
-#[tokio::test(start_paused = true)]
+/// Starts a plugin whose hook fails, one that needs it and one that does not.
+async fn failing(fails_at: &'static str, code: &str, text: &str, expected: &[&str]) {
+    let home = Home::new();
+    let journal = Arc::default();
+    let builtins = vec![
+        recorder("user", &["base"], "", &journal),
+        recorder("base", &[], fails_at, &journal),
+        echo("other"),
+    ];
+    let runtime = home.start_with(builtins).await.unwrap();
+    let base = status(&runtime, "base");
+    assert_eq!(base.state, PluginState::Error, "{fails_at}");
+    let problem = base.error.unwrap();
+    assert_eq!((&*problem.code, &*problem.message), (code, text));
+    assert_eq!(*journal.lock().unwrap(), expected);
+    let error = call(&handle(&runtime, "user"), "echo", json!(1))
+        .await
+        .unwrap_err();
+    let message = "dependency base not running for plugin user";
+    assert!(error.to_string().contains(message), "{error}");
+    let answer = output(&handle(&runtime, "other"), "echo", json!(1)).await;
+    assert_eq!(answer, json!(1));
+}
+
+#[tokio::test]
 async fn a_failed_hook_is_undone_named_and_stops_dependants_only() {
-    for (fails_at, code, text, expected) in [
-        (
-            "init",
-            "ORC-3032",
-            "initializing plugin base: as told",
-            vec!["base init"],
-        ),
-        (
-            "start",
-            "ORC-3032",
-            "starting plugin base: as told",
-            vec!["base init", "base start", "base destroy"],
-        ),
-        (
-            "health",
-            "ORC-3033",
-            "plugin base health check failed: as told",
-            vec![
-                "base init",
-                "base start",
-                "base health",
-                "base stop",
-                "base destroy",
-            ],
-        ),
-        (
-            "hangs",
-            "ORC-3034",
-            "plugin base did not start within 30s: timeout",
-            vec!["base init", "base start", "base destroy"],
-        ),
-    ] {
-        let home = Home::new();
-        let journal = Arc::default();
-        let mut settings = home;
-        settings.settings.start_timeout = Duration::from_secs(30);
-        let builtins = vec![
-            recorder("user", &["base"], "", &journal),
-            recorder("base", &[], fails_at, &journal),
-            echo("other"),
-        ];
-        // The paused clock makes an hour pass at once, also for a start's own limit.
-        let began = Instant::now();
-        let runtime = orchestrator_plugin_runtime::Runtime::start(
-            settings.settings.clone(),
-            settings.paths(),
-            "1.0.0".parse().unwrap(),
-            settings.config.clone(),
-            builtins,
-            Arc::clone(&settings.events) as _,
-            Arc::clone(&settings.host),
-        )
+    failing(
+        "init",
+        "ORC-3032",
+        "initializing plugin base: as told",
+        &["base init"],
+    )
+    .await;
+    let done = ["base init", "base start", "base destroy"];
+    failing("start", "ORC-3032", "starting plugin base: as told", &done).await;
+    let done = [
+        "base init",
+        "base start",
+        "base health",
+        "base stop",
+        "base destroy",
+    ];
+    failing(
+        "health",
+        "ORC-3033",
+        "plugin base health check failed: as told",
+        &done,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_hook_that_hangs_ends_at_its_limit() {
+    let mut home = Home::new();
+    home.settings.start_timeout = Duration::from_millis(200);
+    let journal = Arc::default();
+    let runtime = home
+        .start_with(vec![recorder("slow", &[], "hangs", &journal)])
         .await
         .unwrap();
-        assert!(began.elapsed() <= Duration::from_secs(61), "{fails_at}");
-        let base = status(&runtime, "base");
-        assert_eq!(base.state, PluginState::Error, "{fails_at}");
-        let problem = base.error.unwrap();
-        assert_eq!((&*problem.code, &*problem.message), (code, text));
-        assert_eq!(*journal.lock().unwrap(), expected);
-        let error = call(&handle(&runtime, "user"), "echo", json!(1))
-            .await
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("dependency base not running for plugin user"),
-            "{error}"
-        );
-        assert_eq!(
-            output(&handle(&runtime, "other"), "echo", json!(1)).await,
-            json!(1)
-        );
-    }
+    let seen = status(&runtime, "slow");
+    let problem = seen.error.unwrap();
+    assert_eq!(
+        (&*problem.code, &*problem.message),
+        (
+            "ORC-3034",
+            "plugin slow did not start within 200ms: timeout"
+        )
+    );
+    assert_eq!(seen.state, PluginState::Error);
+    assert_eq!(
+        *journal.lock().unwrap(),
+        ["slow init", "slow start", "slow destroy"]
+    );
 }
 
 #[tokio::test]
@@ -281,16 +279,13 @@ async fn the_same_builtin_twice_and_a_builtin_of_another_kind_are_refused() {
         "id": "x", "version": "1.0.0", "description": "d", "kind": "exec", "entry_point": "x",
         "phases": [{ "name": "echo" }],
     });
-    let mut wrong = echo("x");
+    let manifest = Manifest::from_value(&manifest, "x").unwrap();
     let plugin = Recorder {
         id: String::new(),
         journal: Arc::default(),
         fails_at: "",
     };
-    wrong = Builtin::new(Manifest::from_value(&manifest, "x").unwrap(), {
-        drop(wrong);
-        plugin
-    });
+    let wrong = Builtin::new(manifest, plugin);
     let wrong = home.start_with(vec![wrong]).await.unwrap_err();
     assert!(matches!(wrong, RuntimeError::NotBuiltin { .. }), "{wrong}");
 }

@@ -294,7 +294,7 @@ async fn assets_are_below_the_plugin_directory_and_read_only() {
     let home = Home::new();
     let id = home.id("assets");
     let branches = "run) printf '\"'; cat \"$ORCHESTRATOR_PLUGIN_DIR/data/name.txt\"; printf '\"'; \
-         touch \"$ORCHESTRATOR_PLUGIN_DIR/new\" 2>/dev/null && echo WRITABLE >&2; true;;";
+         stat -c %a \"$ORCHESTRATOR_PLUGIN_DIR\" \"$ORCHESTRATOR_PLUGIN_DIR/data/name.txt\" >&2;;";
     let script = crate::support::shell_script(&id, &["run"], branches);
     home.package(
         &id,
@@ -315,9 +315,19 @@ async fn assets_are_below_the_plugin_directory_and_read_only() {
         output(&handle(&runtime, &id), "run", json!({})).await,
         json!("an asset")
     );
+    let modes: Vec<_> = home
+        .events
+        .lines()
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
+    assert_eq!(modes, ["500", "555"]);
     runtime.shutdown(Duration::from_secs(1)).await.unwrap();
-    let left = std::fs::read_dir(home.path("run")).map_or(0, Iterator::count);
-    assert_eq!(left, 0, "no directory outlives the runtime");
+    let left: Vec<_> = std::fs::read_dir(home.path("run"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert!(left.is_empty(), "{left:?} outlived the runtime");
 }
 
 #[tokio::test]

@@ -27,119 +27,60 @@ fn code_of(runtime: &Runtime, id: &str) -> (PluginState, String, String) {
     (seen.state, problem.code, problem.message)
 }
 
-#[tokio::test]
-async fn every_step_of_loading_can_refuse_and_the_others_go_on() {
-    let home = Home::new();
-    home.shell("good", &["run"], "run) echo 1;;");
-    home.package("new", json!({ "min_host_version": "9.0.0" }), &[SCRIPT]);
-    home.package(
-        "feature",
-        json!({ "required_features": ["telepathy"] }),
-        &[SCRIPT],
-    );
-    home.package(
-        "lonely",
-        json!({ "dependencies": { "nobody": "^1" } }),
-        &[SCRIPT],
-    );
-    home.package(
-        "range",
-        json!({ "dependencies": { "good": "^2" } }),
-        &[SCRIPT],
-    );
-    home.package(
-        "ring-a",
-        json!({ "dependencies": { "ring-b": "*" } }),
-        &[SCRIPT],
-    );
-    home.package(
-        "ring-b",
-        json!({ "dependencies": { "ring-a": "*" } }),
-        &[SCRIPT],
-    );
-    home.package(
-        "wasm",
-        json!({ "kind": "wasm", "interpreter": null }),
-        &[SCRIPT],
-    );
-    home.package(
-        "disk",
-        json!({ "resources": { "max_disk_mb": 5 } }),
-        &[SCRIPT],
-    );
-    home.package(
-        "no-interpreter",
-        json!({ "interpreter": "/nonexistent/sh" }),
-        &[SCRIPT],
-    );
+/// Packages that fail at one step each.
+fn broken_packages(home: &Home) {
     let schema = json!({ "type": "object", "required": ["url"] });
-    home.package("config", json!({ "config_schema": schema }), &[SCRIPT]);
+    for (id, manifest) in [
+        ("new", json!({ "min_host_version": "9.0.0" })),
+        ("feature", json!({ "required_features": ["telepathy"] })),
+        ("lonely", json!({ "dependencies": { "nobody": "^1" } })),
+        ("range", json!({ "dependencies": { "good": "^2" } })),
+        ("ring-a", json!({ "dependencies": { "ring-b": "*" } })),
+        ("ring-b", json!({ "dependencies": { "ring-a": "*" } })),
+        ("wasm", json!({ "kind": "wasm", "interpreter": null })),
+        ("disk", json!({ "resources": { "max_disk_mb": 5 } })),
+        (
+            "no-interpreter",
+            json!({ "interpreter": "/nonexistent/sh" }),
+        ),
+        ("config", json!({ "config_schema": schema })),
+        (
+            "needs-tampered",
+            json!({ "dependencies": { "tampered": "*" } }),
+        ),
+    ] {
+        home.package(id, manifest, &[SCRIPT]);
+    }
     let tampered = home.package("tampered", json!({}), &[SCRIPT]);
     fs::write(tampered.join("main.sh"), "echo 2").unwrap();
     let ungranted = home.unsigned_package("ungranted", json!({}), &[SCRIPT]);
     home.sign(&ungranted);
     home.unsigned_package("unsigned", json!({}), &[SCRIPT]);
-    home.package(
-        "needs-tampered",
-        json!({ "dependencies": { "tampered": "*" } }),
-        &[SCRIPT],
-    );
+}
 
+#[rustfmt::skip]
+const REFUSALS: [(&str, &str, &str); 12] = [
+    ("new", "ORC-3010", "version incompatible: it needs Orchestrator 9.0.0 or later, this is 1.2.3"),
+    ("feature", "ORC-3015", "version incompatible: it needs the feature `telepathy`"),
+    ("lonely", "ORC-3011", "dependency check failed: it depends on nobody"),
+    ("range", "ORC-3012", "dependency check failed: it depends on good ^2, and there is 1.0.0"),
+    ("ring-a", "ORC-3013", "dependency check failed: dependency cycle detected: ring-a -> ring-b -> ring-a"),
+    ("ring-b", "ORC-3013", "dependency check failed: dependency cycle detected: ring-b -> ring-a -> ring-b"),
+    ("wasm", "ORC-3016", "loading implementation: this build does not run kind wasm"),
+    ("disk", "ORC-3019", "applying resource limits: `max_disk_mb` = 5"),
+    ("config", "ORC-3021", "its configuration does not fit its schema"),
+    ("unsigned", "ORC-2040", "no signature found"),
+    ("ungranted", "ORC-2120", "process:spawn=/bin/sh"),
+    ("needs-tampered", "ORC-3014", "dependency check failed: it depends on tampered, which is not usable"),
+];
+
+#[tokio::test]
+async fn every_step_of_loading_can_refuse_and_the_others_go_on() {
+    let home = Home::new();
+    home.shell("good", &["run"], "run) echo 1;;");
+    broken_packages(&home);
     let runtime = home.start().await;
-    for (id, code, message) in [
-        (
-            "new",
-            "ORC-3010",
-            "version incompatible: it needs Orchestrator 9.0.0 or later, this is 1.2.3",
-        ),
-        (
-            "feature",
-            "ORC-3015",
-            "version incompatible: it needs the feature `telepathy`",
-        ),
-        (
-            "lonely",
-            "ORC-3011",
-            "dependency check failed: it depends on nobody",
-        ),
-        (
-            "range",
-            "ORC-3012",
-            "dependency check failed: it depends on good ^2, and there is 1.0.0",
-        ),
-        (
-            "ring-a",
-            "ORC-3013",
-            "dependency check failed: dependency cycle detected: ring-a -> ring-b -> ring-a",
-        ),
-        (
-            "ring-b",
-            "ORC-3013",
-            "dependency check failed: dependency cycle detected: ring-b -> ring-a -> ring-b",
-        ),
-        (
-            "wasm",
-            "ORC-3016",
-            "loading implementation: this build does not run kind wasm",
-        ),
-        (
-            "disk",
-            "ORC-3019",
-            "applying resource limits: `max_disk_mb` = 5",
-        ),
-        (
-            "config",
-            "ORC-3021",
-            "its configuration does not fit its schema",
-        ),
-        ("unsigned", "ORC-2040", "no signature found"),
-        ("ungranted", "ORC-2120", "process:spawn=/bin/sh"),
-        (
-            "needs-tampered",
-            "ORC-3014",
-            "dependency check failed: it depends on tampered, which is not usable",
-        ),
-    ] {
+    for (id, code, message) in REFUSALS {
         let (state, seen, text) = code_of(&runtime, id);
         assert_eq!((state, &*seen), (PluginState::Error, code), "{id}: {text}");
         assert!(text.contains(message), "{id}: {text}");

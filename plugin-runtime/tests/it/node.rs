@@ -295,3 +295,49 @@ async fn a_disabled_plugin_keeps_its_process_and_refuses_calls() {
     assert_eq!(output(&plugin, "pid", json!(0)).await, pid);
     assert!(runtime.enable("node-x").is_err());
 }
+
+/// Calls that end and calls that are given up at every moment, from many threads: no
+/// credit is lost, no answer goes astray, and the process lives through it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_callers_on_many_threads_lose_nothing() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    output(&plugin, "echo", json!(0)).await;
+    let callers: Vec<_> = (0..16_u64)
+        .map(|caller| {
+            let (plugin, id) = (plugin.clone(), id.clone());
+            tokio::spawn(async move {
+                for n in 0..60 {
+                    let value = json!([caller, n]);
+                    if n % 5 == caller % 5 {
+                        let patience = Duration::from_micros(n * 40);
+                        let given_up = plugin.clone().call(phase_call(&id, "hang", value));
+                        assert!(timeout(patience, given_up).await.is_err());
+                    } else {
+                        assert_eq!(output(&plugin, "echo", value.clone()).await, value);
+                    }
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        timeout(PATIENCE, caller).await.unwrap().unwrap();
+    }
+    // All four units of credit are back: four calls can hang at once and a fifth waits.
+    let hanging: Vec<_> = (0..5)
+        .map(|_| tokio::spawn(plugin.clone().call(phase_call(&id, "hang", json!(0)))))
+        .collect();
+    eventually("one of five waits", || {
+        let seen = status(&runtime, &id);
+        (seen.calls, seen.waiting) == (5, 1)
+    })
+    .await;
+    for call in hanging {
+        call.abort();
+    }
+    assert_eq!(output(&plugin, "echo", json!(1)).await, json!(1));
+    assert_eq!(status(&runtime, &id).restarts, 0);
+}

@@ -26,7 +26,7 @@ const MODE: &str = "TEST_NODE_MODE";
 /// Calls it takes at once.
 const CREDIT: u32 = 4;
 
-pub const PHASES: [&str; 24] = [
+pub(crate) const PHASES: [&str; 24] = [
     "echo",
     "pid",
     "hang",
@@ -54,7 +54,7 @@ pub const PHASES: [&str; 24] = [
 ];
 
 /// Installs the plugin.
-pub fn install(home: &Home, id: &str, mode: &str, manifest: serde_json::Value) {
+pub(crate) fn install(home: &Home, id: &str, mode: &str, manifest: serde_json::Value) {
     let program = std::env::current_exe().unwrap();
     // The socket becomes stdin, which can be taken over without unsafe code.
     let script = format!(

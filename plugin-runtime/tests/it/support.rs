@@ -27,33 +27,33 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::Service as _;
 
 /// Longer than anything a test waits for on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A host in a temporary directory.
-pub struct Home {
+pub(crate) struct Home {
     dir: TempDir,
     key: SecretKey,
     /// Unlike that of any other test, for telling processes apart.
-    pub unique: String,
-    pub events: Arc<Events>,
-    pub settings: RuntimeSettings,
-    pub config: BTreeMap<String, Value>,
-    pub host: Arc<dyn HostService>,
+    pub(crate) unique: String,
+    pub(crate) events: Arc<Events>,
+    pub(crate) settings: RuntimeSettings,
+    pub(crate) config: BTreeMap<String, Value>,
+    pub(crate) host: Arc<dyn HostService>,
 }
 
 /// One file of a package.
-pub struct File<'a> {
-    pub path: &'a str,
-    pub content: &'a str,
+pub(crate) struct File<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) content: &'a str,
 }
 
 impl Home {
     /// A host that trusts one key at level 3.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::trusting(TrustLevel::Internal)
     }
 
-    pub fn trusting(level: TrustLevel) -> Self {
+    pub(crate) fn trusting(level: TrustLevel) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = SecretKey::generate("tests").unwrap();
         let mut trust = TrustStore::open(&dir.path().join("trust")).unwrap();
@@ -76,19 +76,24 @@ impl Home {
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes, signs and grants a package. `manifest` is put over the defaults.
-    pub fn package(&self, id: &str, manifest: Value, files: &[File<'_>]) -> PathBuf {
+    pub(crate) fn package(&self, id: &str, manifest: Value, files: &[File<'_>]) -> PathBuf {
         let dir = self.unsigned_package(id, manifest, files);
         self.sign(&dir);
         self.grant_all(&dir);
         dir
     }
 
-    pub fn unsigned_package(&self, id: &str, manifest: Value, files: &[File<'_>]) -> PathBuf {
+    pub(crate) fn unsigned_package(
+        &self,
+        id: &str,
+        manifest: Value,
+        files: &[File<'_>],
+    ) -> PathBuf {
         let mut whole = json!({
             "id": id,
             "version": "1.0.0",
@@ -112,11 +117,11 @@ impl Home {
         dir
     }
 
-    pub fn sign(&self, dir: &Path) {
+    pub(crate) fn sign(&self, dir: &Path) {
         sign(dir, &self.key, &SignOptions::new(1)).unwrap();
     }
 
-    pub fn grant_all(&self, dir: &Path) {
+    pub(crate) fn grant_all(&self, dir: &Path) {
         let trust = TrustStore::open(&self.path("trust")).unwrap();
         let package = verify(dir, &trust.root()).unwrap();
         let requested = requested_set(package.manifest()).0;
@@ -127,7 +132,7 @@ impl Home {
     }
 
     /// A package of kind `exec` whose phases are the branches of a shell `case`.
-    pub fn shell(&self, id: &str, phases: &[&str], branches: &str) -> PathBuf {
+    pub(crate) fn shell(&self, id: &str, phases: &[&str], branches: &str) -> PathBuf {
         let listed: Vec<_> = phases.iter().map(|name| json!({ "name": name })).collect();
         let script = shell_script(id, phases, branches);
         let file = File {
@@ -137,7 +142,7 @@ impl Home {
         self.package(id, json!({ "phases": listed }), &[file])
     }
 
-    pub fn paths(&self) -> RuntimePaths {
+    pub(crate) fn paths(&self) -> RuntimePaths {
         let mut search = SearchPath::default();
         search.add(self.path("plugins"), "tests");
         RuntimePaths {
@@ -148,11 +153,11 @@ impl Home {
         }
     }
 
-    pub async fn start(&self) -> Runtime {
+    pub(crate) async fn start(&self) -> Runtime {
         self.start_with(Vec::new()).await.unwrap()
     }
 
-    pub async fn start_with(&self, builtins: Vec<Builtin>) -> Result<Runtime, RuntimeError> {
+    pub(crate) async fn start_with(&self, builtins: Vec<Builtin>) -> Result<Runtime, RuntimeError> {
         let started = Runtime::start(
             self.settings.clone(),
             self.paths(),
@@ -166,7 +171,7 @@ impl Home {
     }
 
     /// Fails unless every process of the plugin is gone soon.
-    pub async fn no_process_left(&self, plugin: &str) {
+    pub(crate) async fn no_process_left(&self, plugin: &str) {
         let wanted = format!("ORCHESTRATOR_PLUGIN={plugin}");
         eventually(&format!("a process of {plugin} is left"), || {
             processes(&wanted).is_empty()
@@ -175,7 +180,7 @@ impl Home {
     }
 
     /// A plugin id that no other test has.
-    pub fn id(&self, name: &str) -> String {
+    pub(crate) fn id(&self, name: &str) -> String {
         format!("{name}-{}", self.unique)
     }
 }
@@ -191,7 +196,7 @@ fn merge(whole: &mut Value, over: Value) {
     }
 }
 
-pub fn shell_script(id: &str, phases: &[&str], branches: &str) -> String {
+pub(crate) fn shell_script(id: &str, phases: &[&str], branches: &str) -> String {
     let info = json!({ "id": id, "version": "1.0.0", "phases": phases });
     format!(
         "case \"$1\" in validate) exit 0;; info) echo '{info}'; exit 0;; esac\n\
@@ -200,7 +205,7 @@ pub fn shell_script(id: &str, phases: &[&str], branches: &str) -> String {
 }
 
 /// Processes with `wanted` in their environment.
-pub fn processes(wanted: &str) -> Vec<u32> {
+pub(crate) fn processes(wanted: &str) -> Vec<u32> {
     let pids = fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
@@ -213,7 +218,7 @@ pub fn processes(wanted: &str) -> Vec<u32> {
 }
 
 /// Waits until `holds`, and fails with `message` when that takes too long.
-pub async fn eventually(message: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(message: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "{message}");
@@ -221,17 +226,17 @@ pub async fn eventually(message: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn handle(runtime: &Runtime, id: &str) -> PluginHandle {
+pub(crate) fn handle(runtime: &Runtime, id: &str) -> PluginHandle {
     runtime.resolve(id, &"*".parse().unwrap()).unwrap()
 }
 
-pub fn status(runtime: &Runtime, id: &str) -> PluginStatus {
+pub(crate) fn status(runtime: &Runtime, id: &str) -> PluginStatus {
     let plugins = runtime.plugins().into_iter();
     plugins.filter(|plugin| plugin.id == id).last().unwrap()
 }
 
 /// A call with everything set.
-pub fn phase_call(plugin: &str, phase: &str, input: Value) -> PhaseCall {
+pub(crate) fn phase_call(plugin: &str, phase: &str, input: Value) -> PhaseCall {
     PhaseCall {
         run: RunId::from_parts(1, 2),
         step: "step".into(),
@@ -249,7 +254,7 @@ pub fn phase_call(plugin: &str, phase: &str, input: Value) -> PhaseCall {
 }
 
 /// Makes a call and waits for its end.
-pub async fn call(
+pub(crate) async fn call(
     plugin: &PluginHandle,
     phase: &str,
     input: Value,
@@ -260,7 +265,7 @@ pub async fn call(
         .expect("the call should end")
 }
 
-pub async fn output(plugin: &PluginHandle, phase: &str, input: Value) -> Value {
+pub(crate) async fn output(plugin: &PluginHandle, phase: &str, input: Value) -> Value {
     call(plugin, phase, input)
         .await
         .unwrap()
@@ -270,7 +275,7 @@ pub async fn output(plugin: &PluginHandle, phase: &str, input: Value) -> Value {
 }
 
 /// The broken rule, for a protocol fault.
-pub fn rule(error: &CallError) -> &str {
+pub(crate) fn rule(error: &CallError) -> &str {
     match error {
         CallError::Protocol { rule, .. } => rule,
         other => panic!("no protocol fault: {other:?}"),
@@ -279,7 +284,7 @@ pub fn rule(error: &CallError) -> &str {
 
 /// Every event that was emitted.
 #[derive(Default)]
-pub struct Events(Mutex<Vec<Event>>);
+pub(crate) struct Events(Mutex<Vec<Event>>);
 
 impl EventSink for Events {
     fn emit(&self, event: Event) {
@@ -288,12 +293,12 @@ impl EventSink for Events {
 }
 
 impl Events {
-    pub fn all(&self) -> Vec<Event> {
+    pub(crate) fn all(&self) -> Vec<Event> {
         self.0.lock().unwrap().clone()
     }
 
     /// Levels and lines that plugins wrote.
-    pub fn lines(&self) -> Vec<(LogLevel, String)> {
+    pub(crate) fn lines(&self) -> Vec<(LogLevel, String)> {
         let events = self.all().into_iter();
         events
             .filter_map(|event| match event {
@@ -303,7 +308,7 @@ impl Events {
             .collect()
     }
 
-    pub fn has_line(&self, level: LogLevel, text: &str) -> bool {
+    pub(crate) fn has_line(&self, level: LogLevel, text: &str) -> bool {
         self.lines()
             .iter()
             .any(|line| *line == (level, text.to_owned()))

@@ -2,14 +2,16 @@
 //!
 //! | phase | does |
 //! |---|---|
-//! | `work` | sleeps `ms`, notes step and key in `<log>`, answers `{"n": n + 1}` |
-//! | `once` | the same, but notes its start before and its result after, and can be asked for it |
-//! | `flaky` | fails for now in one of `of` calls |
+//! | `work` | sleeps `ms`, writes step and key to the file `log`, answers `{"n": n + 1}` |
+//! | `once` | keeps a note of its result, which is its effect and which it can be asked for, then sleeps `ms` |
+//! | `flaky` | sleeps `ms`, then fails for now in one of `of` attempts |
 //! | `echo` | answers its input |
 
 use std::{fs, io::Write as _, path::Path, time::Duration};
 
-use orchestrator_sdk::{Context, Error, Info, Input, Payload, PhaseReply, Plugin, Reconciled, Reply, Setup, serve};
+use orchestrator_sdk::{
+    Context, Error, Info, Input, Payload, PhaseReply, Plugin, Reconciled, Reply, Setup, serve,
+};
 use serde::{Deserialize, Serialize};
 
 struct Scripted;
@@ -48,23 +50,17 @@ impl Plugin for Scripted {
             return Ok(Reply::new(input.into_payload()));
         }
         let work: Work = input.json()?;
+        let count = Count { n: work.n + 1 };
         let line = format!("{} {phase} {}\n", context.step(), context.idempotency_key());
         if phase == "once" {
-            append(&work.log, &format!("start {line}"))?;
+            keep_note(context, &count)?;
+            append(&work.log, &line)?;
         }
         tokio::time::sleep(Duration::from_millis(work.ms)).await;
-        if phase == "flaky" && work.of > 0 && lucky(context.idempotency_key(), context.attempt(), work.of) {
+        if phase == "flaky" && unlucky(context.idempotency_key(), context.attempt(), work.of) {
             return Err(Error::transient("scripted failure"));
         }
-        let count = Count { n: work.n + 1 };
-        if phase == "once" {
-            let config: Config = context.config()?;
-            let note = Path::new(&config.notes).join(context.idempotency_key());
-            let text = serde_json::to_vec(&count).map_err(Error::permanent)?;
-            // Renamed into place, so that a note is whole or not there.
-            let draft = note.with_extension("draft");
-            fs::write(&draft, text).and_then(|()| fs::rename(&draft, &note)).map_err(Error::permanent)?;
-        } else if !work.log.is_empty() {
+        if phase == "work" {
             append(&work.log, &line)?;
         }
         Reply::json(&count)
@@ -82,8 +78,22 @@ impl Plugin for Scripted {
     }
 }
 
+/// The effect of `once`: a note of the result, whole or not there at all.
+fn keep_note(context: &Context, count: &Count) -> Result<(), Error> {
+    let config: Config = context.config()?;
+    let note = Path::new(&config.notes).join(context.idempotency_key());
+    let draft = note.with_extension("draft");
+    let text = serde_json::to_vec(count).map_err(Error::permanent)?;
+    fs::write(&draft, text)
+        .and_then(|()| fs::rename(&draft, &note))
+        .map_err(Error::permanent)
+}
+
 /// One line, in one write, so that lines of several processes do not mix.
 fn append(path: &str, line: &str) -> Result<(), Error> {
+    if path.is_empty() {
+        return Ok(());
+    }
     fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -92,10 +102,12 @@ fn append(path: &str, line: &str) -> Result<(), Error> {
         .map_err(Error::permanent)
 }
 
-/// Chosen by key and attempt, so that a run repeats exactly.
-fn lucky(key: &str, attempt: u32, of: u64) -> bool {
-    let sum = key.bytes().fold(u64::from(attempt), |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-    sum % of == 0
+/// One call in `of`, chosen by key and attempt, so that a run repeats exactly.
+fn unlucky(key: &str, attempt: u32, of: u64) -> bool {
+    let sum = key.bytes().fold(u64::from(attempt), |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    of > 0 && sum % of == 0
 }
 
 fn main() -> std::process::ExitCode {

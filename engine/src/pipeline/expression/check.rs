@@ -17,18 +17,81 @@ const FUNCTIONS: [&str; 2] = ["dict", "range"];
 /// The filters of minijinja, for suggestions. Whether one exists is asked of
 /// minijinja itself.
 pub(super) const FILTERS: [&str; 48] = [
-    "abs", "attr", "batch", "bool", "capitalize", "chain", "count", "d", "default", "dictsort", "e",
-    "escape", "first", "float", "format", "groupby", "indent", "int", "items", "join", "last",
-    "length", "lines", "list", "lower", "map", "max", "min", "pprint", "reject", "rejectattr",
-    "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "split",
-    "string", "sum", "title", "tojson", "trim", "unique", "upper", "zip",
+    "abs",
+    "attr",
+    "batch",
+    "bool",
+    "capitalize",
+    "chain",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "unique",
+    "upper",
+    "zip",
 ];
 
 /// The tests of minijinja that are words, for suggestions.
 pub(super) const TESTS: [&str; 23] = [
-    "boolean", "defined", "divisibleby", "endingwith", "eq", "even", "false", "float", "ge", "gt",
-    "in", "integer", "iterable", "le", "lt", "mapping", "ne", "none", "number", "odd", "sequence",
-    "startingwith", "string",
+    "boolean",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "even",
+    "false",
+    "float",
+    "ge",
+    "gt",
+    "in",
+    "integer",
+    "iterable",
+    "le",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
+    "string",
 ];
 
 const KEYWORDS: [&str; 12] = [
@@ -56,9 +119,17 @@ pub(super) fn references(
         found: References::default(),
         faults: Vec::new(),
     };
-    for at in 0..tokens.len() {
-        if let TokenKind::Word(word) = tokens[at].kind {
+    for (at, token) in tokens.iter().enumerate() {
+        if let TokenKind::Word(word) = token.kind {
             reader.word(at, word);
+        }
+        // What follows a reference that could not be read means nothing.
+        if reader
+            .faults
+            .last()
+            .is_some_and(|fault| fault.rule == Rule::DynamicReference)
+        {
+            break;
         }
     }
     if reader.faults.is_empty() {
@@ -127,7 +198,11 @@ impl<'a> Reader<'a> {
 
     fn step(&mut self, at: usize) {
         let Ok(Some((id, len))) = self.attribute(at + 1) else {
-            return self.dynamic(at, at, "write `steps.<id>.output`, or `steps[\"<id>\"].output`");
+            return self.dynamic(
+                at,
+                at,
+                "write `steps.<id>.output`, or `steps[\"<id>\"].output`",
+            );
         };
         let part_at = at + 1 + len;
         let (part, part_len) = match self.attribute(part_at) {
@@ -213,7 +288,13 @@ impl<'a> Reader<'a> {
 
     fn dynamic(&mut self, first: usize, last: usize, help: &str) {
         let message = "which step is meant must be written out".to_owned();
-        self.fault(first, last, Rule::DynamicReference, message, help.to_owned());
+        self.fault(
+            first,
+            last,
+            Rule::DynamicReference,
+            message,
+            help.to_owned(),
+        );
     }
 
     fn fault(&mut self, first: usize, last: usize, rule: Rule, message: String, help: String) {

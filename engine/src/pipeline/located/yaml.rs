@@ -50,8 +50,8 @@ pub(super) fn parse(text: &str) -> Result<Node, Broken> {
         strict_booleans: true,
         with_snippet: false,
     };
-    let tree: Spanned<Tree> = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| broken(text, &error))?;
+    let tree: Spanned<Tree> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| broken(text, &error))?;
     node(text, tree, 0)
 }
 

@@ -1,0 +1,149 @@
+//! `orchestrator plugin grant`, `revoke` and `grants`
+
+use std::path::PathBuf;
+
+use orchestrator_engine::Home;
+use orchestrator_manifest::{Capability, PluginName};
+use orchestrator_signing::{
+    GrantStore, Package, TrustStore, Verified, installed, requested_set, verify,
+};
+use semver::Version;
+use serde_json::{Value, json};
+
+use crate::{context::Context, error::CliError, failure::Result, table::Table};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Grant {
+    /// An installed plugin, or a package's directory
+    plugin: String,
+
+    /// What to give, for instance `file:read=/data/in`
+    #[arg(required = true, value_name = "CAPABILITY")]
+    capabilities: Vec<Capability>,
+}
+
+impl Grant {
+    pub(crate) fn execute(self, context: &Context) -> Result {
+        let home = context.home()?;
+        let package = package(&home, &self.plugin)?;
+        let (requested, _) = requested_set(package.manifest());
+        for given in &self.capabilities {
+            if !requested.iter().any(|request| given.covers(request)) {
+                let name = &package.manifest().id;
+                context.out.warn(&format!(
+                    "{name} does not ask for {given}, and does not get it before it does"
+                ));
+            }
+        }
+        let mut store = GrantStore::open(&home.grants_file())?;
+        let publisher = package.publisher().to_string();
+        let mut capabilities = self.capabilities;
+        let before = store
+            .list()
+            .iter()
+            .find(|grant| grant.plugin == package.manifest().id && grant.publisher == publisher);
+        if let Some(before) = before {
+            capabilities.extend(before.capabilities.iter().cloned());
+        }
+        let grant = orchestrator_signing::Grant::for_package(&package, capabilities, &whoami());
+        let plugin = grant.plugin.clone();
+        store.grant(grant)?;
+        if let Err(error) = store.check(&package) {
+            context.out.note(&format!("still missing: {error}"));
+        }
+        show(context, &store, Some(&plugin))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Revoke {
+    /// The plugin
+    plugin: PluginName,
+
+    /// What to take back; everything, where nothing is named
+    #[arg(value_name = "CAPABILITY")]
+    capabilities: Vec<Capability>,
+}
+
+impl Revoke {
+    pub(crate) fn execute(self, context: &Context) -> Result {
+        let mut store = GrantStore::open(&context.home()?.grants_file())?;
+        match self.capabilities.as_slice() {
+            [] => store.revoke(&self.plugin, None)?,
+            some => {
+                for capability in some {
+                    store.revoke(&self.plugin, Some(capability))?;
+                }
+            }
+        }
+        show(context, &store, Some(&self.plugin))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Grants {
+    /// Only this plugin's
+    plugin: Option<PluginName>,
+}
+
+impl Grants {
+    pub(crate) fn execute(self, context: &Context) -> Result {
+        let store = GrantStore::open(&context.home()?.grants_file())?;
+        show(context, &store, self.plugin.as_ref())
+    }
+}
+
+fn show(context: &Context, store: &GrantStore, plugin: Option<&PluginName>) -> Result {
+    let wanted =
+        |grant: &&orchestrator_signing::Grant| plugin.is_none_or(|name| grant.plugin == *name);
+    let grants: Vec<_> = store.list().iter().filter(wanted).collect();
+    let value: Vec<Value> = grants.iter().map(|grant| json!(grant)).collect();
+    context.out.show(&value, |_| {
+        if grants.is_empty() {
+            return "nothing is granted\n".to_owned();
+        }
+        let mut table = Table::new(["PLUGIN", "CAPABILITY", "PUBLISHER", "GRANTED BY"]);
+        for grant in &grants {
+            for capability in &grant.capabilities {
+                table.row([
+                    grant.plugin.to_string(),
+                    capability.to_string(),
+                    grant.publisher.chars().take(16).collect(),
+                    grant.granted_by.clone(),
+                ]);
+            }
+        }
+        table.to_string()
+    })
+}
+
+/// The newest installed version of a plugin, or the package in a directory.
+/// Verified, because a grant is bound to who published it.
+fn package(home: &Home, text: &str) -> Result<Verified<Package>> {
+    let root = TrustStore::open(&home.trust())?.root();
+    if text.contains('/') {
+        return Ok(verify(&PathBuf::from(text), &root)?);
+    }
+    let all = installed(&home.plugins())?;
+    let newest = all
+        .iter()
+        .filter(|it| it.name == text)
+        .max_by_key(|it| Version::parse(&it.version).ok());
+    match newest {
+        Some(newest) => Ok(verify(&newest.path, &root)?),
+        None => {
+            let names = all.iter().map(|it| it.name.as_str());
+            Err(CliError::unknown_plugin(text, names).into())
+        }
+    }
+}
+
+/// Who runs this command, for the record.
+fn whoami() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let name = std::env::var("LOGNAME").or_else(|_| std::env::var("USER"));
+    match name {
+        Ok(name) if !name.is_empty() => format!("{name} (uid {uid})"),
+        _ => format!("uid {uid}"),
+    }
+}

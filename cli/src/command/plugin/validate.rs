@@ -1,0 +1,40 @@
+//! `orchestrator plugin validate`
+
+use std::path::PathBuf;
+
+use orchestrator_manifest::Manifest;
+
+use crate::{context::Context, failure::Result};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The package's directory
+    #[arg(required_unless_present = "schema")]
+    dir: Option<PathBuf>,
+
+    /// Print the manifest's JSON Schema, for editors
+    #[arg(long, conflicts_with = "dir")]
+    schema: bool,
+}
+
+impl Args {
+    pub(crate) fn execute(self, context: &Context) -> Result {
+        let Some(dir) = self.dir else {
+            let schema = serde_json::to_value(orchestrator_manifest::json_schema());
+            let schema = schema.map_err(std::io::Error::from)?;
+            let text = serde_json::to_string_pretty(&schema).map_err(std::io::Error::from)?;
+            return context.out.text(&text);
+        };
+        let manifest = Manifest::load(&dir)?;
+        context.out.show(&manifest, |manifest| {
+            format!(
+                "{} {} is valid: kind {}, {} phases, asks for {} capabilities",
+                manifest.id,
+                manifest.version,
+                manifest.kind.as_str(),
+                manifest.phases.len(),
+                manifest.capabilities.len()
+            )
+        })
+    }
+}

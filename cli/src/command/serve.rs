@@ -1,0 +1,24 @@
+//! `orchestrator serve`
+
+use std::net::SocketAddr;
+
+use crate::{context::Context, failure::Result, serve};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen; port 0 takes a free one [default: server.listen]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+impl Args {
+    pub(crate) async fn execute(self, context: &Context) -> Result {
+        let mut config = context.config()?;
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
+        }
+        let server = config.server.clone();
+        let engine = context.serving_engine(config).await?;
+        serve::serve(context, engine, context.home()?, server).await
+    }
+}

@@ -1,0 +1,201 @@
+//! What every command starts from: the flags that all of them take, and the
+//! home and configuration that follow from those.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use orchestrator_engine::{
+    Engine, Home, RunHistory,
+    config::{Config, LogFormat, Sources},
+};
+use orchestrator_observability::{
+    Build, Telemetry,
+    log::{self, Flush, Format},
+};
+
+use crate::{
+    error::CliError,
+    exit::Exit,
+    failure::{Failure, Result},
+    output::Output,
+    progress::Stderr,
+};
+
+/// The flags that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Keep plugins, keys, grants and runs in this directory
+    /// [default: $ORCHESTRATOR_HOME, else ~/.local/share/orchestrator]
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    /// Read this configuration file after the usual ones
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Override one setting, for instance `--set run.concurrency=4`
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Write JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+
+    /// Log more; repeat for more still
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    /// Use no colours (the variable NO_COLOR does the same)
+    #[arg(long, global = true)]
+    no_color: bool,
+
+    /// Never ask anything
+    #[arg(long, global = true)]
+    no_input: bool,
+}
+
+/// What a command works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    global: Global,
+    pub(crate) out: Output,
+    /// Set once there is a log; the last clone writes out what waits.
+    log: Arc<OnceLock<Flush>>,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        let out = Output::new(global.json, global.quiet, global.no_color);
+        Self {
+            global,
+            out,
+            log: Arc::default(),
+        }
+    }
+
+    /// Whether a person may be asked.
+    pub(crate) fn may_ask(&self) -> bool {
+        !self.global.no_input
+    }
+
+    /// The home directory. A relative `--home` is meant from here.
+    pub(crate) fn home(&self) -> Result<Home> {
+        let given = match &self.global.home {
+            Some(path) => Some(std::path::absolute(path)?),
+            None => None,
+        };
+        let home = Home::resolve(given, &|name| std::env::var_os(name));
+        home.map_err(|error| Failure::new(Exit::Invalid, error))
+    }
+
+    /// The effective configuration.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let config = Config::load(&self.sources()?);
+        config.map_err(|error| Failure::new(Exit::Invalid, error))
+    }
+
+    /// Where settings come from.
+    pub(crate) fn sources(&self) -> Result<Sources> {
+        let mut overrides = Vec::new();
+        for text in &self.global.set {
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| CliError::Setting { text: text.clone() })?;
+            overrides.push((key.to_owned(), value.to_owned()));
+        }
+        Ok(Sources {
+            user_file: Some(self.home()?.config_file().to_owned()),
+            file: self.global.config.clone(),
+            overrides,
+        })
+    }
+
+    /// Past runs, without starting a plugin.
+    pub(crate) async fn history(&self) -> Result<RunHistory> {
+        let config = self.config()?;
+        Ok(RunHistory::open(&self.home()?, &config.journal).await?)
+    }
+
+    /// Starts an engine for one command.
+    pub(crate) async fn engine(&self) -> Result<Engine> {
+        let config = self.config()?;
+        self.log_to_stderr(&config, Use::OneCommand);
+        self.start(config, false).await
+    }
+
+    /// Starts an engine that serves others.
+    pub(crate) async fn serving_engine(&self, config: Config) -> Result<Engine> {
+        self.log_to_stderr(&config, Use::Service);
+        self.start(config, true).await
+    }
+
+    async fn start(&self, config: Config, service: bool) -> Result<Engine> {
+        let telemetry = Telemetry::new(Build {
+            version: env!("CARGO_PKG_VERSION"),
+        });
+        let mut builder = Engine::builder()
+            .at(self.home()?)
+            .config(config)
+            .telemetry(Arc::new(telemetry));
+        if service {
+            builder = builder.service();
+        }
+        Ok(builder.start().await?)
+    }
+
+    /// Lets log lines go to standard error. A single command tells of events in
+    /// its own words, so only other warnings interrupt it unless `-v` asks for
+    /// more.
+    fn log_to_stderr(&self, config: &Config, by: Use) {
+        let level = match (self.global.verbose, by) {
+            (0, Use::Service) => config.log.level.clone(),
+            (0, Use::OneCommand) => "warn,events=off".to_owned(),
+            (1, _) => "info".to_owned(),
+            (2, _) => "debug".to_owned(),
+            _ => "trace".to_owned(),
+        };
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let format = match config.log.format {
+            LogFormat::Human => Format::Human,
+            LogFormat::Json => Format::Json,
+            LogFormat::Auto if self.out.is_json() => Format::Json,
+            LogFormat::Auto if terminal || matches!(by, Use::OneCommand) => Format::Human,
+            LogFormat::Auto => Format::Json,
+        };
+        let Ok(filter) = level.parse() else {
+            self.out.warn(&format!("`log.level` is no filter: {level}"));
+            return;
+        };
+        match log::background(Stderr) {
+            Ok((writer, flush)) => {
+                let subscriber = log::subscriber(format, filter, writer);
+                // Errors only say that there is one already.
+                tracing::subscriber::set_global_default(subscriber).ok();
+                self.log.set(flush).ok();
+            }
+            Err(error) => self.out.warn(&format!("nothing is logged: {error}")),
+        }
+    }
+
+    /// Waits until what was logged so far is written, so that it stands before
+    /// what is said next.
+    pub(crate) fn flush_log(&self) {
+        if let Some(flush) = self.log.get() {
+            flush.flush();
+        }
+    }
+}
+
+/// What an engine is started for.
+#[derive(Clone, Copy)]
+enum Use {
+    OneCommand,
+    Service,
+}

@@ -1,0 +1,157 @@
+//! What the command itself finds wrong.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use miette::Diagnostic;
+use thiserror::Error;
+
+use crate::exit::Exit;
+
+/// What the command itself finds wrong. Errors of the crates below come up
+/// with their own codes.
+#[derive(Debug, Error, Diagnostic)]
+pub(crate) enum CliError {
+    /// The operating system refused something nobody expected it to refuse.
+    #[error("the operating system refused: {0}")]
+    #[diagnostic(code("ORC-5000"), help("check permissions and free space"))]
+    Io(io::Error),
+
+    #[error("cannot {action} `{}`: {reason}", .path.display())]
+    #[diagnostic(code("ORC-5001"), help("check the path and its permissions"))]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        reason: io::Error,
+    },
+
+    #[error("`{argument}` is not an input: {reason}")]
+    #[diagnostic(
+        code("ORC-5002"),
+        help("write `--input name=value`, `--input name=@file` or `--input @file.json`")
+    )]
+    Input { argument: String, reason: String },
+
+    #[error("there is no pipeline `{name}`")]
+    #[diagnostic(
+        code("ORC-5003"),
+        help("name a file, or a pipeline in `{}` without its ending", .dir.display())
+    )]
+    UnknownPipeline { name: String, dir: PathBuf },
+
+    #[error("a passphrase is needed and nobody can be asked")]
+    #[diagnostic(
+        code("ORC-5004"),
+        help(
+            "run it on a terminal, or give `--passphrase-fd N` or `--passphrase-command PROGRAM`"
+        )
+    )]
+    NoPassphrase,
+
+    #[error("the passphrase could not be read: {reason}")]
+    #[diagnostic(
+        code("ORC-5005"),
+        help("a passphrase is one line of at most 1024 bytes")
+    )]
+    Passphrase { reason: String },
+
+    #[error("{address} can be reached from other machines")]
+    #[diagnostic(
+        code("ORC-5006"),
+        help(
+            "listen on loopback, or set `server.allow_remote` and put something that speaks TLS \
+             in front, because this server does not"
+        )
+    )]
+    NotLoopback { address: SocketAddr },
+
+    #[error("cannot listen on {address}: {reason}")]
+    #[diagnostic(
+        code("ORC-5007"),
+        help("another process may use the address; choose one with `--listen ADDRESS:PORT`")
+    )]
+    Listen {
+        address: SocketAddr,
+        reason: io::Error,
+    },
+
+    #[error("`{}` may be read by others", .path.display())]
+    #[diagnostic(
+        code("ORC-5008"),
+        help("run `chmod 600` on it, or remove it to have a new one made")
+    )]
+    TokenExposed { path: PathBuf },
+
+    #[error("`{}` does not hold a token", .path.display())]
+    #[diagnostic(code("ORC-5009"), help("remove the file to have a new one made"))]
+    TokenMalformed { path: PathBuf },
+
+    #[error("`{text}` is not a run id")]
+    #[diagnostic(code("ORC-5010"), help("`orchestrator run list` shows the ids"))]
+    RunId { text: String },
+
+    #[error("`{name}` is not an installed plugin{}", nearest_hint(.nearest.as_deref()))]
+    #[diagnostic(
+        code("ORC-5011"),
+        help("`orchestrator plugin list` shows what is installed")
+    )]
+    UnknownPlugin {
+        name: String,
+        nearest: Option<String>,
+    },
+
+    #[error("`{text}` is not written KEY=VALUE")]
+    #[diagnostic(code("ORC-5012"), help("for instance `--set run.concurrency=4`"))]
+    Setting { text: String },
+
+    #[error("there is no help about `{topic}`")]
+    #[diagnostic(
+        code("ORC-5013"),
+        help("`orchestrator help` lists the commands; `exit-codes` is a topic too")
+    )]
+    UnknownTopic { topic: String },
+}
+
+fn nearest_hint(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+impl CliError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>, reason: io::Error) -> Self {
+        Self::File {
+            action,
+            path: path.into(),
+            reason,
+        }
+    }
+
+    /// With the nearest of the names there are.
+    pub(crate) fn unknown_plugin<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Self {
+        let distance = |other: &str| strsim::damerau_levenshtein(name, other);
+        let nearest = names
+            .map(|other| (distance(other), other))
+            .filter(|(distance, _)| *distance <= 1 + name.len() / 3)
+            .min();
+        Self::UnknownPlugin {
+            name: name.to_owned(),
+            nearest: nearest.map(|(_, other)| other.to_owned()),
+        }
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::File { reason, .. } if reason.kind() == io::ErrorKind::NotFound => Exit::NotFound,
+            Self::Io(_) | Self::File { .. } | Self::Passphrase { .. } | Self::Listen { .. } => {
+                Exit::Failed
+            }
+            Self::Input { .. } | Self::NoPassphrase | Self::RunId { .. } | Self::Setting { .. } => {
+                Exit::Usage
+            }
+            Self::UnknownPipeline { .. }
+            | Self::UnknownPlugin { .. }
+            | Self::UnknownTopic { .. } => Exit::NotFound,
+            Self::NotLoopback { .. } | Self::TokenExposed { .. } | Self::TokenMalformed { .. } => {
+                Exit::Denied
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Writes a run's outputs into a directory.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use orchestrator_engine::RunReport;
+use serde::Serialize;
+
+use crate::{error::CliError, failure::Result};
+
+/// One output that was written.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct SavedOutput {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) length: usize,
+    pub(crate) primary: bool,
+}
+
+/// Writes every output of `report` to a file of its name in `dir`, which is
+/// made if it is missing. A file is replaced whole or not at all.
+pub(crate) fn save(report: &RunReport, dir: &Path) -> Result<Vec<SavedOutput>> {
+    fs::create_dir_all(dir).map_err(|error| CliError::file("make", dir, error))?;
+    let mut saved = Vec::new();
+    for output in &report.outputs {
+        let path = dir.join(&output.name);
+        // The pipeline's parser lets no separator into a name; this looks again
+        // because a wrong one would write anywhere.
+        if path.file_name() != Some(output.name.as_ref()) || path.parent() != Some(dir) {
+            let reason = std::io::Error::other("it is not the name of a file");
+            return Err(CliError::file("write", &output.name, reason).into());
+        }
+        replace(dir, &path, &output.payload.bytes)
+            .map_err(|error| CliError::file("write", &path, error))?;
+        saved.push(SavedOutput {
+            name: output.name.clone(),
+            path,
+            length: output.payload.len(),
+            primary: output.primary,
+        });
+    }
+    Ok(saved)
+}
+
+fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mut file = tempfile::Builder::new()
+        .prefix(".orchestrator-")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The HTTP service: runs over an API, metrics, probes.
+//!
+//! A request's way: `connections.rs` accepts it, `routes.rs` asks for the token
+//! and counts, `runs.rs` and `events.rs` answer, `problem.rs` says why not.
+
+mod connections;
+mod events;
+mod probes;
+mod problem;
+mod routes;
+mod runs;
+mod token;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use orchestrator_engine::{Engine, Home, config::ServerConfig};
+use serde_json::json;
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+
+use crate::{context::Context, error::CliError, failure::Result, signals::Signals};
+use token::Token;
+
+/// How long connections may take to end once everything else has.
+const CLOSE_GRACE: Duration = Duration::from_secs(3);
+
+/// What every request is answered from.
+struct App {
+    engine: Engine,
+    home: Home,
+    config: ServerConfig,
+    token: Token,
+    /// Turns true when streams have to end.
+    closing: watch::Receiver<bool>,
+}
+
+/// Serves until a signal says otherwise, then drains: new runs are refused, those
+/// in flight may finish within the configured grace, the others stay resumable.
+/// A second signal ends at once.
+pub(crate) async fn serve(
+    context: &Context,
+    engine: Engine,
+    home: Home,
+    config: ServerConfig,
+) -> Result {
+    // Before anybody learns that we are here and could stop us.
+    let signals = Signals::new()?;
+    let token = Token::of(&home)?;
+    let resumed = engine.resume(None).await?;
+    if !resumed.is_empty() {
+        let runs = resumed.len();
+        tracing::info!(runs, "runs of an earlier process go on");
+    }
+    let listener = listen(&config).await?;
+    let address = listener.local_addr()?;
+    announce(context, address, &token)?;
+
+    let (close, closing) = watch::channel(false);
+    let app = Arc::new(App {
+        engine: engine.clone(),
+        home,
+        config: config.clone(),
+        token,
+        closing: closing.clone(),
+    });
+    let router = routes::router(app);
+    let mut serving = std::pin::pin!(connections::serve(listener, router, &config, closing));
+    let stopped = tokio::select! {
+        // Ends only after `close`.
+        () = &mut serving => Ok(()),
+        stopped = drain_on_signal(context, &engine, &config, signals) => stopped,
+    };
+    close.send_replace(true);
+    // Whoever has not let go by then loses the connection with the process.
+    timeout(CLOSE_GRACE, serving).await.ok();
+    stopped
+}
+
+async fn listen(config: &ServerConfig) -> Result<TcpListener> {
+    let address = config.listen;
+    if !address.ip().is_loopback() && !config.allow_remote {
+        return Err(CliError::NotLoopback { address }.into());
+    }
+    let listener = TcpListener::bind(address).await;
+    Ok(listener.map_err(|reason| CliError::Listen { address, reason })?)
+}
+
+/// Says where the service is, and where the token is, which nobody should see.
+fn announce(context: &Context, address: SocketAddr, token: &Token) -> Result {
+    let path = token.path().display();
+    let ready = json!({
+        "event": "ready",
+        "address": address.to_string(),
+        "token_file": token.path(),
+    });
+    match context.out.is_json() {
+        true => context.out.json_line(&ready),
+        false => context.out.text(&format!(
+            "listening on http://{address} (API token in {path})"
+        )),
+    }
+}
+
+async fn drain_on_signal(
+    context: &Context,
+    engine: &Engine,
+    config: &ServerConfig,
+    mut signals: Signals,
+) -> Result {
+    signals.next().await;
+    context.out.note("draining; once more stops at once");
+    tokio::select! {
+        drained = engine.drain(config.drain_grace) => {
+            let drained = drained?;
+            tracing::info!(
+                finished = drained.finished,
+                left_open = drained.left_open,
+                "drained"
+            );
+        }
+        () = signals.next() => context.out.warn("stopped before runs ended; the next start resumes them"),
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Which request goes where, and what all of them have in common.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use tokio::time::{Instant, timeout};
+
+use super::{App, events, probes, problem::Problem, runs};
+
+/// How long a request may take until its answer begins.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    let body_bytes_max = usize::try_from(app.config.body_bytes_max).unwrap_or(usize::MAX);
+    let api = Router::new()
+        .route("/runs", get(runs::list).post(runs::start))
+        .route("/runs/{id}", get(runs::show))
+        .route("/runs/{id}/outputs/{name}", get(runs::output))
+        .route("/runs/{id}/events", get(events::stream))
+        .route("/runs/{id}/cancel", post(runs::cancel))
+        .route("/plugins", get(runs::plugins))
+        // The token is asked for before the body is read.
+        .layer(from_fn_with_state(Arc::clone(&app), require_token));
+    Router::new()
+        .route("/livez", get(probes::livez))
+        .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(probes::metrics))
+        .nest("/api/v1", api)
+        .fallback(async || not_found())
+        .method_not_allowed_fallback(async || {
+            let detail = "the resource does not take this method";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "ORC-5052", detail)
+        })
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(Arc::clone(&app), measured))
+        .with_state(app)
+}
+
+fn not_found() -> Problem {
+    let detail = "there is nothing at this address";
+    Problem::new(StatusCode::NOT_FOUND, "ORC-5051", detail)
+}
+
+async fn require_token(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    if !given.is_some_and(|token| app.token.is(token)) {
+        let path = app.token.path().display();
+        let detail = format!("send `Authorization: Bearer` with the token in `{path}`");
+        return Problem::new(StatusCode::UNAUTHORIZED, "ORC-5050", &detail).into_response();
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// A client that never finishes its request must not hold anything for ever.
+async fn in_time(request: Request, next: Next) -> Response {
+    match timeout(PATIENCE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = "the request took too long";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "ORC-5053", detail).into_response()
+        }
+    }
+}
+
+async fn measured(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    // The template, never the path: paths hold ids.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = known(request.method());
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let status = response.status().as_u16();
+    let telemetry = app.engine.telemetry();
+    telemetry.http_request(route, method, status, started.elapsed());
+    response
+}
+
+/// Methods are free text, and a label must not be.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,241 @@
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    process::Child,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    harness::{Done, Home, eventually, finish, read, signal},
+    http::{self, Response},
+};
+
+/// The service, until it is dropped.
+pub(crate) struct Service {
+    child: Option<Child>,
+    pub(crate) address: String,
+    pub(crate) token: String,
+}
+
+impl Service {
+    pub(crate) fn start(home: &Home, args: &[&str]) -> Self {
+        let args = [&["serve", "--listen", "127.0.0.1:0", "--json"], args].concat();
+        let mut child = home.command(&args).spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let Ok(ready) = serde_json::from_str::<Value>(&line) else {
+            panic!("{line:?}: {}", finish(child).stderr);
+        };
+        let token_file = ready["token_file"].as_str().unwrap();
+        Self {
+            child: Some(child),
+            address: ready["address"].as_str().unwrap().to_owned(),
+            token: read(token_file).trim().to_owned(),
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        http::send(&self.address, "GET", path, &[], b"")
+    }
+
+    /// Sends a request with the token.
+    pub(crate) fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
+        let bearer = format!("Bearer {}", self.token);
+        let mut headers = vec![("Authorization", bearer.as_str())];
+        let body = body.map(Value::to_string).unwrap_or_default();
+        if !body.is_empty() {
+            headers.push(("Content-Type", "application/json"));
+        }
+        http::send(&self.address, method, path, &headers, body.as_bytes())
+    }
+
+    pub(crate) fn signal(&self, which: Signal) {
+        signal(self.child.as_ref().unwrap().id(), which);
+    }
+
+    /// How much memory it holds, in kB.
+    pub(crate) fn resident_kb(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = read(format!("/proc/{pid}/status"));
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn wait(mut self) -> Done {
+        finish(self.child.take().unwrap())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+#[test]
+fn probes_and_metrics_need_no_token() {
+    let home = Home::new();
+    let service = Service::start(&home, &[]);
+    assert_eq!(service.get("/livez").status, 200);
+    assert_eq!(service.get("/readyz").json()["ready"], true);
+    let metrics = service.get("/metrics");
+    assert!(
+        metrics
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/plain; version=0.0.4")
+    );
+    let text = String::from_utf8(metrics.body).unwrap();
+    assert!(text.contains(
+        r#"orchestrator_http_requests_total{route="/readyz",method="GET",status="200"} 1"#
+    ));
+    assert!(text.contains("orchestrator_build_info{version="));
+}
+
+#[test]
+fn the_api_asks_for_the_token_of_the_home() {
+    let home = Home::new();
+    let service = Service::start(&home, &[]);
+    let file = home.root().join("api-token");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let almost = format!("Bearer {}0", &service.token[..service.token.len() - 1]);
+    for headers in [
+        &[][..],
+        &[("Authorization", "Bearer wrong")],
+        &[("Authorization", almost.as_str())],
+        &[("Authorization", "Basic Og==")],
+        &[("Authorization", "")],
+    ] {
+        let answer = http::send(&service.address, "GET", "/api/v1/runs", headers, b"");
+        // One token in sixteen ends with 0 already.
+        if headers
+            .iter()
+            .any(|(_, value)| *value == format!("Bearer {}", service.token))
+        {
+            continue;
+        }
+        assert_eq!(answer.status, 401, "{headers:?}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/problem+json")
+        );
+        let problem = answer.json();
+        assert_eq!(problem["code"], "ORC-5050");
+        assert_eq!(problem["status"], 401);
+        assert!(!problem.to_string().contains(&service.token));
+    }
+    assert_eq!(service.api("GET", "/api/v1/runs", None).status, 200);
+}
+
+#[test]
+fn the_token_is_never_printed() {
+    let home = Home::new();
+    let service = Service::start(&home, &["-vvv"]);
+    let token = service.token.clone();
+    service.api("GET", "/api/v1/runs", None);
+    let metrics = String::from_utf8(service.get("/metrics").body).unwrap();
+    assert!(!metrics.contains(&token));
+    service.signal(Signal::TERM);
+    let done = service.wait().ok();
+    assert!(!done.stderr.contains(&token));
+    assert!(!done.stdout.contains(&token));
+}
+
+#[test]
+fn requests_that_make_no_sense_get_a_problem_document() {
+    let home = Home::new();
+    let service = Service::start(&home, &["--set", "server.body_bytes_max=2KiB"]);
+    let large = serde_json::json!({ "pipeline": "x".repeat(4_096) });
+    let odd = serde_json::json!({ "pipeline": "x", "colour": "red" });
+    let unknown = serde_json::json!({ "pipeline": "nightly" });
+    let broken = serde_json::json!({ "pipeline": { "version": 1, "name": "x", "stepz": [] } });
+    let cases: [(&str, &str, Option<&Value>, u16); 10] = [
+        ("GET", "/nowhere", None, 404),
+        ("GET", "/api/v1/nowhere", None, 404),
+        ("DELETE", "/api/v1/runs", None, 405),
+        ("POST", "/api/v1/runs", None, 415),
+        ("POST", "/api/v1/runs", Some(&large), 413),
+        ("POST", "/api/v1/runs", Some(&odd), 422),
+        ("POST", "/api/v1/runs", Some(&unknown), 404),
+        ("POST", "/api/v1/runs", Some(&broken), 422),
+        ("GET", "/api/v1/runs?status=nonsense", None, 400),
+        ("GET", "/api/v1/runs/01JD3Y7ZJ6V4W2N9Q8K5T1R0BX", None, 404),
+    ];
+    for (method, path, body, status) in cases {
+        let answer = service.api(method, path, body);
+        assert_eq!(answer.status, status, "{method} {path} {body:?}");
+        let kind = answer.header("content-type");
+        assert_eq!(kind, Some("application/problem+json"), "{method} {path}");
+        let problem = answer.json();
+        assert_eq!(problem["status"], status);
+        assert!(
+            problem["code"].as_str().unwrap().starts_with("ORC-"),
+            "{problem}"
+        );
+    }
+    let problem = service.api("POST", "/api/v1/runs", Some(&broken)).json();
+    assert!(
+        problem["errors"]
+            .as_array()
+            .is_some_and(|errors| !errors.is_empty()),
+        "{problem}"
+    );
+}
+
+#[test]
+fn the_service_stays_on_loopback_unless_it_is_told_otherwise() {
+    let home = Home::new();
+    let done = home
+        .run(&["serve", "--listen", "0.0.0.0:0", "--json"])
+        .with_code(5);
+    assert_eq!(done.error()["code"], "ORC-5006");
+    let service = Service::start(&home, &[]);
+    let taken = ["serve", "--listen", &service.address, "--json"];
+    let done = home.run(&taken).with_code(1);
+    assert_eq!(done.error()["code"], "ORC-5007");
+}
+
+#[test]
+fn a_client_that_says_nothing_is_let_go() {
+    let home = Home::new();
+    let settings = [
+        "--set",
+        "server.header_timeout=300ms",
+        "--set",
+        "server.connections_max=1",
+    ];
+    let service = Service::start(&home, &settings);
+    let mut silent = TcpStream::connect(&service.address).unwrap();
+    silent
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    silent.write_all(b"GET /livez HT").unwrap();
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).ok();
+    // The one place is free again.
+    assert_eq!(service.get("/livez").status, 200);
+}
+
+#[test]
+fn a_stopped_service_ends_with_success_and_frees_its_port() {
+    let home = Home::new();
+    for which in [Signal::TERM, Signal::INT] {
+        let service = Service::start(&home, &[]);
+        let address = service.address.clone();
+        service.signal(which);
+        service.wait().ok();
+        eventually("the port is free", || TcpStream::connect(&address).is_err());
+    }
+}

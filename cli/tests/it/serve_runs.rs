@@ -1,0 +1,192 @@
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Home, eventually, pipeline},
+    http::{self, SseEvent},
+    serve::Service,
+};
+
+fn home_with(phases: &[&str]) -> Home {
+    let home = Home::with_greeter();
+    let dir = home.root().join("pipelines");
+    fs::create_dir(&dir).unwrap();
+    for phase in phases {
+        fs::write(dir.join(format!("{phase}.yaml")), pipeline(phase)).unwrap();
+    }
+    home
+}
+
+fn start(service: &Service, body: &Value) -> String {
+    let answer = service.api("POST", "/api/v1/runs", Some(body));
+    assert_eq!(answer.status, 202, "{}", answer.json());
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        answer.header("location").unwrap(),
+        format!("/api/v1/runs/{id}")
+    );
+    id
+}
+
+fn outcome(service: &Service, id: &str) -> Value {
+    service
+        .api("GET", &format!("/api/v1/runs/{id}"), None)
+        .json()["outcome"]
+        .clone()
+}
+
+/// Reads a run's events to their end.
+fn events(service: &Service, id: &str, last: Option<u64>) -> Vec<SseEvent> {
+    let bearer = format!("Bearer {}", service.token);
+    let last = last.map(|last| last.to_string());
+    let mut headers = vec![("Authorization", bearer.as_str())];
+    headers.extend(last.as_deref().map(|last| ("Last-Event-ID", last)));
+    let path = format!("/api/v1/runs/{id}/events");
+    let (head, mut reader) = http::open(&service.address, "GET", &path, &headers, b"");
+    assert_eq!(head.status, 200);
+    assert!(
+        head.header("content-type")
+            .unwrap()
+            .starts_with("text/event-stream")
+    );
+    std::iter::from_fn(|| http::next_event(&mut reader)).collect()
+}
+
+#[test]
+fn a_run_goes_from_request_to_output() {
+    let home = home_with(&["greet"]);
+    let service = Service::start(&home, &[]);
+    let id = start(
+        &service,
+        &json!({ "pipeline": "greet", "input": { "who": "Ada" } }),
+    );
+    eventually("the end of the run", || outcome(&service, &id) == "success");
+    let path = format!("/api/v1/runs/{id}/outputs/GREETING.json");
+    let output = service.api("GET", &path, None);
+    assert_eq!(output.json(), json!({ "hello": "Ada" }));
+    assert_eq!(output.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(service.api("GET", &format!("{path}x"), None).status, 404);
+
+    let listed = service
+        .api("GET", "/api/v1/runs?status=success&limit=1", None)
+        .json();
+    assert_eq!(listed["runs"][0]["run"], id);
+    let metrics = String::from_utf8(service.get("/metrics").body).unwrap();
+    for line in [
+        r#"orchestrator_runs_total{pipeline="greet",outcome="success"} 1"#,
+        r#"orchestrator_plugin_phase_executions_total{plugin="greeter",phase="greet"} 1"#,
+        r#"orchestrator_http_requests_total{route="/api/v1/runs",method="POST",status="202"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    let cancelled = service.api("POST", &format!("/api/v1/runs/{id}/cancel"), None);
+    assert_eq!(cancelled.status, 409, "{}", cancelled.json());
+    let plugins = service.api("GET", "/api/v1/plugins", None).json();
+    assert!(
+        plugins["plugins"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|it| it["id"] == "greeter")
+    );
+}
+
+#[test]
+fn a_pipeline_may_come_with_the_request_and_a_request_twice() {
+    let home = home_with(&[]);
+    let service = Service::start(&home, &[]);
+    let definition = json!({
+        "version": 1,
+        "name": "inline",
+        "steps": [{ "id": "say", "plugin": "greeter", "phase": "greet", "input": { "a": 1 } }],
+        "outputs": { "OUT.json": { "from": "${{ steps.say.output }}" } },
+    });
+    let body = json!({ "pipeline": definition, "idempotency_key": "once" });
+    let id = start(&service, &body);
+    let again = service.api("POST", "/api/v1/runs", Some(&body));
+    assert_eq!(again.status, 200);
+    assert_eq!(again.json()["id"], id);
+    assert_eq!(again.json()["created"], false);
+}
+
+#[test]
+fn events_are_replayed_from_where_a_client_left() {
+    let home = home_with(&["greet", "fail"]);
+    let service = Service::start(&home, &[]);
+    for (phase, end) in [("greet", "success"), ("fail", "failed")] {
+        let id = start(&service, &json!({ "pipeline": phase }));
+        let all = events(&service, &id, None);
+        let journaled: Vec<_> = all.iter().filter(|event| event.id.is_some()).collect();
+        assert_eq!(journaled[0].name, "run_created");
+        let last = journaled.last().unwrap();
+        assert_eq!(last.name, "run_finished");
+        let data: Value = serde_json::from_str(&last.data).unwrap();
+        assert_eq!(data["outcome"], end);
+        let ids: Vec<u64> = journaled.iter().filter_map(|event| event.id).collect();
+        let expected: Vec<u64> = (1..=ids.len() as u64).collect();
+        assert_eq!(ids, expected, "no gap and nothing twice");
+
+        let rest = events(&service, &id, Some(2));
+        let rest: Vec<u64> = rest.iter().filter_map(|event| event.id).collect();
+        assert_eq!(rest, expected[2..]);
+    }
+}
+
+#[test]
+fn a_run_is_cancelled_over_the_api() {
+    let home = home_with(&["sleep"]);
+    let service = Service::start(&home, &[]);
+    let id = start(&service, &json!({ "pipeline": "sleep" }));
+    let answer = service.api("POST", &format!("/api/v1/runs/{id}/cancel"), None);
+    assert_eq!(answer.status, 202);
+    eventually("the end of the run", || {
+        outcome(&service, &id) == "cancelled"
+    });
+}
+
+#[test]
+fn too_many_runs_are_refused_with_when_to_come_back() {
+    let home = home_with(&["sleep"]);
+    let service = Service::start(&home, &["--set", "run.in_flight_max=1"]);
+    start(&service, &json!({ "pipeline": "sleep" }));
+    let refused = service.api(
+        "POST",
+        "/api/v1/runs",
+        Some(&json!({ "pipeline": "sleep" })),
+    );
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.json()["code"], "ORC-4006");
+}
+
+#[test]
+fn a_service_that_is_stopped_leaves_its_runs_to_the_next() {
+    let home = home_with(&["sleep"]);
+    let service = Service::start(&home, &["--set", "server.drain_grace=500ms"]);
+    let id = start(&service, &json!({ "pipeline": "sleep" }));
+    // A stream that is open must not hold up the end.
+    let bearer = format!("Bearer {}", service.token);
+    let path = format!("/api/v1/runs/{id}/events");
+    let headers = [("Authorization", bearer.as_str())];
+    let (_, mut stream) = http::open(&service.address, "GET", &path, &headers, b"");
+    assert_eq!(http::next_event(&mut stream).unwrap().name, "run_created");
+
+    let started = SystemTime::now();
+    service.signal(Signal::TERM);
+    service.wait().ok();
+    let took = started.elapsed().unwrap();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(http::next_event(&mut stream).is_none_or(|event| event.id.is_some()));
+
+    let service = Service::start(&home, &[]);
+    assert_eq!(outcome(&service, &id), Value::Null, "it goes on");
+    service.api("POST", &format!("/api/v1/runs/{id}/cancel"), None);
+    eventually("the end of the run", || {
+        outcome(&service, &id) == "cancelled"
+    });
+}
