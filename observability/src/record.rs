@@ -181,12 +181,7 @@ impl Recorder {
             None => {}
         }
         // Still under the lock, or an older change could be written after us.
-        for state in BreakerState::ALL {
-            self.telemetry
-                .exporter
-                .gauge(&names::BREAKER_STATE, &[plugin, phase, state.as_str()])
-                .set(f64::from(u8::from(*state == to)));
-        }
+        self.telemetry.breaker(plugin, phase, to);
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use orchestrator_contract::BreakerState;
+
 use crate::{
     PhaseMetrics, Recorder, exposition, log,
     names::{self, Metric},
@@ -55,6 +57,16 @@ impl Telemetry {
     /// series.
     pub fn phase(&self, plugin: &str, phase: &str) -> PhaseMetrics {
         PhaseMetrics::new(&self.exporter, plugin, phase)
+    }
+
+    /// The state of a plugin's breaker, or of one of its phases' own. Said once
+    /// when the breaker is made; its changes come as events.
+    pub fn breaker(&self, plugin: &str, phase: &str, now: BreakerState) {
+        for state in BreakerState::ALL {
+            self.exporter
+                .gauge(&names::BREAKER_STATE, &[plugin, phase, state.as_str()])
+                .set(f64::from(u8::from(*state == now)));
+        }
     }
 
     /// A sink that turns events into these metrics and into log lines.

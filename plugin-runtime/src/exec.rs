@@ -182,6 +182,13 @@ impl Exec {
         &self,
         deadline: Option<Instant>,
     ) -> Result<tokio::sync::SemaphorePermit<'_>, CallError> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        let limit = u64::from(self.settings.waiting_max);
+        if self.waiting() >= limit {
+            return Err(CallError::Overloaded { limit });
+        }
         let _waiting = Waiting::count(&self.waiting);
         let acquired = match deadline {
             Some(deadline) => timeout_at(deadline, self.slots.acquire())

@@ -100,6 +100,8 @@ pub struct ExecSettings {
     pub kill_grace: Duration,
     /// The most processes of one plugin at once; further calls wait.
     pub concurrency_max: u16,
+    /// The most calls that may wait for one plugin.
+    pub waiting_max: u32,
 }
 
 /// What plugins write.
@@ -175,6 +177,7 @@ impl Default for ExecSettings {
             output_bytes_max: 16 << 20,
             kill_grace: Duration::from_secs(2),
             concurrency_max: 16,
+            waiting_max: 1024,
         }
     }
 }

@@ -7,6 +7,7 @@ mod help;
 mod http;
 mod keys;
 mod load;
+mod metrics;
 mod output;
 mod pipelines;
 mod plugins;

@@ -1,5 +1,6 @@
 use std::{
     fs,
+    io::BufRead as _,
     time::{Duration, SystemTime},
 };
 
@@ -112,6 +113,27 @@ fn a_pipeline_may_come_with_the_request_and_a_request_twice() {
     assert_eq!(again.status, 200);
     assert_eq!(again.json()["id"], id);
     assert_eq!(again.json()["created"], false);
+
+    let bearer = format!("Bearer {}", service.token);
+    let with_key = |key: &str, body: &Value| {
+        let headers = [
+            ("Authorization", bearer.as_str()),
+            ("Content-Type", "application/json"),
+            ("Idempotency-Key", key),
+        ];
+        let body = body.to_string();
+        http::send(
+            &service.address,
+            "POST",
+            "/api/v1/runs",
+            &headers,
+            body.as_bytes(),
+        )
+    };
+    let bare = json!({ "pipeline": body["pipeline"] });
+    assert_eq!(with_key("once", &bare).json()["id"], id);
+    assert_eq!(with_key("other", &body).status, 422, "two keys that differ");
+    assert_eq!(with_key("", &bare).status, 422);
 }
 
 #[test]
@@ -135,6 +157,19 @@ fn events_are_replayed_from_where_a_client_left() {
         let rest: Vec<u64> = rest.iter().filter_map(|event| event.id).collect();
         assert_eq!(rest, expected[2..]);
     }
+}
+
+#[test]
+fn silence_on_a_stream_is_filled() {
+    let home = home_with(&["sleep"]);
+    let service = Service::start(&home, &["--set", "server.event_heartbeat=200ms"]);
+    let id = start(&service, &json!({ "pipeline": "sleep" }));
+    let bearer = format!("Bearer {}", service.token);
+    let path = format!("/api/v1/runs/{id}/events");
+    let headers = [("Authorization", bearer.as_str())];
+    let (_, reader) = http::open(&service.address, "GET", &path, &headers, b"");
+    let mut lines = reader.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with(':')));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use orchestrator_contract::{PhaseName, PluginId};
+use orchestrator_contract::{BreakerState, PhaseName, PluginId};
 use orchestrator_policies::{
     Breaker, Bulkhead, ConfigError, Listener, RateLimiter, RetryBudget,
 };
@@ -76,7 +76,7 @@ impl Stacks {
         let name = PhaseName::new(phase.name.as_str());
         let own = config.has_own_policies(plugin.as_str(), name.as_str());
         let scope = (plugin.clone(), own.then(|| name.clone()));
-        let shared = self.shared(scope, policy)?;
+        let shared = self.shared(scope, policy, telemetry)?;
         let listener = PolicyListener {
             bus: self.bus.clone(),
             plugin: plugin.clone(),
@@ -92,7 +92,12 @@ impl Stacks {
         })
     }
 
-    fn shared(&self, scope: Scope, policy: &PolicyConfig) -> Result<SharedPolicies, ConfigError> {
+    fn shared(
+        &self,
+        scope: Scope,
+        policy: &PolicyConfig,
+        telemetry: &Telemetry,
+    ) -> Result<SharedPolicies, ConfigError> {
         // Only whole entries are ever put in, so a panic elsewhere does no harm.
         let mut all = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&scope) {
@@ -104,6 +109,8 @@ impl Stacks {
             phase: scope.1.clone(),
         };
         let made = SharedPolicies::new(policy, listener.shared())?;
+        let phase = scope.1.as_ref().map_or("", PhaseName::as_str);
+        telemetry.breaker(scope.0.as_str(), phase, BreakerState::Closed);
         all.insert(scope, made.clone());
         Ok(made)
     }

@@ -334,6 +334,7 @@ async fn assets_are_below_the_plugin_directory_and_read_only() {
 async fn calls_beyond_the_concurrency_wait_for_their_turn() {
     let mut home = Home::new();
     home.settings.exec.concurrency_max = 2;
+    home.settings.exec.waiting_max = 4;
     let id = home.id("queue");
     home.shell(&id, &["run"], "run) sleep 0.2; echo 1;;");
     let runtime = home.start().await;
@@ -342,6 +343,9 @@ async fn calls_beyond_the_concurrency_wait_for_their_turn() {
     let calls: Vec<_> = (0..6)
         .map(|_| tokio::spawn(plugin.clone().call(phase_call(&id, "run", json!({})))))
         .collect();
+    eventually("four calls wait", || status(&runtime, &id).waiting == 4).await;
+    let refused = call(&plugin, "run", json!({})).await;
+    assert_eq!(refused, Err(CallError::Overloaded { limit: 4 }));
     let mut most = 0;
     let mut waited = 0;
     while calls.iter().any(|call| !call.is_finished()) {
@@ -351,7 +355,7 @@ async fn calls_beyond_the_concurrency_wait_for_their_turn() {
     }
     // Each call is a shell and its `sleep`.
     assert!(most <= 4, "{most} processes");
-    assert!(waited >= 3, "{waited} calls waited");
+    assert_eq!(waited, 4, "calls that waited at once");
     for call in calls {
         call.await.unwrap().unwrap();
     }
