@@ -121,13 +121,20 @@ pub(crate) fn line(event: &Event) -> Option<String> {
             let took = duration(*duration_ms);
             format!("{step}: {}{tries} in {took}", outcome.as_str())
         }
+        Event::AttemptFailed {
+            step,
+            attempt,
+            error,
+            ..
+        } => format!("{step}: attempt {attempt} failed: {error}"),
         Event::CallRetried {
             plugin,
             phase,
             attempt,
             delay_ms,
         } => format!(
-            "{plugin} {phase}: attempt {attempt} failed, the next one in {}",
+            "{plugin} {phase}: attempt {} follows in {}",
+            attempt + 1,
             duration(*delay_ms)
         ),
         Event::BreakerChanged {

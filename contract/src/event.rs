@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorKind, PhaseName, PluginId, RunId, SessionId, StepId, TraceContext};
+use crate::{CallError, ErrorKind, PhaseName, PluginId, RunId, SessionId, StepId, TraceContext};
 
 /// Something that happened. Serialised, `event` holds its dotted name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,22 @@ pub enum Event {
         duration_ms: u64,
         /// The kind of the error, where there was one.
         error: Option<ErrorKind>,
+    },
+    /// One try at a step failed. Another may follow.
+    #[serde(rename = "attempt.failed")]
+    AttemptFailed {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// The plugin.
+        plugin: PluginId,
+        /// The phase.
+        phase: PhaseName,
+        /// The attempt, from 1.
+        attempt: u32,
+        /// Why.
+        error: CallError,
     },
     /// An attempt failed and another follows.
     #[serde(rename = "call.retried")]
@@ -213,6 +229,7 @@ impl Event {
             | Self::RunFinished { run, .. }
             | Self::StepStarted { run, .. }
             | Self::StepProgress { run, .. }
+            | Self::AttemptFailed { run, .. }
             | Self::StepFinished { run, .. } => Some(*run),
             Self::PluginLog { run, .. } => *run,
             _ => None,

@@ -84,7 +84,8 @@ impl Config {
             self.policy.overridden(&place, [&plugin.policy])?;
             for (phase, overrides) in &plugin.phases {
                 let place = format!("{place}.phases.{phase}");
-                self.policy.overridden(&place, [&plugin.policy, overrides])?;
+                self.policy
+                    .overridden(&place, [&plugin.policy, overrides])?;
             }
         }
         Ok(self)

@@ -19,10 +19,7 @@ use orchestrator_plugin_runtime::{PluginStatus, Runtime};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{
-    builder::EngineBuilder,
-    intake::RunHandle,
-};
+pub use self::{builder::EngineBuilder, intake::RunHandle};
 use crate::{
     bus::{Bus, EventStream},
     config::Config,
@@ -173,6 +170,10 @@ impl Engine {
         &self.shared.runtime
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The engine's metrics.
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.shared.telemetry
@@ -205,12 +206,18 @@ impl Engine {
         shared.accepting.store(false, Ordering::Release);
         shared.drivers.close();
         let before = shared.active.len();
-        if tokio::time::timeout(grace, shared.drivers.wait()).await.is_err() {
+        if tokio::time::timeout(grace, shared.drivers.wait())
+            .await
+            .is_err()
+        {
             shared.stop.cancel();
             shared.drivers.wait().await;
         }
         let left_open = shared.history.open_and_ours().await?;
-        let stopped = shared.runtime.shutdown(shared.config.runtime.stop_timeout).await;
+        let stopped = shared
+            .runtime
+            .shutdown(shared.config.runtime.stop_timeout)
+            .await;
         stopped?;
         Ok(DrainReport {
             finished: before.saturating_sub(left_open),
@@ -251,7 +258,9 @@ impl Shared {
                 _ = ticks.tick() => (),
             }
             match self.journal.sweep(crate::journal::now_ms()).await {
-                Ok(swept) => tracing::debug!(runs = swept.runs, blobs = swept.blobs, "journal swept"),
+                Ok(swept) => {
+                    tracing::debug!(runs = swept.runs, blobs = swept.blobs, "journal swept")
+                }
                 Err(error) => tracing::warn!(%error, "the journal was not swept"),
             }
         }
@@ -262,7 +271,9 @@ impl Shared {
 pub(crate) fn is_fenced(error: &EngineError) -> bool {
     matches!(
         error,
-        EngineError::Journal(JournalError::Append(crate::journal::AppendError::Fenced { .. }))
+        EngineError::Journal(JournalError::Append(
+            crate::journal::AppendError::Fenced { .. }
+        ))
     )
 }
 
@@ -270,5 +281,8 @@ pub(crate) fn is_fenced(error: &EngineError) -> bool {
 pub(crate) fn private_dir(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
 
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }

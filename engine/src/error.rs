@@ -52,7 +52,10 @@ pub enum EngineError {
 
     /// The pipeline has no such step.
     #[error("the pipeline of run {run} has no step `{step}`")]
-    #[diagnostic(code("ORC-4002"), help("`orchestrator run show {run}` lists its steps"))]
+    #[diagnostic(
+        code("ORC-4002"),
+        help("`orchestrator run show {run}` lists its steps")
+    )]
     UnknownStep {
         /// The run.
         run: RunId,
@@ -78,7 +81,10 @@ pub enum EngineError {
 
     /// A directory of the home cannot be used.
     #[error("cannot use `{}`: {error}", .path.display())]
-    #[diagnostic(code("ORC-4005"), help("the engine needs to create and write this directory"))]
+    #[diagnostic(
+        code("ORC-4005"),
+        help("the engine needs to create and write this directory")
+    )]
     HomeUnusable {
         /// The directory.
         path: std::path::PathBuf,
@@ -88,7 +94,10 @@ pub enum EngineError {
 
     /// As many runs are in flight as may be.
     #[error("{limit} runs are in flight already")]
-    #[diagnostic(code("ORC-4006"), help("try again later, or raise `run.in_flight_max`"))]
+    #[diagnostic(
+        code("ORC-4006"),
+        help("try again later, or raise `run.in_flight_max`")
+    )]
     Busy {
         /// How many may be in flight.
         limit: usize,
@@ -101,7 +110,10 @@ pub enum EngineError {
 
     /// The engine stopped before the run ended. The run can be resumed.
     #[error("the engine stopped before run {run} ended")]
-    #[diagnostic(code("ORC-4008"), help("continue it with `orchestrator run resume {run}`"))]
+    #[diagnostic(
+        code("ORC-4008"),
+        help("continue it with `orchestrator run resume {run}`")
+    )]
     Interrupted {
         /// The run.
         run: RunId,
@@ -111,7 +123,9 @@ pub enum EngineError {
     #[error("the policy of step `{step}` does not fit: {message}")]
     #[diagnostic(
         code("ORC-4009"),
-        help("a step may override `deadline` and `retry`; `orchestrator config show` lists their keys")
+        help(
+            "a step may override `deadline` and `retry`; `orchestrator config show` lists their keys"
+        )
     )]
     StepPolicy {
         /// The step.
@@ -120,8 +134,25 @@ pub enum EngineError {
         message: String,
     },
 
+    /// The journal does not encrypt outputs yet, so it must not have this one.
+    #[error("phase `{phase}` of `{plugin}` marks its output as sensitive")]
+    #[diagnostic(
+        code("ORC-4011"),
+        help(
+            "this build does not encrypt outputs at rest and refuses what asks for it; let the phase return a reference to a secret store instead"
+        )
+    )]
+    SensitiveOutput {
+        /// The plugin.
+        plugin: String,
+        /// The phase.
+        phase: String,
+    },
+
     /// A run that is resumed was started with a plugin that has changed since.
-    #[error("run {run} was started with `{plugin}` {version}, which is no longer installed as it was")]
+    #[error(
+        "run {run} was started with `{plugin}` {version}, which is no longer installed as it was"
+    )]
     #[diagnostic(
         code("ORC-4010"),
         help("install that version again, or cancel the run and start a new one")
@@ -159,7 +190,10 @@ impl ErrorClass {
     /// The class of a plugin's own error, which is known by its code alone:
     /// it was found when the plugin was loaded, long before anybody asked.
     fn of_code(code: &str) -> Self {
-        match code.strip_prefix("ORC-").and_then(|number| number.parse().ok()) {
+        match code
+            .strip_prefix("ORC-")
+            .and_then(|number| number.parse().ok())
+        {
             Some(1000..=1099) => Self::Invalid,
             // Grants, and an interpreter or trust level that was not given.
             Some(2120..=2139 | 3018) => Self::Denied,
@@ -178,6 +212,7 @@ impl EngineError {
             | Self::Manifest(_)
             | Self::Pipeline(_)
             | Self::StepPolicy { .. }
+            | Self::SensitiveOutput { .. }
             | Self::Input { .. } => ErrorClass::Invalid,
             Self::UnknownStep { .. } => ErrorClass::NotFound,
             Self::AlreadyDriven { .. } | Self::PluginChanged { .. } => ErrorClass::Conflict,

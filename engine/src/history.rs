@@ -131,7 +131,9 @@ impl RunHistory {
                 return self.report(run).await;
             }
             let open = self.journal.open_runs().await?;
-            let abandoned = open.iter().any(|open| open.run == run && !open.owner_alive && !open.ours);
+            let abandoned = open
+                .iter()
+                .any(|open| open.run == run && !open.owner_alive && !open.ours);
             if abandoned {
                 return Err(EngineError::Interrupted { run });
             }

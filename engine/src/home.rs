@@ -61,7 +61,11 @@ impl Home {
         given: Option<PathBuf>,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, HomeError> {
-        let variable = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let variable = |name| {
+            env(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         if let Some(root) = given.or_else(|| variable("ORCHESTRATOR_HOME")) {
             return Self::at(root);
         }
@@ -169,10 +173,16 @@ mod tests {
     #[test]
     fn the_first_of_flag_variable_and_user_directories_wins() {
         let env = [("ORCHESTRATOR_HOME", "/env"), ("HOME", "/home/ada")];
-        assert_eq!(resolve(Some("/flag"), &env).unwrap().root(), Path::new("/flag"));
+        assert_eq!(
+            resolve(Some("/flag"), &env).unwrap().root(),
+            Path::new("/flag")
+        );
         assert_eq!(resolve(None, &env).unwrap().root(), Path::new("/env"));
         let user = resolve(None, &env[1..]).unwrap();
-        assert_eq!(user.plugins(), Path::new("/home/ada/.local/share/orchestrator/plugins"));
+        assert_eq!(
+            user.plugins(),
+            Path::new("/home/ada/.local/share/orchestrator/plugins")
+        );
         assert_eq!(
             user.config_file(),
             Path::new("/home/ada/.config/orchestrator/config.toml")
@@ -190,7 +200,13 @@ mod tests {
         ));
         let ignored = resolve(None, &[("XDG_DATA_HOME", "data"), ("HOME", "/h")]).unwrap();
         assert_eq!(ignored.root(), Path::new("/h/.local/share/orchestrator"));
-        assert!(matches!(resolve(Some("data"), &[]), Err(HomeError::Relative { .. })));
-        assert!(matches!(resolve(None, &[("HOME", "h")]), Err(HomeError::Relative { .. })));
+        assert!(matches!(
+            resolve(Some("data"), &[]),
+            Err(HomeError::Relative { .. })
+        ));
+        assert!(matches!(
+            resolve(None, &[("HOME", "h")]),
+            Err(HomeError::Relative { .. })
+        ));
     }
 }

@@ -7,6 +7,8 @@
 //! Start with [`Engine`] in `engine.rs`, follow a call through `stack.rs`, and
 //! a run through `run.rs`.
 
+#[doc(hidden)]
+pub mod bench;
 mod builtin;
 mod bus;
 pub mod config;

@@ -81,7 +81,8 @@ impl Plan {
                 version: pinned.map_or_else(String::new, |pinned| pinned.version.to_string()),
             };
             let pinned = pinned.ok_or_else(changed)?;
-            let exactly = VersionReq::parse(&format!("={}", pinned.version)).map_err(|_| changed())?;
+            let exactly =
+                VersionReq::parse(&format!("={}", pinned.version)).map_err(|_| changed())?;
             let handle = shared.runtime.resolve(spec.plugin.as_str(), &exactly)?;
             match *handle.digest() == *pinned.digest {
                 true => Ok(handle),
@@ -102,7 +103,9 @@ impl Plan {
             .map(|spec| PlannedStep::new(shared, spec, resolve(spec)?))
             .collect::<Result<Vec<_>, EngineError>>()?;
         let most = shared.config.run.concurrency.get();
-        let concurrency = pipeline.concurrency().map_or(most, |wanted| wanted.get().min(most));
+        let concurrency = pipeline
+            .concurrency()
+            .map_or(most, |wanted| wanted.get().min(most));
         Ok(Self {
             pipeline,
             steps,
@@ -134,8 +137,18 @@ impl PlannedStep {
             message,
         };
         let Some(phase) = handle.phase(spec.phase.as_str()) else {
-            return Err(refused(format!("`{}` has no phase `{}`", handle.id(), spec.phase)));
+            return Err(refused(format!(
+                "`{}` has no phase `{}`",
+                handle.id(),
+                spec.phase
+            )));
         };
+        if phase.sensitive {
+            return Err(EngineError::SensitiveOutput {
+                plugin: spec.plugin.to_string(),
+                phase: phase.name.clone(),
+            });
+        }
         check_overrides(&spec.policy).map_err(refused)?;
         let policy = policy(&shared.config, spec, phase)?;
         let stack = shared.stacks.stack(
@@ -171,8 +184,12 @@ fn check_overrides(policy: &Value) -> Result<(), String> {
     match policy {
         Value::Null => Ok(()),
         Value::Object(sections) => {
-            let stray = sections.keys().find(|key| !STEP_OVERRIDES.contains(&key.as_str()));
-            stray.map_or(Ok(()), |key| Err(format!("`{key}` is not a step's to override")))
+            let stray = sections
+                .keys()
+                .find(|key| !STEP_OVERRIDES.contains(&key.as_str()));
+            stray.map_or(Ok(()), |key| {
+                Err(format!("`{key}` is not a step's to override"))
+            })
         }
         _ => Err("it is not a map".to_owned()),
     }

@@ -182,7 +182,13 @@ impl Driver {
             .evaluate_input(&self.scope)
             .map_err(|error| failed(CallError::invalid_input(error.to_string())))?;
         let attempt = self.state_of(index).attempts() + 1;
-        Ok(StepTask::new(&self.plan, self.ledger.state(), index, attempt, input))
+        Ok(StepTask::new(
+            &self.plan,
+            self.ledger.state(),
+            index,
+            attempt,
+            input,
+        ))
     }
 
     /// Makes the result of a step durable, together with those of the steps
@@ -295,7 +301,8 @@ impl Driver {
     /// that it does not bring down one engine after the other.
     pub(crate) async fn give_up(mut self) -> Result<RunReport, EngineError> {
         let error = CallError::Unknown {
-            message: "given up: every engine that drove it stopped before any step ended".to_owned(),
+            message: "given up: every engine that drove it stopped before any step ended"
+                .to_owned(),
         };
         self.end_run(RunOutcome::Failed, None, Some(error)).await?;
         Ok(report(self.pipeline(), self.ledger.state()))

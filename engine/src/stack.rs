@@ -51,32 +51,55 @@ pub(crate) struct Ingredients<'a, S> {
 /// A policy whose values contradict each other.
 pub(crate) fn build<S>(parts: Ingredients<'_, S>) -> Result<PhaseStack, ConfigError>
 where
-    S: tower::Service<StackCall, Response = PhaseReply, Error = StackError> + Clone + Send + Sync + 'static,
+    S: tower::Service<StackCall, Response = PhaseReply, Error = StackError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send + 'static,
 {
-    let Ingredients { shared, policy, total, metrics, listener, plugin } = parts;
+    let Ingredients {
+        shared,
+        policy,
+        total,
+        metrics,
+        listener,
+        plugin,
+    } = parts;
+    let bus = listener.bus.clone();
     let listener = listener.shared();
     let attempt = policy.deadline.attempt.unwrap_or(total).min(total);
-    let retry = RetryLayer::with_budget(policy.retry.clone(), shared.budget.clone(), PhaseClassify)?;
+    let retry =
+        RetryLayer::with_budget(policy.retry.clone(), shared.budget.clone(), PhaseClassify)?;
     let chain = ServiceBuilder::new()
         // Outermost, so that refusals are counted and logged within the trace.
         .layer(ObserveLayer::new(metrics.clone()))
         // Everything below spends this time: waits, attempts, pauses.
         .layer(TotalDeadlineLayer::new(total, PhaseClassify).with_listener(listener.clone()))
         // One call is one token however often it is tried.
-        .layer(RateLimitLayer::new(shared.rate_limit.clone(), PhaseClassify).with_listener(listener.clone()))
+        .layer(
+            RateLimitLayer::new(shared.rate_limit.clone(), PhaseClassify)
+                .with_listener(listener.clone()),
+        )
         // Outside the breaker, so that each attempt asks it anew.
         .layer(retry.with_listener(listener.clone()))
         // Sees every attempt and how it ended; excludes what is refused below.
-        .layer(BreakerLayer::new(shared.breaker.clone(), PhaseClassify).with_listener(listener.clone()))
+        .layer(
+            BreakerLayer::new(shared.breaker.clone(), PhaseClassify)
+                .with_listener(listener.clone()),
+        )
         // Inside retry, so that a pause holds no slot; inside the breaker, so
         // that an open circuit takes none.
-        .layer(BulkheadLayer::new(shared.bulkhead.clone(), PhaseClassify).with_listener(listener.clone()))
+        .layer(
+            BulkheadLayer::new(shared.bulkhead.clone(), PhaseClassify)
+                .with_listener(listener.clone()),
+        )
+        // Tells of each attempt, also when the call's own error hides it.
+        .layer(AttemptLayer::new(metrics, bus))
         // Below the breaker, so that a plugin that hangs counts as failing.
         .layer(AttemptDeadlineLayer::new(attempt, PhaseClassify).with_listener(listener.clone()))
         // A panic of a builtin is an error of its call and of nothing else.
         .layer(CatchPanicLayer::new().with_listener(listener))
-        .layer(AttemptLayer::new(metrics))
         .service(plugin);
     Ok(BoxCloneSyncService::new(chain.map_err(CallError::from)))
 }

@@ -1,7 +1,14 @@
 //! Plugins compiled into the host. They share its memory and its fate, so they
 //! have trust level 3 and need no signature.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use orchestrator_contract::{
     CallError, Payload, PhaseCall, PhaseName, PhaseReply, PluginState, Reconciled,
@@ -120,6 +127,8 @@ pub(crate) struct BuiltinBody {
     outlet: Arc<Outlet>,
     config: Arc<Value>,
     start_timeout: Duration,
+    /// Whether there is something to stop.
+    started: AtomicBool,
 }
 
 impl BuiltinBody {
@@ -134,6 +143,7 @@ impl BuiltinBody {
             outlet,
             config,
             start_timeout,
+            started: AtomicBool::new(false),
         }
     }
 
@@ -167,12 +177,17 @@ impl BuiltinBody {
             self.undo("destroying", self.plugin.destroy()).await;
             return Err(self.failed(life, &error));
         }
+        self.started.store(true, Ordering::Release);
         let _ = life.go(PluginState::Running, "it takes calls");
         Ok(())
     }
 
-    /// Runs `stop` and `destroy`, the second one whatever the first says.
+    /// Runs `stop` and `destroy`, the second one whatever the first says, unless the
+    /// plugin never started.
     pub(crate) async fn stop(&self, limit: Duration) -> Result<(), PluginProblem> {
+        if !self.started.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
         let stopped = timeout(limit, self.plugin.stop()).await;
         let destroyed = timeout(limit, self.plugin.destroy()).await;
         self.checked("stopping", "stop", "stop_timeout", limit, stopped)

@@ -161,20 +161,44 @@ impl Entry {
         }
     }
 
-    /// Starts the plugin, its dependencies first, unless it runs. Waits at most
-    /// until `deadline` and never longer than the start's own limit.
-    pub(crate) async fn ready(&self, deadline: Option<Instant>) -> Result<(), CallError> {
+    /// Starts the plugin, its dependencies first, unless it runs. Waits at most until
+    /// `deadline`; the start goes on when nobody waits for it any more, so that no
+    /// hook is cut off in the middle, and has limits of its own.
+    pub(crate) async fn ready(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+    ) -> Result<(), CallError> {
+        if self.life.is_running() {
+            return Ok(());
+        }
+        self.startable()?;
+        let entry = Arc::clone(self);
+        let start = tokio::spawn(async move { entry.start().await });
+        let ended = match deadline {
+            Some(deadline) => timeout_at(deadline, start).await,
+            None => Ok(start.await),
+        };
+        match ended {
+            Ok(Ok(started)) => started,
+            Ok(Err(panic)) => {
+                let message = panic.to_string();
+                let (stage, id) = ("starting", self.id.to_string());
+                let error = LifecycleError::Hook { stage, id, message };
+                self.life
+                    .fail(PluginState::Error, PluginProblem::new(&error));
+                Err(CallError::Panic {
+                    message: error.to_string(),
+                })
+            }
+            Err(_) => Err(self.unavailable("it did not start in time")),
+        }
+    }
+
+    /// Whether the plugin is in a state that a start can follow.
+    fn startable(&self) -> Result<(), CallError> {
         use PluginState::{Disabled, Initialized, Loaded, Running, Starting};
         match self.life.state() {
-            Running => Ok(()),
-            Loaded | Initialized | Starting => {
-                let limit = Instant::now() + self.start_timeout;
-                let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
-                match timeout_at(limit, self.start()).await {
-                    Ok(started) => started,
-                    Err(_) => Err(self.unavailable("it did not start in time")),
-                }
-            }
+            Loaded | Initialized | Starting | Running => Ok(()),
             Disabled => Err(self.unavailable("it is disabled by an operator")),
             state => Err(match self.life.problem() {
                 Some(problem) => problem.to_call_error(),
@@ -189,6 +213,8 @@ impl Entry {
             if self.life.is_running() {
                 return Ok(());
             }
+            // The start that was waited for may have failed.
+            self.startable()?;
             for dependency in self.dependencies() {
                 if let Err(cause) = dependency.ready(None).await {
                     return Err(self.dependency_failed(dependency, &cause));
@@ -199,7 +225,9 @@ impl Entry {
                     let started = builtin.start(&self.life).await;
                     started.map_err(|problem| problem.to_call_error())
                 }
-                Body::Exec(exec) => exec.start(&self.life).await,
+                Body::Exec(exec) => timeout(self.start_timeout, exec.start(&self.life))
+                    .await
+                    .unwrap_or_else(|_| Err(self.unavailable("it did not start in time"))),
                 Body::Node(node) => node.start().await,
                 Body::None => Err(self.unavailable("it was not loaded")),
             }
@@ -220,7 +248,11 @@ impl Entry {
         let _ = timeout_at(until, self.idle()).await;
         let grace = until.saturating_duration_since(Instant::now());
         let stopped = match &self.body {
-            Body::Builtin(builtin) => builtin.stop(limit).await,
+            Body::Builtin(builtin) => {
+                // A start that is under way is over first; it has its own limits.
+                let _start_is_over = self.starting.lock().await;
+                builtin.stop(limit).await
+            }
             Body::Exec(exec) => {
                 exec.close();
                 Ok(())

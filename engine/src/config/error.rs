@@ -86,7 +86,10 @@ fn misfit_message(place: Option<&str>, error: &figment::Error) -> String {
         None => format!("the configuration does not fit: {error}"),
         Some(place) => {
             let path = error.path.join(".");
-            format!("the configuration does not fit: {} at `{place}.{path}`", error.kind)
+            format!(
+                "the configuration does not fit: {} at `{place}.{path}`",
+                error.kind
+            )
         }
     }
 }

@@ -20,10 +20,19 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 fn the_defaults_are_those_of_the_crates() {
     let config = Config::defaults().unwrap();
     let policy = config.policy;
-    assert_eq!(policy.rate_limit, orchestrator_policies::RateLimitConfig::default());
+    assert_eq!(
+        policy.rate_limit,
+        orchestrator_policies::RateLimitConfig::default()
+    );
     assert_eq!(policy.retry, orchestrator_policies::RetryConfig::default());
-    assert_eq!(policy.breaker, orchestrator_policies::BreakerConfig::default());
-    assert_eq!(policy.bulkhead, orchestrator_policies::BulkheadConfig::default());
+    assert_eq!(
+        policy.breaker,
+        orchestrator_policies::BreakerConfig::default()
+    );
+    assert_eq!(
+        policy.bulkhead,
+        orchestrator_policies::BulkheadConfig::default()
+    );
     assert_eq!(config.runtime, RuntimeSettings::default());
 }
 
@@ -40,18 +49,26 @@ fn a_missing_file_is_not_an_empty_one() {
         file: Some(PathBuf::from("/nowhere/config.toml")),
         ..Sources::default()
     };
-    assert!(matches!(Config::load(&sources), Err(ConfigError::Missing { .. })));
+    assert!(matches!(
+        Config::load(&sources),
+        Err(ConfigError::Missing { .. })
+    ));
 }
 
 #[test]
 fn an_override_deep_in_a_plugin_is_checked_at_load() {
-    let unknown = load("[plugins.a.phases.b.retry]\nattempts = 4\n").unwrap_err().to_string();
+    let unknown = load("[plugins.a.phases.b.retry]\nattempts = 4\n")
+        .unwrap_err()
+        .to_string();
     assert!(unknown.contains("plugins.a.phases.b"), "{unknown}");
     assert!(unknown.contains("attempts"), "{unknown}");
     let zero = load("[plugins.a.policy.breaker]\nmax_probes = 0\n");
     assert!(zero.is_err());
     let outlasts = load("[policy.deadline]\ntotal = \"1s\"\nattempt = \"2s\"\n");
-    assert!(matches!(outlasts, Err(ConfigError::AttemptOutlastsTotal { .. })));
+    assert!(matches!(
+        outlasts,
+        Err(ConfigError::AttemptOutlastsTotal { .. })
+    ));
 }
 
 #[test]
@@ -64,7 +81,10 @@ fn the_narrower_override_wins() {
     .unwrap();
     let a = &config.plugins["a"];
     let plugin = config.policy.overridden("a", [&a.policy]).unwrap();
-    let phase = config.policy.overridden("b", [&a.policy, &a.phases["b"]]).unwrap();
+    let phase = config
+        .policy
+        .overridden("b", [&a.policy, &a.phases["b"]])
+        .unwrap();
     assert_eq!(config.policy.retry.max_attempts.get(), 2);
     assert_eq!(plugin.retry.max_attempts.get(), 5);
     assert_eq!(phase.retry.max_attempts.get(), 7);
@@ -86,7 +106,10 @@ fn every_value_has_an_origin() {
     let origins = sources.origins().unwrap();
     let of = |key: &str| origins.iter().find(|origin| origin.key == key).unwrap();
     assert_eq!(of("run.concurrency").value, "3");
-    assert_eq!(of("run.concurrency").source, user_file.display().to_string());
+    assert_eq!(
+        of("run.concurrency").source,
+        user_file.display().to_string()
+    );
     assert_eq!(of("log.level").source, "command line");
     assert_eq!(of("journal.retention").source, "default");
     assert!(origins.len() > 50, "only {} keys", origins.len());

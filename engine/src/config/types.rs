@@ -1,6 +1,8 @@
 //! The sections of the configuration that belong to no other crate.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration,
+};
 
 use orchestrator_plugin_runtime::byte_size;
 use serde::{Deserialize, Serialize};

@@ -132,7 +132,12 @@ impl EngineBuilder {
         let sessions = Sessions::new(history.sqlite(), config.session.clone());
         let mut builtins = self.builtins;
         builtins.push(builtin::template()?);
-        let extra = config.discovery.extra.iter().cloned().chain(self.plugin_dirs);
+        let extra = config
+            .discovery
+            .extra
+            .iter()
+            .cloned()
+            .chain(self.plugin_dirs);
         let runtime = Runtime::start(
             config.runtime.clone(),
             paths(&home, extra.collect(), self.service)?,
@@ -227,7 +232,12 @@ fn plugin_configs(config: &Config) -> BTreeMap<String, serde_json::Value> {
     let of = |(name, plugin): (&String, &crate::config::PluginConfig)| {
         (name.clone(), plugin.config.clone())
     };
-    config.plugins.iter().filter(|(_, plugin)| !plugin.config.is_null()).map(of).collect()
+    config
+        .plugins
+        .iter()
+        .filter(|(_, plugin)| !plugin.config.is_null())
+        .map(of)
+        .collect()
 }
 
 /// The version that plugins may ask for.

@@ -2,9 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use orchestrator_contract::{
-    Event, EventSink, Payload, RunId, SessionId, StepId, TraceContext,
-};
+use orchestrator_contract::{Event, EventSink, Payload, RunId, SessionId, StepId, TraceContext};
 use orchestrator_observability::trace::with_trace;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -76,7 +74,10 @@ pub(super) async fn submit(
     let input = Payload::json(&input).map_err(|error| EngineError::Input {
         message: error.to_string(),
     })?;
-    let definition = shared.journal.put_definition(plan.pipeline.definition().clone()).await?;
+    let definition = shared
+        .journal
+        .put_definition(plan.pipeline.definition().clone())
+        .await?;
     let created = RunCreated {
         pipeline: plan.pipeline.name().into(),
         definition,
@@ -111,7 +112,12 @@ pub(super) async fn retry(
     let pipeline = shared.history.pipeline(&state).await?;
     let kept = kept_steps(&pipeline, &state, from)?;
     let plan = Plan::bind(shared, Arc::new(pipeline))?;
-    let first = plan.pipeline.steps().iter().map(|spec| &spec.id).find(|id| !kept.contains(id));
+    let first = plan
+        .pipeline
+        .steps()
+        .iter()
+        .map(|spec| &spec.id)
+        .find(|id| !kept.contains(id));
     let created = RunCreated {
         plugins: plan.pinned(),
         trace: TraceContext::from_random(fastrand::u128(..), fastrand::u64(..), true),
@@ -122,7 +128,10 @@ pub(super) async fn retry(
         }),
         ..state.created.clone()
     };
-    let inherited = kept.iter().filter_map(|step| inherited(step, state.step(step))).collect();
+    let inherited = kept
+        .iter()
+        .filter_map(|step| inherited(step, state.step(step)))
+        .collect();
     let run = NewRun {
         run: new_run(),
         created,
@@ -156,7 +165,10 @@ fn kept_steps(
             StepState::Completed { .. } | StepState::Skipped { .. }
         );
         // Steps are in topological order, so those before are decided.
-        let after = pipeline.dependencies(index).iter().any(|before| again[*before]);
+        let after = pipeline
+            .dependencies(index)
+            .iter()
+            .any(|before| again[*before]);
         again[index] = named || missing || after;
     }
     let kept = steps.iter().zip(&again).filter(|(_, again)| !**again);
@@ -165,18 +177,22 @@ fn kept_steps(
 
 fn inherited(step: &StepId, state: &StepState) -> Option<NewRecord> {
     match state {
-        StepState::Completed { output, attempts, duration_ms, metadata, usage } => {
-            Some(NewRecord {
-                body: RecordBody::StepCompleted {
-                    step: step.clone(),
-                    attempts: *attempts,
-                    duration_ms: *duration_ms,
-                    metadata: metadata.clone(),
-                    usage: *usage,
-                },
-                payload: Some(output.clone()),
-            })
-        }
+        StepState::Completed {
+            output,
+            attempts,
+            duration_ms,
+            metadata,
+            usage,
+        } => Some(NewRecord {
+            body: RecordBody::StepCompleted {
+                step: step.clone(),
+                attempts: *attempts,
+                duration_ms: *duration_ms,
+                metadata: metadata.clone(),
+                usage: *usage,
+            },
+            payload: Some(output.clone()),
+        }),
         StepState::Skipped { reason } => Some(NewRecord::from(RecordBody::StepSkipped {
             step: step.clone(),
             reason: reason.clone(),
@@ -235,7 +251,11 @@ pub(super) async fn resume(shared: &Arc<Shared>, run: RunId) -> Result<RunHandle
     let taken = shared.journal.take_over(run).await?;
     let state = shared.history.state(run).await?;
     let hopeless = taken.restarts_without_progress > RESTARTS_MAX;
-    let work = if hopeless { Work::GiveUp } else { Work::Drive { resumed: true } };
+    let work = if hopeless {
+        Work::GiveUp
+    } else {
+        Work::Drive { resumed: true }
+    };
     let handle = drive(shared, plan, state, place, work)?;
     for item in taken.requests {
         let crate::journal::InboxRequest::Cancel { reason } = item.request;
@@ -301,7 +321,9 @@ async fn guarded(
     run: RunId,
     driver: impl Future<Output = Option<Result<RunReport, EngineError>>>,
 ) -> Result<RunReport, EngineError> {
-    let result = driver.await.unwrap_or(Err(EngineError::Interrupted { run }));
+    let result = driver
+        .await
+        .unwrap_or(Err(EngineError::Interrupted { run }));
     match &result {
         Err(error) if is_fenced(error) => {
             tracing::warn!(%run, %error, "another engine went on with the run");
@@ -319,7 +341,9 @@ fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, EngineError> {
     }
     let limit = shared.config.run.in_flight_max.get();
     let places = Arc::clone(&shared.places);
-    places.try_acquire_owned().map_err(|_| EngineError::Busy { limit })
+    places
+        .try_acquire_owned()
+        .map_err(|_| EngineError::Busy { limit })
 }
 
 fn new_run() -> RunId {

@@ -16,7 +16,12 @@ impl Control {
     /// Waits until somebody cancels the run. Nobody may ever.
     pub(crate) async fn cancelled(&mut self) -> String {
         // The guard of the value must be gone before the next await.
-        let reason = self.0.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
+        let reason = self
+            .0
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|value| value.clone());
         match reason {
             Some(reason) => reason,
             // Nobody is left who could cancel.

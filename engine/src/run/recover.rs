@@ -29,7 +29,11 @@ impl Driver {
     pub(super) async fn recover(&mut self) -> Result<(), EngineError> {
         for index in 0..self.pipeline().steps().len() {
             let step = self.pipeline().steps()[index].id.clone();
-            let StepState::Started { attempt, idempotency_key, .. } = self.ledger.state().step(&step)
+            let StepState::Started {
+                attempt,
+                idempotency_key,
+                ..
+            } = self.ledger.state().step(&step)
             else {
                 continue;
             };
@@ -68,7 +72,8 @@ impl Driver {
                 self.end_steps(vec![done.record()]).await
             }
             Reconciled::Unknown => {
-                self.end_steps(vec![RecordBody::StepUnknown { step, attempt }.into()]).await
+                self.end_steps(vec![RecordBody::StepUnknown { step, attempt }.into()])
+                    .await
             }
         }
     }

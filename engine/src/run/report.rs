@@ -29,7 +29,12 @@ pub(crate) fn ended_badly(state: &StepState) -> bool {
 
 /// What expressions see of a run.
 pub(crate) fn scope(pipeline: &Pipeline, state: &RunState) -> Scope {
-    let mut scope = Scope::new(state.run, pipeline.name(), state.created.session, state.input.clone());
+    let mut scope = Scope::new(
+        state.run,
+        pipeline.name(),
+        state.created.session,
+        state.input.clone(),
+    );
     for spec in pipeline.steps() {
         let step = state.step(&spec.id);
         if let Some(outcome) = outcome(step) {
@@ -60,9 +65,9 @@ pub(crate) fn report(pipeline: &Pipeline, state: &RunState) -> RunReport {
         RunStatus::Running => None,
     };
     let outputs = match finished {
-        Some(outcome) if outcome.has_outputs() => {
-            pipeline.evaluate_outputs(&scope(pipeline, state)).unwrap_or_default()
-        }
+        Some(outcome) if outcome.has_outputs() => pipeline
+            .evaluate_outputs(&scope(pipeline, state))
+            .unwrap_or_default(),
         _ => Vec::new(),
     };
     RunReport {
@@ -76,7 +81,11 @@ pub(crate) fn report(pipeline: &Pipeline, state: &RunState) -> RunReport {
         // The first epoch is the run's own start.
         resumed: u32::try_from(state.epoch.saturating_sub(1)).unwrap_or(u32::MAX),
         error: state.error.clone(),
-        steps: pipeline.steps().iter().map(|spec| step_report(spec, state)).collect(),
+        steps: pipeline
+            .steps()
+            .iter()
+            .map(|spec| step_report(spec, state))
+            .collect(),
         outputs,
     }
 }
@@ -106,7 +115,8 @@ fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
         StepState::Skipped { reason } => report.reason = Some(reason.clone()),
         StepState::Unknown { .. } => {
             report.reason = Some(
-                "the engine stopped while it ran; whether its effect happened is unknown".to_owned(),
+                "the engine stopped while it ran; whether its effect happened is unknown"
+                    .to_owned(),
             );
         }
         StepState::Pending | StepState::Started { .. } => (),

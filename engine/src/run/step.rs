@@ -149,12 +149,22 @@ pub(crate) fn ended_event(run: RunId, plan: &Plan, body: &RecordBody) -> Option<
     use orchestrator_contract::StepOutcome;
 
     let (outcome, attempts, duration_ms, error) = match body {
-        RecordBody::StepCompleted { attempts, duration_ms, .. } => {
-            (StepOutcome::Success, *attempts, *duration_ms, None)
-        }
-        RecordBody::StepFailed { attempts, duration_ms, error, .. } => {
-            (StepOutcome::Failed, *attempts, *duration_ms, Some(error.kind()))
-        }
+        RecordBody::StepCompleted {
+            attempts,
+            duration_ms,
+            ..
+        } => (StepOutcome::Success, *attempts, *duration_ms, None),
+        RecordBody::StepFailed {
+            attempts,
+            duration_ms,
+            error,
+            ..
+        } => (
+            StepOutcome::Failed,
+            *attempts,
+            *duration_ms,
+            Some(error.kind()),
+        ),
         RecordBody::StepSkipped { .. } => (StepOutcome::Skipped, 0, 0, None),
         RecordBody::StepUnknown { attempt, .. } => (StepOutcome::Unknown, *attempt, 0, None),
         _ => return None,

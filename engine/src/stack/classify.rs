@@ -10,9 +10,7 @@ use std::{
 };
 
 use orchestrator_contract::{self as contract, CallError, Fault, PhaseCall, PhaseReply};
-use orchestrator_policies::{
-    Classify, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope,
-};
+use orchestrator_policies::{Classify, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope};
 use tokio::time::Instant;
 
 /// A call on its way through a stack.
@@ -55,7 +53,9 @@ impl StackCall {
 
     /// Takes note that an attempt reaches the plugin.
     pub(crate) fn attempted(&self) {
-        self.attempts.now.store(self.call.attempt, Ordering::Relaxed);
+        self.attempts
+            .now
+            .store(self.call.attempt, Ordering::Relaxed);
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use orchestrator_contract::{
-    self as contract, Event, EventSink, PhaseName, PluginId, RefusedBy,
-};
+use orchestrator_contract::{self as contract, Event, EventSink, PhaseName, PluginId, RefusedBy};
 use orchestrator_policies::{BreakerState, Listener, PolicyEvent, RefusalKind};
 
 use crate::bus::Bus;

@@ -1,18 +1,21 @@
-//! The outermost layer, which sees how every call ended, and the innermost,
-//! which sees every attempt.
+//! The outermost layer, which sees how every call ended, and the one
+//! that sees every attempt and how it ended.
 
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
 
-use orchestrator_contract::{CallError, ErrorKind, PhaseReply};
+use orchestrator_contract::{
+    CallError, ErrorKind, Event, EventSink, PhaseName, PhaseReply, PluginId, RunId, StepId,
+};
 use orchestrator_observability::{InFlight, PhaseMetrics};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::classify::{StackCall, StackError};
+use crate::bus::Bus;
 
 /// Counts and times every call, refusals included.
 #[derive(Clone)]
@@ -111,13 +114,19 @@ fn kind(error: &StackError) -> ErrorKind {
     }
 }
 
-/// Takes note of every attempt that reaches the plugin.
+/// Takes note of every attempt that reaches the plugin, and of why it failed.
+///
+/// The call's own error may be another one: of a call whose circuit opened
+/// between two attempts it says just that.
 #[derive(Clone)]
-pub(crate) struct AttemptLayer(PhaseMetrics);
+pub(crate) struct AttemptLayer {
+    metrics: PhaseMetrics,
+    bus: Bus,
+}
 
 impl AttemptLayer {
-    pub(crate) fn new(metrics: PhaseMetrics) -> Self {
-        Self(metrics)
+    pub(crate) fn new(metrics: PhaseMetrics, bus: Bus) -> Self {
+        Self { metrics, bus }
     }
 }
 
@@ -127,7 +136,7 @@ impl<S> Layer<S> for AttemptLayer {
     fn layer(&self, inner: S) -> Attempt<S> {
         Attempt {
             inner,
-            metrics: self.0.clone(),
+            layer: self.clone(),
         }
     }
 }
@@ -135,21 +144,81 @@ impl<S> Layer<S> for AttemptLayer {
 #[derive(Clone)]
 pub(crate) struct Attempt<S> {
     inner: S,
-    metrics: PhaseMetrics,
+    layer: AttemptLayer,
 }
 
-impl<S: Service<StackCall>> Service<StackCall> for Attempt<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+impl<S> Service<StackCall> for Attempt<S>
+where
+    S: Service<StackCall, Response = PhaseReply, Error = StackError>,
+{
+    type Response = PhaseReply;
+    type Error = StackError;
+    type Future = AttemptFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StackError>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: StackCall) -> S::Future {
+    fn call(&mut self, request: StackCall) -> Self::Future {
         request.attempted();
-        self.metrics.attempted();
-        self.inner.call(request)
+        self.layer.metrics.attempted();
+        AttemptFuture {
+            told: Told {
+                run: request.call.run,
+                step: request.call.step.clone(),
+                plugin: request.call.plugin.clone(),
+                phase: request.call.phase.clone(),
+                attempt: request.call.attempt,
+                bus: self.layer.bus.clone(),
+            },
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+/// What is told of an attempt that fails.
+struct Told {
+    run: RunId,
+    step: StepId,
+    plugin: PluginId,
+    phase: PhaseName,
+    attempt: u32,
+    bus: Bus,
+}
+
+impl Told {
+    fn failed(&self, error: CallError) {
+        self.bus.emit(Event::AttemptFailed {
+            run: self.run,
+            step: self.step.clone(),
+            plugin: self.plugin.clone(),
+            phase: self.phase.clone(),
+            attempt: self.attempt,
+            error,
+        });
+    }
+}
+
+pin_project! {
+    pub(crate) struct AttemptFuture<F> {
+        told: Told,
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F> Future for AttemptFuture<F>
+where
+    F: Future<Output = Result<PhaseReply, StackError>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let polled = this.inner.poll(cx);
+        if let Poll::Ready(Err(error)) = &polled {
+            this.told.failed(error.clone().into());
+        }
+        polled
     }
 }

@@ -6,9 +6,7 @@ use std::{
 };
 
 use orchestrator_contract::{BreakerState, PhaseName, PluginId};
-use orchestrator_policies::{
-    Breaker, Bulkhead, ConfigError, Listener, RateLimiter, RetryBudget,
-};
+use orchestrator_policies::{Breaker, Bulkhead, ConfigError, Listener, RateLimiter, RetryBudget};
 
 use super::{Ingredients, PhaseStack, PolicyListener, build, innermost};
 use crate::{

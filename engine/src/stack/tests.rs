@@ -41,7 +41,6 @@ impl EventSink for Told {
 /// What the scripted plugin does.
 #[derive(Clone, Copy)]
 enum Does {
-    Answers,
     Hangs,
     FailsForNow,
     FailsForGood,
@@ -99,13 +98,18 @@ impl Rig {
     }
 
     fn told(&self, wanted: impl Fn(&Event) -> bool) -> usize {
-        self.told.0.lock().unwrap().iter().filter(|event| wanted(event)).count()
+        self.told
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|event| wanted(event))
+            .count()
     }
 }
 
 async fn behave(does: Does, request: StackCall) -> Result<PhaseReply, StackError> {
     match does {
-        Does::Answers => (),
         Does::AnswersAfter(pause) => tokio::time::sleep(pause).await,
         Does::Hangs => std::future::pending().await,
         Does::FailsForNow => return Err(StackError::Plugin(CallError::transient("busy"))),
@@ -147,7 +151,11 @@ async fn a_hang_trips_the_breaker() {
 
     assert_eq!(rig.kind(true).await, "circuit_open");
 
-    assert_eq!(rig.reached(), 5, "an open circuit does not reach the plugin");
+    assert_eq!(
+        rig.reached(),
+        5,
+        "an open circuit does not reach the plugin"
+    );
     let opened = |event: &Event| matches!(event, Event::BreakerChanged { sequence: 1, .. });
     assert_eq!(rig.told(opened), 1);
 }
@@ -162,10 +170,12 @@ async fn a_refusal_by_the_bulkhead_does_not_trip_the_breaker() {
         policy.breaker.consecutive_failures = 1.try_into().unwrap();
     });
 
-    let (first, second, third) =
-        tokio::join!(rig.kind(true), rig.kind(true), rig.kind(true));
+    let (first, second, third) = tokio::join!(rig.kind(true), rig.kind(true), rig.kind(true));
 
-    assert_eq!((first, second, third), ("answered", "overloaded", "overloaded"));
+    assert_eq!(
+        (first, second, third),
+        ("answered", "overloaded", "overloaded")
+    );
     assert_eq!(rig.kind(true).await, "answered");
 }
 
@@ -183,6 +193,8 @@ async fn a_retry_never_runs_while_the_breaker_is_open() {
     assert_eq!(rig.kind(true).await, "circuit_open");
 
     assert_eq!(rig.reached(), 3);
+    let failed = |event: &Event| matches!(event, Event::AttemptFailed { error, .. } if *error == CallError::transient("busy"));
+    assert_eq!(rig.told(failed), 3, "the plugin's own errors are told");
 }
 
 /// A pause that would outlast the deadline is not begun: the caller learns the
@@ -215,7 +227,11 @@ async fn retries_take_no_tokens() {
     });
 
     assert_eq!(rig.kind(true).await, "plugin_transient");
-    assert_eq!(rig.reached(), 3, "all three attempts were made on one token");
+    assert_eq!(
+        rig.reached(),
+        3,
+        "all three attempts were made on one token"
+    );
     assert_eq!(rig.kind(true).await, "rate_limited");
 }
 

@@ -31,7 +31,8 @@ pub(super) fn write(event: &Event) {
         Event::StepStarted { .. } | Event::StepProgress { .. } | Event::StepFinished { .. } => {
             step(event);
         }
-        Event::CallRetried { .. }
+        Event::AttemptFailed { .. }
+        | Event::CallRetried { .. }
         | Event::RetryGivenUp { .. }
         | Event::CallRefused { .. }
         | Event::BreakerChanged { .. } => policy(event),
@@ -119,6 +120,16 @@ fn step(event: &Event) {
 
 fn policy(event: &Event) {
     match event {
+        Event::AttemptFailed {
+            run,
+            step,
+            plugin,
+            phase,
+            attempt,
+            error,
+        } => tracing::info!(target: "events", event = "attempt.failed", run_id = %run,
+            step = %step, plugin = %plugin, phase = %phase, attempt,
+            error.type = error.kind().as_str(), exception.message = %error, "attempt failed"),
         Event::CallRetried {
             plugin,
             phase,

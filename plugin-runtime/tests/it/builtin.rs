@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tower::Service as _;
 
-use crate::support::{Home, call, handle, output, phase_call, status};
+use crate::support::{Home, call, eventually, handle, output, phase_call, status};
 
 fn echo(id: &str) -> Builtin {
     Builtin::phase(id, "1.0.0", "echo", async |call: PhaseCall, _| {
@@ -181,6 +181,12 @@ async fn failing(fails_at: &'static str, code: &str, text: &str, expected: &[&st
     assert!(error.to_string().contains(message), "{error}");
     let answer = output(&handle(&runtime, "other"), "echo", json!(1)).await;
     assert_eq!(answer, json!(1));
+    runtime.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(
+        *journal.lock().unwrap(),
+        expected,
+        "what never ran is not stopped"
+    );
 }
 
 #[tokio::test]
@@ -229,6 +235,37 @@ async fn a_start_hook_that_hangs_ends_at_its_limit() {
         )
     );
     assert_eq!(seen.state, PluginState::Error);
+    assert_eq!(
+        *journal.lock().unwrap(),
+        ["slow init", "slow start", "slow destroy"]
+    );
+}
+
+/// A caller that gives up does not cut a start off, and the hooks run once.
+#[tokio::test]
+async fn a_start_goes_on_when_its_caller_gives_up() {
+    let mut home = Home::new();
+    home.settings.start_timeout = Duration::from_millis(300);
+    let journal = Arc::default();
+    let runtime = home
+        .start_with(vec![recorder("slow", &[], "hangs", &journal)])
+        .await
+        .unwrap();
+    journal.lock().unwrap().clear();
+    runtime.enable("slow").unwrap();
+    for _ in 0..3 {
+        let mut hasty = phase_call("slow", "echo", json!(1));
+        hasty.deadline = Some((tokio::time::Instant::now() + Duration::from_millis(20)).into_std());
+        let error = handle(&runtime, "slow").call(hasty).await.unwrap_err();
+        assert!(
+            error.to_string().contains("did not start in time"),
+            "{error}"
+        );
+    }
+    eventually("the start has failed", || {
+        status(&runtime, "slow").state == PluginState::Error
+    })
+    .await;
     assert_eq!(
         *journal.lock().unwrap(),
         ["slow init", "slow start", "slow destroy"]
