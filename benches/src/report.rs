@@ -60,7 +60,12 @@ impl Report {
     /// Adds a table.
     pub fn table<const N: usize>(&mut self, head: [&str; N], rows: &[[String; N]]) {
         let rule = ["---"; N];
-        let _ = writeln!(self.body, "\n| {} |\n|{}|", head.join(" | "), rule.join("|"));
+        let _ = writeln!(
+            self.body,
+            "\n| {} |\n|{}|",
+            head.join(" | "),
+            rule.join("|")
+        );
         for row in rows {
             let _ = writeln!(self.body, "| {} |", row.join(" | "));
         }
@@ -68,7 +73,11 @@ impl Report {
 
     /// Adds a line that says whether `value` is where it should be.
     pub fn target(&mut self, what: &str, value: f64, unit: &str, target: Target) {
-        let verdict = if target.met(value) { "met" } else { "**missed**" };
+        let verdict = if target.met(value) {
+            "met"
+        } else {
+            "**missed**"
+        };
         let (word, limit) = match target {
             Target::AtMost(limit) => ("at most", limit),
             Target::AtLeast(limit) => ("at least", limit),
@@ -133,6 +142,10 @@ mod tests {
         report.target("cost", 0.5, "×", Target::AtMost(0.6));
         let missed = "* speed: 0.50×; target at least 1.5×: **missed**.";
         assert!(report.body.contains(missed), "{}", report.body);
-        assert!(report.body.contains("* cost: 0.50×; target at most 0.6×: met."));
+        assert!(
+            report
+                .body
+                .contains("* cost: 0.50×; target at most 0.6×: met.")
+        );
     }
 }

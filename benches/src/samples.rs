@@ -69,7 +69,13 @@ mod tests {
     fn percentiles_are_nearest_ranks() {
         let mut samples: Vec<_> = (1..=200).rev().map(Duration::from_micros).collect();
         let spread = Spread::of(&mut samples);
-        assert_eq!(spread, Spread { p50: 100.0, p99: 198.0 });
+        assert_eq!(
+            spread,
+            Spread {
+                p50: 100.0,
+                p99: 198.0
+            }
+        );
         let one = Spread::of(&mut [Duration::from_micros(5)]);
         assert_eq!(one, Spread { p50: 5.0, p99: 5.0 });
     }

@@ -113,3 +113,30 @@ pub(crate) enum Command {
   orchestrator help run start")]
     Help(command::help::Args),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::*;
+
+    fn lines(command: &Command, before: &str, found: &mut Vec<String>) {
+        for command in command.get_subcommands() {
+            let line = format!("{before}{}", command.get_name());
+            match command.has_subcommands() {
+                true => lines(command, &format!("{line} "), found),
+                false => found.push(line),
+            }
+        }
+    }
+
+    /// Help texts everywhere are checked against this list.
+    #[test]
+    fn the_list_of_commands_is_complete() {
+        let mut found = Vec::new();
+        lines(&Cli::command(), "", &mut found);
+        found.sort();
+        let listed: Vec<_> = include_str!("../commands.txt").lines().collect();
+        assert_eq!(found, listed, "write the left list to cli/commands.txt");
+    }
+}

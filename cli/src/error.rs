@@ -16,6 +16,8 @@ pub(crate) enum CliError {
     #[diagnostic(code("ORC-5000"), help("check permissions and free space"))]
     Io(io::Error),
 
+    /// A file that was named on the command line, or one of the home, cannot be
+    /// used; the reason is that of the operating system.
     #[error("cannot {action} `{}`: {reason}", .path.display())]
     #[diagnostic(code("ORC-5001"), help("check the path and its permissions"))]
     File {
@@ -24,6 +26,7 @@ pub(crate) enum CliError {
         reason: io::Error,
     },
 
+    /// An input names no value, or its file is too large or no JSON.
     #[error("`{argument}` is not an input: {reason}")]
     #[diagnostic(
         code("ORC-5002"),
@@ -31,6 +34,7 @@ pub(crate) enum CliError {
     )]
     Input { argument: String, reason: String },
 
+    /// The name is neither a file nor a pipeline in the home.
     #[error("there is no pipeline `{name}`")]
     #[diagnostic(
         code("ORC-5003"),
@@ -38,6 +42,8 @@ pub(crate) enum CliError {
     )]
     UnknownPipeline { name: String, dir: PathBuf },
 
+    /// The key file is encrypted, and the command has no terminal or was told
+    /// not to ask.
     #[error("a passphrase is needed and nobody can be asked")]
     #[diagnostic(
         code("ORC-5004"),
@@ -47,6 +53,7 @@ pub(crate) enum CliError {
     )]
     NoPassphrase,
 
+    /// The descriptor or the program gave nothing usable.
     #[error("the passphrase could not be read: {reason}")]
     #[diagnostic(
         code("ORC-5005"),
@@ -54,6 +61,7 @@ pub(crate) enum CliError {
     )]
     Passphrase { reason: String },
 
+    /// Whoever reaches the address and has the token may run every pipeline.
     #[error("{address} can be reached from other machines")]
     #[diagnostic(
         code("ORC-5006"),
@@ -64,6 +72,7 @@ pub(crate) enum CliError {
     )]
     NotLoopback { address: SocketAddr },
 
+    /// The address is taken, or does not belong to this machine.
     #[error("cannot listen on {address}: {reason}")]
     #[diagnostic(
         code("ORC-5007"),
@@ -74,6 +83,7 @@ pub(crate) enum CliError {
         reason: io::Error,
     },
 
+    /// Whoever reads the token may use the API.
     #[error("`{}` may be read by others", .path.display())]
     #[diagnostic(
         code("ORC-5008"),
@@ -81,14 +91,17 @@ pub(crate) enum CliError {
     )]
     TokenExposed { path: PathBuf },
 
+    /// The file was edited or cut off.
     #[error("`{}` does not hold a token", .path.display())]
     #[diagnostic(code("ORC-5009"), help("remove the file to have a new one made"))]
     TokenMalformed { path: PathBuf },
 
+    /// A run id has 26 letters and digits, as `run start` prints it.
     #[error("`{text}` is not a run id")]
     #[diagnostic(code("ORC-5010"), help("`orchestrator run list` shows the ids"))]
     RunId { text: String },
 
+    /// It was misspelt, or it is not in this home.
     #[error("`{name}` is not an installed plugin{}", nearest_hint(.nearest.as_deref()))]
     #[diagnostic(
         code("ORC-5011"),
@@ -99,10 +112,12 @@ pub(crate) enum CliError {
         nearest: Option<String>,
     },
 
+    /// The argument of `--set` has no `=`, or nothing before it.
     #[error("`{text}` is not written KEY=VALUE")]
     #[diagnostic(code("ORC-5012"), help("for instance `--set run.concurrency=4`"))]
     Setting { text: String },
 
+    /// Neither a command nor a topic has that name.
     #[error("there is no help about `{topic}`")]
     #[diagnostic(
         code("ORC-5013"),

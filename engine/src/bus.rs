@@ -45,31 +45,33 @@ impl Stream for EventStream {
 
 /// Hands every event to the sinks, in their order, and to every subscriber.
 #[derive(Clone)]
-pub(crate) struct Bus {
-    sinks: Arc<[Arc<dyn EventSink>]>,
+pub(crate) struct Bus(Arc<Ends>);
+
+struct Ends {
+    sinks: Vec<Arc<dyn EventSink>>,
     subscribers: broadcast::Sender<Event>,
 }
 
 impl Bus {
     pub(crate) fn new(sinks: Vec<Arc<dyn EventSink>>) -> Self {
-        Self {
-            sinks: sinks.into(),
+        Self(Arc::new(Ends {
+            sinks,
             subscribers: broadcast::Sender::new(BACKLOG_MAX),
-        }
+        }))
     }
 
     pub(crate) fn subscribe(&self) -> EventStream {
-        EventStream(BroadcastStream::new(self.subscribers.subscribe()))
+        EventStream(BroadcastStream::new(self.0.subscribers.subscribe()))
     }
 }
 
 impl EventSink for Bus {
     fn emit(&self, event: Event) {
-        for sink in self.sinks.iter() {
+        for sink in &self.0.sinks {
             sink.emit(event.clone());
         }
         // An error only says that nobody listens.
-        drop(self.subscribers.send(event));
+        drop(self.0.subscribers.send(event));
     }
 }
 

@@ -50,7 +50,8 @@ pub enum EngineError {
     #[diagnostic(transparent)]
     Plugin(#[from] ResolveError),
 
-    /// The pipeline has no such step.
+    /// The pipeline has no such step. The step was misspelt, or the run is of
+    /// an older pipeline.
     #[error("the pipeline of run {run} has no step `{step}`")]
     #[diagnostic(
         code("ORC-4002"),
@@ -63,7 +64,8 @@ pub enum EngineError {
         step: String,
     },
 
-    /// A driver of this engine works on the run.
+    /// A driver of this engine works on the run. It cannot be resumed or
+    /// retried as long as it goes on.
     #[error("run {run} is being driven by this engine")]
     #[diagnostic(code("ORC-4003"), help("watch it with `orchestrator run watch {run}`"))]
     AlreadyDriven {
@@ -79,7 +81,8 @@ pub enum EngineError {
         message: String,
     },
 
-    /// A directory of the home cannot be used.
+    /// A directory of the home cannot be used. It belongs to another user, or
+    /// its file system is full or read-only.
     #[error("cannot use `{}`: {error}", .path.display())]
     #[diagnostic(
         code("ORC-4005"),

@@ -31,7 +31,8 @@ pub struct Home {
 #[derive(Debug, Error, Diagnostic)]
 #[non_exhaustive]
 pub enum HomeError {
-    /// Neither `--home` nor the environment names a directory.
+    /// Neither `--home` nor the environment names a directory. A service
+    /// without a user account often runs so.
     #[error("there is no home directory to keep plugins and runs in")]
     #[diagnostic(
         code("ORC-1201"),

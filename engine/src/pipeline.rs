@@ -138,7 +138,7 @@ impl Pipeline {
             PipelineErrors::whole_file(NAME, Rule::Syntax, message, "restore the journal")
         })?;
         Self::read(
-            Located::from_json(value, NAME),
+            Located::from_json(&value, NAME),
             Some(Bytes::copy_from_slice(json)),
         )
     }
@@ -243,7 +243,7 @@ impl Pipeline {
             return Ok(input.clone());
         };
         input::validate(fields, input).map_err(|faults| {
-            let located = Located::from_json(Value::Null, "input");
+            let located = Located::from_json(&Value::Null, "input");
             let faults = faults.into_iter().map(|fault| {
                 let part = located::Part::Value;
                 located.fault(&fault.pointer, part, fault.rule, fault.message, fault.help)

@@ -3,6 +3,7 @@
 mod classify;
 mod listener;
 mod observe;
+mod seam;
 mod shared;
 
 use orchestrator_contract::{CallError, PhaseReply};
@@ -19,6 +20,7 @@ use self::{
     classify::{PhaseClassify, StackError},
     listener::PolicyListener,
     observe::{AttemptLayer, ObserveLayer},
+    seam::SeamLayer,
 };
 use crate::config::PolicyConfig;
 
@@ -44,7 +46,7 @@ pub(crate) struct Ingredients<'a, S> {
 /// Wraps a plugin's phase in the policies its calls meet.
 ///
 /// Read the chain downwards: that is the way a call goes in. Its reply comes
-/// back up through the same layers.
+/// back up through the same layers. A seam is no policy; see `seam.rs`.
 ///
 /// # Errors
 ///
@@ -83,6 +85,7 @@ where
         )
         // Outside the breaker, so that each attempt asks it anew.
         .layer(retry.with_listener(listener.clone()))
+        .layer(SeamLayer)
         // Sees every attempt and how it ended; excludes what is refused below.
         .layer(
             BreakerLayer::new(shared.breaker.clone(), PhaseClassify)
@@ -94,6 +97,7 @@ where
             BulkheadLayer::new(shared.bulkhead.clone(), PhaseClassify)
                 .with_listener(listener.clone()),
         )
+        .layer(SeamLayer)
         // Tells of each attempt, also when the call's own error hides it.
         .layer(AttemptLayer::new(metrics, bus))
         // Below the breaker, so that a plugin that hangs counts as failing.
@@ -113,7 +117,7 @@ pub(crate) fn innermost(
 + Sync
 + 'static {
     handle
-        .map_request(|request: StackCall| request.call)
+        .map_request(StackCall::into_call)
         .map_err(StackError::Plugin)
 }
 

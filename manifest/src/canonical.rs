@@ -1,4 +1,4 @@
-//! One spelling for one manifest, and its digest.
+//! One spelling for one value, and the digest of a manifest.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -11,9 +11,7 @@ impl Manifest {
     /// The same plugin gives the same bytes whether it was written in YAML,
     /// JSON or TOML.
     pub fn canonical_json(&self) -> String {
-        let mut text = String::new();
-        write(&self.to_value(), &mut text);
-        text
+        canonical_json(&self.to_value())
     }
 
     /// The SHA-256 of [`Self::canonical_json`], as 64 lower-case hex digits.
@@ -26,6 +24,14 @@ impl Manifest {
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("a manifest has text keys and finite numbers alone")
     }
+}
+
+/// `value` as JSON with keys sorted by their bytes at every level, no blanks,
+/// and no line break at the end.
+pub fn canonical_json(value: &Value) -> String {
+    let mut text = String::new();
+    write(value, &mut text);
+    text
 }
 
 /// `serde_json::Value` sorts its keys or not depending on a feature that any
@@ -67,8 +73,9 @@ mod tests {
     #[test]
     fn keys_are_sorted_at_every_level() {
         let value = serde_json::json!({"b": [{"z": 1, "a": "\n"}], "a": null, "A": 1.5});
-        let mut text = String::new();
-        write(&value, &mut text);
-        assert_eq!(text, r#"{"A":1.5,"a":null,"b":[{"a":"\n","z":1}]}"#);
+        assert_eq!(
+            canonical_json(&value),
+            r#"{"A":1.5,"a":null,"b":[{"a":"\n","z":1}]}"#
+        );
     }
 }

@@ -185,6 +185,9 @@ struct Inner {
 #[non_exhaustive]
 pub enum CapabilityError {
     /// No such resource and action.
+    ///
+    /// Use the nearest word, which the help line names, or one of all that it
+    /// lists.
     #[error("unknown capability {given}")]
     #[diagnostic(code("ORC-1021"), help("{help}"))]
     UnknownToken {

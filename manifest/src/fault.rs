@@ -13,54 +13,117 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
 #[non_exhaustive]
 pub enum Rule {
     /// The directory holds no manifest.
+    ///
+    /// Write `plugin.yaml`, `plugin.yml`, `plugin.json` or `plugin.toml` in the
+    /// topmost folder of the package, or name that folder.
     NoManifest,
     /// The directory holds more than one manifest.
+    ///
+    /// Keep one of them.
     TwoManifests,
     /// The manifest is larger than the limit.
+    ///
+    /// A manifest has at most 1 MiB: move data into files of the package.
     TooLarge,
     /// The operating system refused to read the file.
+    ///
+    /// Check that the path is a plain file that this user may read.
     Unreadable,
     /// The text is not YAML, JSON or TOML at all.
+    ///
+    /// Mend the text at the place that is shown, and save it as UTF-8. Tabs for
+    /// indentation and unclosed quotes or brackets are the usual causes.
     Syntax,
     /// One key stands twice in one place.
+    ///
+    /// Keep one of the two; none is guessed to be the one that was meant.
     DuplicateKey,
     /// Lists and tables are nested too deeply.
+    ///
+    /// Flatten the document: at most 48 levels.
     TooDeep,
     /// No such key.
+    ///
+    /// Correct the key: it is misspelt or stands in another table than it
+    /// belongs to. The nearest key that is known here is named.
     UnknownKey,
     /// A required key is absent.
+    ///
+    /// Add the key to the table that is named.
     Required,
     /// The value has the wrong type.
+    ///
+    /// Write the type that is named; in YAML, quote a text that looks like a
+    /// number or a truth value.
     WrongType,
     /// Not a plugin name.
+    ///
+    /// Correct the name. A plugin has parts of a-z and 0-9 joined by single `.`
+    /// or `-`; the help line shows what other names look like.
     BadName,
     /// Not a semantic version.
+    ///
+    /// Write three numbers, such as `1.0.0` or `1.0.0-rc.1`.
     BadVersion,
     /// Not a range of semantic versions.
+    ///
+    /// Write a range such as `^1.0.0`, `>=1.2, <3` or `*`.
     BadRange,
     /// Not a duration with a unit.
+    ///
+    /// Write a number with its unit, such as `10m`, `1h30m` or `250ms`.
     BadDuration,
     /// Not one of the words allowed here.
+    ///
+    /// Use one of the words that the help line lists.
     UnknownWord,
     /// A number, text or list outside its bounds.
+    ///
+    /// Stay within the bounds that are named: shorten a text, remove entries or
+    /// lower a number.
     OutOfBounds,
     /// A path that leaves the package or cannot be written on every platform.
+    ///
+    /// Write a path that is relative to the package, with `/` between its parts
+    /// and without `..`. An `interpreter` is the exception: its path is
+    /// absolute.
     BadPath,
     /// A file that the manifest names is not there.
+    ///
+    /// Put the file into the package, or correct its path; case counts.
     MissingFile,
     /// Not a capability.
+    ///
+    /// Write `resource:action` or `resource:action=scope`, such as
+    /// `file:read=/data/in`.
     BadCapability,
     /// Two keys say different things.
+    ///
+    /// Keep one of the two keys: they are spellings or consequences of one
+    /// thing.
     Contradiction,
     /// A key, or its absence, does not suit the kind or role.
+    ///
+    /// Remove the key that the kind or role does not have, or add the one that
+    /// it needs.
     Misplaced,
     /// `config_schema` is not a usable JSON Schema.
+    ///
+    /// Correct the schema; the message is that of the JSON Schema compiler.
     BadSchema,
     /// `config_example` does not fit `config_schema`.
+    ///
+    /// Mend the example or the schema, whichever is wrong.
     BadExample,
     /// Written for a newer manifest format.
+    ///
+    /// Use a newer Orchestrator, or write the manifest in the format that this
+    /// one knows.
     BadManifestVersion,
     /// A plugin's configuration does not fit its `config_schema`.
+    ///
+    /// Correct the section of the plugin in the configuration; the rule of the
+    /// schema that was broken is named.
     BadConfig,
 }
 
@@ -153,13 +216,14 @@ impl Diagnostic for Fault {
     }
 }
 
-/// Everything wrong with one manifest. Shows the first fault and how many more
-/// there are; a reporter that knows [`Diagnostic::related`] shows all.
+/// Everything wrong with one manifest. The first fault is shown with how many
+/// more there are, or all of them where the output has room. Each fault has a
+/// code of its own.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("{}", headline(file, faults))]
 #[diagnostic(
     code("ORC-1000"),
-    help("mend every fault listed, then run `orchestrator manifest validate`")
+    help("mend every fault listed, then run `orchestrator plugin validate`")
 )]
 pub struct ManifestError {
     /// The file or directory that was read, as the caller named it.

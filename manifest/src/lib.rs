@@ -13,6 +13,9 @@
 //! `located.rs` (values with their places) → `decode.rs` (rules) → `fault.rs`.
 //! To add a key: a field in `manifest.rs`, a line in `decode/document.rs`, a
 //! row in the table of `tests/it/rules.rs`.
+//!
+//! [`located`], [`mod@pointer`], [`text`] and [`canonical_json`] serve whatever
+//! else people write by hand: pipelines are read with them too.
 
 mod canonical;
 mod capability;
@@ -21,15 +24,16 @@ mod decode;
 mod duration;
 mod fault;
 mod load;
-mod located;
+pub mod located;
 mod manifest;
 mod name;
 mod package_path;
-mod pointer;
+pub mod pointer;
 mod schema;
-mod text;
+pub mod text;
 mod word;
 
+pub use canonical::canonical_json;
 pub use capability::{Capability, CapabilityError, Host, HostError, Scope, ScopeError, Token};
 pub use duration::{DURATION_MAX, DurationError, format_duration, parse_duration};
 pub use fault::{Fault, ManifestError, Rule};

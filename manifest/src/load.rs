@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     decode::{self, Context},
     fault::{ManifestError, Rule},
-    located::{self, Format, Node},
+    located::{self, Cause, DEPTH_MAX, Format, Node},
     manifest::Manifest,
 };
 
@@ -19,6 +19,8 @@ use crate::{
 pub const FILE_NAMES: [&str; 4] = ["plugin.yaml", "plugin.yml", "plugin.json", "plugin.toml"];
 /// Largest manifest in bytes.
 pub const FILE_SIZE_MAX: u64 = 1024 * 1024;
+/// Most parser events that the YAML aliases of one manifest may stand for.
+const REPLAYED_MAX: usize = 20_000;
 
 impl Manifest {
     /// Reads the manifest of the plugin in `dir` and checks that the files it
@@ -173,16 +175,18 @@ fn decode_utf8<'a>(bytes: &'a [u8], shown: &str) -> Result<&'a str, ManifestErro
 }
 
 fn parse_text(text: &str, format: Format, shown: &str) -> Result<Node, ManifestError> {
-    located::parse(text, format).map_err(|broken| {
+    located::parse(text, format, REPLAYED_MAX).map_err(|broken| {
+        let (rule, message) = match broken.cause {
+            Cause::Syntax(message) => (Rule::Syntax, message),
+            Cause::DuplicateKey(key) => (Rule::DuplicateKey, format!("`{key}` stands twice")),
+            Cause::TooDeep => {
+                let message = format!("nested more than {DEPTH_MAX} levels deep");
+                (Rule::TooDeep, message)
+            }
+        };
         let mut cx = Context::new(shown, text);
         let span = broken.offset.map(|offset| offset..offset);
-        cx.fault_at(
-            "",
-            span,
-            broken.rule,
-            broken.message,
-            "mend the text, then check again",
-        );
+        cx.fault_at("", span, rule, message, "mend the text, then check again");
         ManifestError::new(shown, text, cx.faults)
     })
 }

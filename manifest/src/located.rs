@@ -1,8 +1,11 @@
 //! A document with the place of every value, read from YAML, JSON or TOML.
 //!
 //! Serde stops at the first mistake and forgets where values stood. Here each
-//! format is read into one tree of [`Node`]s first; the decoder then walks it
-//! and reports all mistakes with their places.
+//! format is read into one tree of [`Node`]s first; a decoder then walks it
+//! and reports all mistakes with their places. What the values mean, and how a
+//! mistake is worded, is the decoder's; manifests and pipelines have one each.
+//!
+//! Start with [`parse`].
 
 mod json;
 mod toml;
@@ -12,13 +15,11 @@ use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
 
-use crate::fault::Rule;
-
 /// Nesting beyond this is refused in every format, so that the walk over the
 /// tree cannot exhaust the stack.
-pub(crate) const DEPTH_MAX: usize = 48;
+pub const DEPTH_MAX: usize = 48;
 
-/// How a manifest is written.
+/// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// YAML 1.2: `plugin.yaml`, `plugin.yml`.
@@ -41,68 +42,98 @@ impl Format {
     }
 }
 
-/// A value and the bytes it was written in.
+/// A value.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) kind: NodeKind,
-    pub(crate) span: Option<Range<usize>>,
+pub struct Node {
+    /// What it is.
+    pub kind: NodeKind,
+    /// The bytes it was written in; absent when it did not come from a text.
+    pub span: Option<Range<usize>>,
 }
 
+/// What a value is.
 #[derive(Clone, Debug)]
-pub(crate) enum NodeKind {
+pub enum NodeKind {
+    /// Nothing at all, as in `key:` without a value.
     Null,
+    /// True or false.
     Bool(bool),
+    /// A finite number. YAML and JSON round an integer of more than 64 bits.
     Number(Number),
+    /// Text.
     String(String),
+    /// Values in their order.
     List(Vec<Node>),
+    /// Values by keys, of which no two are equal.
     Table(Vec<Entry>),
 }
 
+/// One key of a table, and its value.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) key_span: Option<Range<usize>>,
-    pub(crate) node: Node,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// The bytes it was written in; absent when it did not come from a text.
+    pub key_span: Option<Range<usize>>,
+    /// Its value.
+    pub node: Node,
 }
 
-/// Why a text is no document at all.
+/// Why a text is no document at all, for whoever reads it to put into words.
 #[derive(Clone, Debug)]
-pub(crate) struct Broken {
-    pub(crate) rule: Rule,
-    pub(crate) message: String,
-    pub(crate) offset: Option<usize>,
+pub struct Broken {
+    /// What is wrong with it.
+    pub cause: Cause,
+    /// The byte where that shows, where it is known.
+    pub offset: Option<usize>,
+}
+
+/// What is wrong with a text that is no document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It is not of its format, or more work than an honest one; in the words
+    /// of the parser.
+    Syntax(String),
+    /// This key stands twice in one table.
+    DuplicateKey(String),
+    /// It is nested beyond [`DEPTH_MAX`].
+    TooDeep,
 }
 
 impl Broken {
-    pub(crate) fn syntax(message: impl ToString, offset: Option<usize>) -> Self {
+    fn syntax(message: impl ToString, offset: Option<usize>) -> Self {
         Self {
-            rule: Rule::Syntax,
-            message: message.to_string(),
+            cause: Cause::Syntax(message.to_string()),
             offset,
         }
     }
 
-    pub(crate) fn duplicate(key: &str, offset: Option<usize>) -> Self {
+    fn duplicate(key: &str, offset: Option<usize>) -> Self {
         Self {
-            rule: Rule::DuplicateKey,
-            message: format!("`{key}` stands twice"),
+            cause: Cause::DuplicateKey(key.to_owned()),
             offset,
         }
     }
 
-    pub(crate) fn too_deep(offset: Option<usize>) -> Self {
+    fn too_deep(offset: Option<usize>) -> Self {
         Self {
-            rule: Rule::TooDeep,
-            message: format!("nested more than {DEPTH_MAX} levels deep"),
+            cause: Cause::TooDeep,
             offset,
         }
     }
 }
 
-/// Reads one document.
-pub(crate) fn parse(text: &str, format: Format) -> Result<Node, Broken> {
+/// Reads one document. The caller bounds its length. A YAML alias costs what
+/// it stands for: `replayed_max` is the most events of the parser (a scalar is
+/// one, a list or table two and its parts) that all aliases together may stand
+/// for.
+///
+/// # Errors
+///
+/// The first reason why the text is no document.
+pub fn parse(text: &str, format: Format, replayed_max: usize) -> Result<Node, Broken> {
     match format {
-        Format::Yaml => yaml::parse(text),
+        Format::Yaml => yaml::parse(text, replayed_max),
         Format::Json => json::parse(text),
         Format::Toml => toml::parse(text),
     }
@@ -110,10 +141,10 @@ pub(crate) fn parse(text: &str, format: Format) -> Result<Node, Broken> {
 
 impl Node {
     /// What an author would call this value.
-    pub(crate) fn type_name(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match &self.kind {
             NodeKind::Null => "nothing",
-            NodeKind::Bool(_) => "a boolean",
+            NodeKind::Bool(_) => "true or false",
             NodeKind::Number(_) => "a number",
             NodeKind::String(_) => "text",
             NodeKind::List(_) => "a list",
@@ -122,7 +153,7 @@ impl Node {
     }
 
     /// The same value without places.
-    pub(crate) fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         match &self.kind {
             NodeKind::Null => Value::Null,
             NodeKind::Bool(value) => Value::Bool(*value),
@@ -170,6 +201,10 @@ mod tests {
     const JSON: &str = "{\"name\": \"x\",\n \"phases\": [{\"name\": \"a\", \"order\": 1}],\n \"ratio\": 0.5, \"off\": false}";
     const TOML: &str =
         "name = \"x\"\nratio = 0.5\noff = false\n[[phases]]\nname = \"a\"\norder = 1\n";
+
+    fn parse(text: &str, format: Format) -> Result<Node, Broken> {
+        super::parse(text, format, 20_000)
+    }
 
     fn text_at<'a>(text: &'a str, node: &Node) -> &'a str {
         &text[node.span.clone().unwrap()]
@@ -222,7 +257,8 @@ mod tests {
             ("a = 1\na = 2\n", Format::Toml),
         ] {
             let broken = parse(text, format).unwrap_err();
-            assert_eq!(broken.rule, Rule::DuplicateKey, "{format:?}: {broken:?}");
+            let is_duplicate = matches!(broken.cause, Cause::DuplicateKey(_));
+            assert!(is_duplicate, "{format:?}: {broken:?}");
             assert!(broken.offset.is_some(), "{format:?}");
         }
     }

@@ -1,15 +1,19 @@
-//! What the texts of a manifest may consist of, and which word was meant.
+//! Words from outside: what they may consist of, how they are shown, and which
+//! one was meant.
 
 /// Returns whether `text` can be shown on a terminal without changing what
 /// stands around it: no control characters but line breaks and tabs, no
 /// characters that reorder or hide text.
 pub(crate) fn is_printable(text: &str) -> bool {
     !text.chars().any(|c| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c,
-                '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        (c.is_control() && c != '\n' && c != '\t') || hides_or_reorders(c) || c == '\u{feff}'
     })
+}
+
+/// Returns whether `c` hides or reorders the text around it. It does so
+/// without being a control character.
+pub fn hides_or_reorders(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
 }
 
 /// The word of `words` that the author most likely meant, if any is close.
@@ -17,30 +21,40 @@ pub(crate) fn nearest<'a>(
     given: &str,
     words: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    nearest_by(given, words, strsim::jaro_winkler)
+}
+
+/// The most likely of `words`, if any is likelier than 0.75. `likeness` takes
+/// two words in lower case and answers from 0 to 1.
+pub fn nearest_by<'a>(
+    given: &str,
+    words: impl IntoIterator<Item = &'a str>,
+    likeness: impl Fn(&str, &str) -> f64,
+) -> Option<&'a str> {
     let given = given.to_ascii_lowercase();
     words
         .into_iter()
-        .map(|word| {
-            (
-                strsim::jaro_winkler(&given, &word.to_ascii_lowercase()),
-                word,
-            )
-        })
+        .map(|word| (likeness(&given, &word.to_ascii_lowercase()), word))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, word)| word)
 }
 
-/// `given` as it may stand in a message: short, and with nothing in it that a
-/// terminal would act on.
+/// `given` as it may stand in a message about a manifest.
 pub(crate) fn quoted(given: &str) -> String {
     const SHOWN_MAX: usize = 64;
+    quoted_within(given, SHOWN_MAX)
+}
+
+/// `given` as it may stand in a message: between backticks, at most
+/// `shown_max` characters of it, and nothing that a terminal would act on.
+pub fn quoted_within(given: &str, shown_max: usize) -> String {
     let mut shown: String = given
         .chars()
-        .take(SHOWN_MAX)
+        .take(shown_max)
         .flat_map(char::escape_debug)
         .collect();
-    if given.chars().nth(SHOWN_MAX).is_some() {
+    if given.chars().nth(shown_max).is_some() {
         shown.push('…');
     }
     format!("`{shown}`")

@@ -56,24 +56,31 @@ pub struct DiscoveryFault {
 
 #[derive(Debug, Error, Diagnostic)]
 enum DiscoveryError {
+    /// A directory of the search path is not there, or this user may not read
+    /// it.
     #[error("{} cannot be looked into", path.display())]
     #[diagnostic(
         code("ORC-3060"),
         help("plugins in it are not found; check who may read it")
     )]
     Unreadable { path: PathBuf, source: io::Error },
+    /// The search does not go deeper, so that a wrong path does not mean the
+    /// whole disk.
     #[error("{} lies deeper than {DEPTH_MAX} directories", path.display())]
     #[diagnostic(
         code("ORC-3061"),
         help("put packages at most {DEPTH_MAX} levels below a search directory")
     )]
     TooDeep { path: PathBuf },
+    /// The search path has too many directories, so that a wrong path does not
+    /// mean the whole disk.
     #[error("there are more than {DIRECTORIES_MAX} directories, {} and what follows is not looked into", path.display())]
     #[diagnostic(
         code("ORC-3062"),
         help("point the search path at directories that hold plugins only")
     )]
     TooMany { path: PathBuf },
+    /// A link could lead to files that the operator did not mean.
     #[error("{} is a symbolic link, which discovery does not follow", path.display())]
     #[diagnostic(code("ORC-3063"), help("add the link's target to the search path"))]
     Link { path: PathBuf },

@@ -157,6 +157,8 @@ pub enum ResolveError {
 #[derive(Debug, Error, Diagnostic)]
 #[non_exhaustive]
 pub(crate) enum LoadError {
+    /// The manifest states the oldest version of Orchestrator that the plugin
+    /// works with.
     #[error("it needs Orchestrator {needed} or later, this is {host}")]
     #[diagnostic(
         code("ORC-3010"),
@@ -164,14 +166,18 @@ pub(crate) enum LoadError {
     )]
     HostTooOld { needed: Version, host: Version },
 
+    /// The manifest names a feature under its requirements that this build
+    /// lacks.
     #[error("it needs the feature `{feature}`, which this build does not have")]
     #[diagnostic(code("ORC-3015"), help("this build has: {}", crate::load::FEATURES.join(", ")))]
     MissingFeature { feature: String },
 
+    /// The kind is known, and this build has nothing that runs it.
     #[error("this build does not run kind {kind}")]
     #[diagnostic(code("ORC-3016"), help("it runs the kinds builtin, exec and node"))]
     KindNotRun { kind: &'static str },
 
+    /// A manifest in a search directory says `kind: builtin`.
     #[error("a package cannot be of kind builtin: builtins are compiled into the host")]
     #[diagnostic(
         code("ORC-3017"),
@@ -179,6 +185,7 @@ pub(crate) enum LoadError {
     )]
     PackagedBuiltin,
 
+    /// The trust level comes from the key that signed the package.
     #[error("its key has trust level {level}, and native programs need level 3")]
     #[diagnostic(
         code("ORC-3018"),
@@ -188,6 +195,8 @@ pub(crate) enum LoadError {
     )]
     NotTrustedEnough { level: u8 },
 
+    /// The manifest asks for a limit that nothing here could hold the plugin
+    /// to, and a limit that is not held would mislead.
     #[error("`{key}` = {value} cannot be enforced for native programs")]
     #[diagnostic(
         code("ORC-3019"),
@@ -197,6 +206,8 @@ pub(crate) enum LoadError {
     )]
     LimitNotEnforceable { key: &'static str, value: u32 },
 
+    /// The section `plugins.<name>.config` does not pass the schema in the
+    /// manifest.
     #[error("its configuration does not fit its schema: {faults}")]
     #[diagnostic(
         code("ORC-3021"),
@@ -204,6 +215,8 @@ pub(crate) enum LoadError {
     )]
     Config { faults: String },
 
+    /// Somebody wrote to the package between reading the manifest and verifying
+    /// the files.
     #[error("its manifest changed while it was loaded")]
     #[diagnostic(
         code("ORC-3023"),
@@ -211,14 +224,18 @@ pub(crate) enum LoadError {
     )]
     Changed,
 
+    /// The manifest names a file that the package does not have.
     #[error("its entry point {entry} is not in the package")]
     #[diagnostic(code("ORC-3022"), help("name a file of the package in `entry_point`"))]
     NoEntry { entry: String },
 
+    /// The manifest lists it under `dependencies`, and no package of that name
+    /// is found.
     #[error("it depends on {dependency}, which is not there")]
     #[diagnostic(code("ORC-3011"), help("install {dependency}"))]
     MissingDependency { dependency: String },
 
+    /// The manifest lists a range, and what is installed lies outside of it.
     #[error(
         "it depends on {dependency} {range}, and there is {}",
         listed(available)
@@ -233,10 +250,12 @@ pub(crate) enum LoadError {
         available: Vec<Version>,
     },
 
+    /// Plugins that wait for each other could never start.
     #[error("dependency cycle detected: {}", path.join(" -> "))]
     #[diagnostic(code("ORC-3013"), help("remove one of these dependencies"))]
     DependencyCycle { path: Vec<String> },
 
+    /// The error of the dependency is the one to look at.
     #[error("it depends on {dependency}, which is not usable: {reason}")]
     #[diagnostic(code("ORC-3014"), help("mend {dependency} first; its code is {code}"))]
     DependencyUnusable {
@@ -250,6 +269,8 @@ pub(crate) enum LoadError {
 #[derive(Debug, Error, Diagnostic)]
 #[non_exhaustive]
 pub(crate) enum LifecycleError {
+    /// The plugin itself reported a failure, or ended, while it was
+    /// initialised, started or stopped.
     #[error("{stage} plugin {id}: {message}")]
     #[diagnostic(
         code("ORC-3032"),
@@ -261,14 +282,17 @@ pub(crate) enum LifecycleError {
         message: String,
     },
 
+    /// The plugin says that it is not healthy, or does not say anything in
+    /// time.
     #[error("plugin {id} health check failed: {message}")]
     #[diagnostic(code("ORC-3033"), help("the message is the plugin's own"))]
     Health { id: String, message: String },
 
+    /// It hangs, or it waits for something slow.
     #[error("plugin {id} did not {action} within {limit:?}: timeout")]
     #[diagnostic(
         code("ORC-3034"),
-        help("raise `{setting}`, or find out what the plugin waits for")
+        help("raise `runtime.{setting}`, or find out what the plugin waits for")
     )]
     TimedOut {
         id: String,
@@ -277,6 +301,8 @@ pub(crate) enum LifecycleError {
         setting: &'static str,
     },
 
+    /// A plugin is started after those that it depends on, and one of them did
+    /// not start.
     #[error("dependency {dependency} not running for plugin {id}")]
     #[diagnostic(
         code("ORC-3035"),
@@ -284,6 +310,8 @@ pub(crate) enum LifecycleError {
     )]
     DependencyNotRunning { dependency: String, id: String },
 
+    /// Before its first call an exec plugin is asked whether it can work here,
+    /// and it said no.
     #[error("`validate` refused: {message}")]
     #[diagnostic(
         code("ORC-3040"),
@@ -291,6 +319,8 @@ pub(crate) enum LifecycleError {
     )]
     Validate { message: String },
 
+    /// Before its first call an exec plugin is asked what it is. Mostly the
+    /// program is older or newer than the manifest.
     #[error("`info` says something else than the manifest: {message}")]
     #[diagnostic(
         code("ORC-3041"),
@@ -300,6 +330,8 @@ pub(crate) enum LifecycleError {
     )]
     Info { message: String },
 
+    /// The first frames of a node plugin state what it is. Mostly the program
+    /// is older or newer than the manifest.
     #[error("the handshake says something else than the manifest: {message}")]
     #[diagnostic(
         code("ORC-3042"),
@@ -309,10 +341,13 @@ pub(crate) enum LifecycleError {
     )]
     Handshake { message: String },
 
+    /// A node plugin that ends again and again is not started any more. The
+    /// last end is told; `orchestrator plugin info` and the log tell of the
+    /// others.
     #[error("it ended more than {limit} times within {window:?} of running, last: {last}")]
     #[diagnostic(
         code("ORC-3043"),
-        help("mend the plugin, then `orchestrator plugin enable` starts it again")
+        help("mend the plugin, then start the engine again")
     )]
     CrashLoop {
         limit: u32,

@@ -10,6 +10,8 @@ use thiserror::Error;
 use crate::clock::HORIZON;
 
 /// A setting that cannot work.
+///
+/// The help line says what the setting takes.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
 #[error("`{key}` {problem}")]
 #[diagnostic(code("ORC-1290"), help("{help}"))]

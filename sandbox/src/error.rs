@@ -45,7 +45,8 @@ impl fmt::Display for Step {
 #[derive(Debug, Error, Diagnostic)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// The [`Spec`](crate::Spec) cannot be carried out.
+    /// What was to be started cannot be: an argument has a NUL byte, a limit
+    /// contradicts another, and the like.
     #[error("cannot start {program}: {reason}")]
     #[diagnostic(
         code("ORC-3181"),
@@ -85,6 +86,9 @@ pub enum SpawnError {
     },
 
     /// The new process failed before the program's first instruction.
+    ///
+    /// The help line fits the step that failed: mostly the file is no program
+    /// for this machine, or a script whose manifest names no `interpreter`.
     #[error("cannot start {program}: {step} failed")]
     #[diagnostic(code("ORC-3184"))]
     Child {
@@ -144,7 +148,7 @@ pub enum ImageError {
     #[error("native programs are run on Linux x86-64 only")]
     #[diagnostic(
         code("ORC-3185"),
-        help("use the wasm kind, which runs on every platform")
+        help("run it on Linux x86-64, or compile the plugin into the host as a builtin")
     )]
     Unsupported,
 
@@ -201,7 +205,7 @@ pub enum TreeError {
     #[error("package files are given paths on Linux x86-64 only")]
     #[diagnostic(
         code("ORC-3189"),
-        help("use the wasm kind, which runs on every platform")
+        help("run it on Linux x86-64, or compile the plugin into the host as a builtin")
     )]
     Unsupported,
 

@@ -46,7 +46,7 @@ struct EnvelopeSignature {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Diagnostic)]
 #[non_exhaustive]
 pub enum EnvelopeError {
-    /// More bytes or signatures than are read.
+    /// More bytes or signatures than are read. It is not read, whoever made it.
     #[error(
         "the signature file is too large: at most {ENVELOPE_SIZE_MAX} bytes and {SIGNATURES_MAX} signatures"
     )]
@@ -66,7 +66,7 @@ pub enum EnvelopeError {
     Damaged(String),
     /// An envelope without signatures.
     #[error("the signature file holds no signature")]
-    #[diagnostic(code("ORC-2022"), help("sign the package with `orchestrator sign`"))]
+    #[diagnostic(code("ORC-2022"), help("sign the package with `orchestrator plugin sign`"))]
     NoSignatures,
 }
 

@@ -101,7 +101,8 @@ pub struct Granted {
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[non_exhaustive]
 pub enum GrantError {
-    /// Asked for and not granted.
+    /// Asked for and not granted. The message names the capabilities. Nothing
+    /// is granted by default, so a plugin that asks for any starts with this.
     #[error("{}", not_allowed(plugin, missing))]
     #[diagnostic(
         code("ORC-2120"),
@@ -113,7 +114,8 @@ pub enum GrantError {
         /// What is missing.
         missing: Vec<Capability>,
     },
-    /// This release asks for more than the one the grant was given for.
+    /// This release asks for more than the one the grant was given for. Mostly
+    /// an upgrade; `+` stands before what it asks for and did not before.
     #[error("plugin `{plugin}` now asks for more: {}", difference(added, dropped))]
     #[diagnostic(
         code("ORC-2121"),
@@ -127,7 +129,8 @@ pub enum GrantError {
         /// What it no longer asks for.
         dropped: Vec<Capability>,
     },
-    /// The name is known from another publisher.
+    /// The name is known from another publisher. A grant belongs to the
+    /// publisher it was given for, so that nobody inherits it by taking a name.
     #[error(
         "plugin `{plugin}` was granted capabilities as published by {granted}, and this one is published by {present}"
     )]
@@ -160,7 +163,7 @@ pub enum GrantError {
     },
     /// No such grant.
     #[error("plugin `{plugin}` has no grant")]
-    #[diagnostic(code("ORC-2124"), help("`orchestrator grant list` shows all"))]
+    #[diagnostic(code("ORC-2124"), help("`orchestrator plugin grants` shows all"))]
     NoSuchGrant {
         /// The plugin.
         plugin: String,
@@ -469,7 +472,7 @@ fn command(plugin: &PluginName, missing: &[Capability]) -> String {
         false => format!(" {capability}"),
     });
     format!(
-        "`orchestrator grant add {plugin}{}`",
+        "`orchestrator plugin grant {plugin}{}`",
         arguments.collect::<String>()
     )
 }

@@ -58,11 +58,12 @@ impl fmt::Debug for KeyId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Diagnostic)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Not 32 bytes, or not in base64.
+    /// Not 32 bytes, or not in base64. Mostly a line that was copied in part.
     #[error("a key is 32 bytes, written as 44 characters of base64")]
     #[diagnostic(code("ORC-2001"), help("copy the whole line of the public key file"))]
     Length,
-    /// Not the one encoding of a point on the curve.
+    /// Not the one encoding of a point on the curve. Mostly a line that was
+    /// copied with a letter wrong.
     #[error("these 32 bytes are no Ed25519 public key")]
     #[diagnostic(code("ORC-2002"), help("copy the whole line of the public key file"))]
     NoPoint,
@@ -73,7 +74,8 @@ pub enum KeyError {
         help("do not use this key; make one with `orchestrator key generate`")
     )]
     Weak,
-    /// Not a line as a public key file holds it.
+    /// Not a line as a public key file holds it. Mostly a file of another tool,
+    /// or the secret file instead of the `.pub` one.
     #[error("not a public key: wanted `{PUBLIC_PREFIX} <base64> <name>`")]
     #[diagnostic(
         code("ORC-2004"),

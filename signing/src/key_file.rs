@@ -94,7 +94,8 @@ pub enum Protection {
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[non_exhaustive]
 pub enum KeyFileError {
-    /// The file cannot be read or written.
+    /// The file cannot be read or written. The operating system says why: it is
+    /// not there, it is there already, or this user may not.
     #[error("key file `{path}`")]
     #[diagnostic(
         code("ORC-2010"),
@@ -108,7 +109,8 @@ pub enum KeyFileError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// Somebody else can read the file.
+    /// Somebody else can read the file. Group or others have a right to it, or
+    /// it belongs to another user.
     #[error("key file `{path}`: {reason}")]
     #[diagnostic(
         code("ORC-2011"),

@@ -60,7 +60,8 @@ pub enum InstallError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Trust(#[from] TrustError),
-    /// A newer release was installed before.
+    /// A newer release was installed before. An older release may have faults
+    /// that the newer one mended.
     #[error(
         "release {serial} of plugin `{plugin}` is older than release {newest}, which this host has had"
     )]
@@ -88,7 +89,8 @@ pub enum InstallError {
         /// The plugin.
         plugin: String,
     },
-    /// The same version is installed with other content.
+    /// The same version is installed with other content. Mostly the package was
+    /// signed again without a new version.
     #[error(
         "plugin `{plugin}` {version} is installed already, as release {present}, and this is release {given}"
     )]

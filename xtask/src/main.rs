@@ -13,6 +13,7 @@ const HELP: &str = "\
 cargo xtask <task>
 
   demo [--repo PATH]   run the release-notes pipeline with freshly signed plugins
+  errors               write docs/errors.md from the error types of the crates
   test [ARGS…]         install what the tests need under target/tools, then run them all
   help                 this list
 ";
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["demo"] => demo::run(None),
         ["demo", "--repo", path] => demo::run(Some(path.into())),
+        ["errors"] => errors(),
         ["test", ref rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] | [] => {
             eprint!("{HELP}");
@@ -41,4 +43,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn errors() -> process::Result<()> {
+    let root = process::root();
+    let page = orchestrator_xtask::errors::Catalogue::read(&root)?.page()?;
+    let path = root.join(orchestrator_xtask::errors::PAGE);
+    std::fs::write(&path, page).map_err(|error| format!("{}: {error}", path.display()))
 }

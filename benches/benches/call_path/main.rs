@@ -3,7 +3,6 @@
 
 mod measure;
 mod plugin;
-mod stack;
 
 use std::{env, io::Write as _, process::ExitCode};
 

@@ -4,14 +4,10 @@ use std::{hint::black_box, time::Duration};
 
 use orchestrator_benches::{Report, Target, cpu, in_turns, median, scratch};
 use orchestrator_contract::{PhaseCall, PhaseReply};
-use semver::VersionReq;
 use tokio::runtime::{Builder, Runtime};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 
-use crate::{
-    plugin::{self, AT_ONCE, ID, LATER},
-    stack,
-};
+use crate::plugin::{self, AT_ONCE, ID, LATER};
 
 const ROUNDS: usize = 41;
 const CALLS: u32 = 2_000;
@@ -29,10 +25,12 @@ const CONTENDERS: [&str; 4] = [
 const PHASES: [&str; 2] = [AT_ONCE, LATER];
 
 pub(crate) fn run() -> Result<(), BenchError> {
-    let background = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let background = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     let dir = tempfile::tempdir_in(scratch()?)?;
     let engine = background.block_on(plugin::engine(dir.path()))?;
-    let registry = engine.runtime().resolve(ID, &VersionReq::STAR)?;
 
     // Calls are made on a runtime of this thread, whose clock is read.
     let here = Builder::new_current_thread().enable_all().build()?;
@@ -45,7 +43,7 @@ pub(crate) fn run() -> Result<(), BenchError> {
             .concurrency_limit(64)
             .timeout(Duration::from_secs(60))
             .service(bare);
-        let whole = stack::of(&engine, phase)?;
+        let (whole, registry) = orchestrator_engine::bench::phase(&engine, ID, phase);
         let sample = |contender: usize, calls: u32| match contender {
             0 => repeat(&here, &bare, &call, calls),
             1 => repeat(&here, &tower, &call, calls),
@@ -66,9 +64,7 @@ struct Numbers {
     bytes: [f64; CONTENDERS.len()],
 }
 
-fn measure(
-    sample: impl Fn(usize, u32) -> Result<f64, BenchError>,
-) -> Result<Numbers, BenchError> {
+fn measure(sample: impl Fn(usize, u32) -> Result<f64, BenchError>) -> Result<Numbers, BenchError> {
     let mut samples: [Vec<f64>; CONTENDERS.len()] = Default::default();
     // The first round warms up and does not count.
     for round in 0..=ROUNDS {
@@ -145,11 +141,18 @@ fn report(numbers: &[Numbers]) -> Report {
                 ]
             })
             .collect();
-        report.table(["", "a call", "over bare", "allocations", "allocated"], &rows);
+        report.table(
+            ["", "a call", "over bare", "allocations", "allocated"],
+            &rows,
+        );
         let added = (numbers.nanos[3] - numbers.nanos[0]) / 1_000.0;
         let limit = Target::AtMost(1.5);
-        report.target(&format!("whole stack over bare, `{phase}`"), added, " µs", limit);
+        report.target(
+            &format!("whole stack over bare, `{phase}`"),
+            added,
+            " µs",
+            limit,
+        );
     }
     report
 }
-

@@ -61,7 +61,10 @@ impl Chains {
 
     /// Runs the pipeline once.
     pub(crate) async fn run(&self) -> Result<(), BenchError> {
-        let report = self.engine.run(RunRequest::new(self.pipeline.clone())).await?;
+        let report = self
+            .engine
+            .run(RunRequest::new(self.pipeline.clone()))
+            .await?;
         match report.outcome {
             Some(RunOutcome::Success) => Ok(()),
             other => Err(format!("a run ended as {other:?}: {:?}", report.error).into()),
@@ -78,7 +81,10 @@ impl Chains {
 fn chain() -> String {
     let mut text = String::from("version: 1\nname: chain\nsteps:\n");
     for step in 0..STEPS {
-        let _ = writeln!(text, "  - id: step{step}\n    plugin: answer\n    phase: answer");
+        let _ = writeln!(
+            text,
+            "  - id: step{step}\n    plugin: answer\n    phase: answer"
+        );
         if let Some(before) = step.checked_sub(1) {
             let _ = writeln!(text, "    input: ${{{{ steps.step{before}.output }}}}");
         }

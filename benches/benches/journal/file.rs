@@ -70,7 +70,9 @@ fn write(file: &File, mut requests: mpsc::Receiver<Request>) {
         if offset + group.len() as u64 > FILE_BYTES {
             offset = 0;
         }
-        let durable = file.write_all_at(&group, offset).and_then(|()| file.sync_data());
+        let durable = file
+            .write_all_at(&group, offset)
+            .and_then(|()| file.sync_data());
         if durable.is_err() {
             return;
         }

@@ -58,7 +58,9 @@ impl History {
                 input: Payload::null(),
                 inherited: Vec::new(),
             },
-            steps: ids().map(|id| (started(run, &id), completed(id, &result))).collect(),
+            steps: ids()
+                .map(|id| (started(run, &id), completed(id, &result)))
+                .collect(),
             finished: NewRecord::from(RecordBody::RunFinished {
                 outcome: RunOutcome::Success,
                 failed_step: None,

@@ -184,9 +184,23 @@ fn report(samples: &[Vec<Sample>; 6], bytes_a_run: usize) -> Report {
             ]
         })
         .collect();
-    report.table(["", "runs at a time", "steps/s", "wait p50 / p99", "CPU a step"], &rows);
+    report.table(
+        [
+            "",
+            "runs at a time",
+            "steps/s",
+            "wait p50 / p99",
+            "CPU a step",
+        ],
+        &rows,
+    );
     let ratio = rate(0) / rate(1);
-    report.target("journal over file, 64 runs", ratio, "×", Target::AtLeast(0.15));
+    report.target(
+        "journal over file, 64 runs",
+        ratio,
+        "×",
+        Target::AtLeast(0.15),
+    );
     report.text(&format!(
         "Journal over file, 1 run: {:.2}×. Engine over file, 64 runs: {:.2}×.",
         rate(2) / rate(3),

@@ -27,13 +27,20 @@ impl Ours {
         let settings = Config::load(&Sources::default())?.journal;
         let journal = SqliteJournal::open(dir, settings, Arc::new(NoEvents)).await?;
         let definition = journal.put_definition("{}".into()).await?;
-        Ok(Self { journal, definition })
+        Ok(Self {
+            journal,
+            definition,
+        })
     }
 
     /// Writes one run and waits where the engine does. Returns how long each
     /// step's records took to become durable.
     pub(crate) async fn run(&self) -> Result<Vec<Duration>, BenchError> {
-        let History { created, steps, finished } = History::new(self.definition);
+        let History {
+            created,
+            steps,
+            finished,
+        } = History::new(self.definition);
         let run = created.run;
         let Creation::Created { epoch, mut seq } = self.journal.create(created).await? else {
             return Err("the journal knows a run that is new".into());
@@ -42,7 +49,10 @@ impl Ours {
         for (started, completed) in steps {
             let begun = Instant::now();
             let started = self.journal.submit(run, seq, epoch, vec![started]).await?;
-            let completed = self.journal.submit(run, seq + 1, epoch, vec![completed]).await?;
+            let completed = self
+                .journal
+                .submit(run, seq + 1, epoch, vec![completed])
+                .await?;
             started.await?;
             seq = completed.await?;
             waits.push(begun.elapsed());
@@ -53,7 +63,10 @@ impl Ours {
 
     /// Reads one run back and makes sure that all of it is there.
     pub(crate) async fn check(&self) -> Result<(), BenchError> {
-        let filter = orchestrator_engine::journal::RunFilter { limit: 1, ..Default::default() };
+        let filter = orchestrator_engine::journal::RunFilter {
+            limit: 1,
+            ..Default::default()
+        };
         let runs = self.journal.runs(filter).await?;
         let run = runs.first().ok_or("no run was written")?.run;
         let state = RunState::fold(run, self.journal.load(run).await?)?;

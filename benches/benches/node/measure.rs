@@ -39,7 +39,10 @@ pub(crate) fn run() -> ExitCode {
 
 fn measure() -> Result<(), String> {
     let one_thread = Builder::new_current_thread().enable_all().build();
-    let workers = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let workers = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let dir = scratch().and_then(tempfile::tempdir_in);
     let describe = |error: std::io::Error| error.to_string();
     let dir = dir.map_err(describe)?;
@@ -61,7 +64,11 @@ fn measure() -> Result<(), String> {
         version_of("prost"),
         version_of("tokio"),
     ));
-    section(&mut report, "two worker threads, as the engine runs", &two_workers);
+    section(
+        &mut report,
+        "two worker threads, as the engine runs",
+        &two_workers,
+    );
     section(&mut report, "one thread", &one_thread);
     report.publish().map_err(describe)
 }
@@ -111,9 +118,13 @@ fn compare(runtime: &Runtime, dir: &Path) -> Result<[Samples; 2], String> {
 
 async fn both_loads<C: Caller>(caller: &C, input: &Bytes) -> Result<(Sample, Sample), String> {
     let one = load::run(caller, input, 1, CALLS_ONE);
-    let one = timeout(PATIENCE, one).await.map_err(|_| "one caller took too long")??;
+    let one = timeout(PATIENCE, one)
+        .await
+        .map_err(|_| "one caller took too long")??;
     let many = load::run(caller, input, CALLERS, CALLS_MANY);
-    let many = timeout(PATIENCE, many).await.map_err(|_| "many callers took too long")??;
+    let many = timeout(PATIENCE, many)
+        .await
+        .map_err(|_| "many callers took too long")??;
     Ok((one, many))
 }
 

@@ -1,9 +1,7 @@
 //! Ours: a signed plugin of kind `node`, written with the SDK, started and
 //! called by the plugin runtime.
 
-use std::{
-    collections::BTreeMap, env, path::Path, process::ExitCode, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, env, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use orchestrator_benches::packages::{PHASE, Publisher, VERSION};

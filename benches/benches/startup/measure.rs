@@ -18,7 +18,9 @@ pub(crate) type BenchError = Box<dyn std::error::Error>;
 
 pub(crate) fn run() -> Result<(), BenchError> {
     let binary = Binary::find()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let dir = tempfile::tempdir_in(scratch()?)?;
     let (full, empty) = (dir.path().join("full"), dir.path().join("empty"));
     fs::create_dir_all(&empty)?;
@@ -121,7 +123,12 @@ fn report(binary: &Binary, numbers: &Numbers) -> Report {
     ];
     report.table(["", "median"], &rows);
     let beyond = numbers.full - numbers.process;
-    report.target("ready beyond process start", beyond, " ms", Target::AtMost(300.0));
+    report.target(
+        "ready beyond process start",
+        beyond,
+        " ms",
+        Target::AtMost(300.0),
+    );
     let mib = numbers.memory / f64::from(1 << 20);
     report.target("resident memory, idle", mib, " MiB", Target::AtMost(60.0));
     report

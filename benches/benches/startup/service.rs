@@ -31,12 +31,22 @@ impl Binary {
     /// The one built with the same profile as this program, else the other.
     pub(crate) fn find() -> Result<Self, BenchError> {
         let program = env::current_exe()?;
-        let own = program.ancestors().nth(2).ok_or("this program is not below `target`")?;
+        let own = program
+            .ancestors()
+            .nth(2)
+            .ok_or("this program is not below `target`")?;
         let target = own.parent().ok_or("this program is not below `target`")?;
         let candidates = [own.to_owned(), target.join("release"), target.join("debug")];
-        let found = candidates.iter().find(|dir| dir.join("orchestrator").is_file());
-        let dir = found.ok_or("build the binary first: cargo build --release -p orchestrator-cli")?;
-        let profile = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let found = candidates
+            .iter()
+            .find(|dir| dir.join("orchestrator").is_file());
+        let dir =
+            found.ok_or("build the binary first: cargo build --release -p orchestrator-cli")?;
+        let profile = dir
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Ok(Self {
             path: dir.join("orchestrator"),
             profile,
@@ -82,7 +92,9 @@ impl Binary {
         let first = timeout(PATIENCE, lines.next_line()).await??;
         let first = first.ok_or("the service ended before it was ready")?;
         let ready: serde_json::Value = serde_json::from_str(&first)?;
-        let address = ready["address"].as_str().ok_or("the first line names no address")?;
+        let address = ready["address"]
+            .as_str()
+            .ok_or("the first line names no address")?;
         let service = Service {
             address: address.to_owned(),
             process,
@@ -111,7 +123,8 @@ impl Service {
     pub(crate) async fn get(&self, path: &str) -> Result<String, BenchError> {
         let asking = async {
             let mut stream = TcpStream::connect(&self.address).await?;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
@@ -126,12 +139,18 @@ impl Service {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(kib.ok_or("the kernel does not say how much memory it holds")?.parse::<u64>()? << 10)
+        Ok(kib
+            .ok_or("the kernel does not say how much memory it holds")?
+            .parse::<u64>()?
+            << 10)
     }
 
     /// Asks it to end and waits until it has.
     pub(crate) async fn stop(mut self) -> Result<(), BenchError> {
-        let pid = self.process.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = self
+            .process
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         kill_process(pid.ok_or("the service has ended")?, Signal::TERM)?;
         timeout(PATIENCE, self.process.wait()).await??;
         Ok(())

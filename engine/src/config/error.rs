@@ -9,7 +9,8 @@ use thiserror::Error;
 #[derive(Debug, Error, Diagnostic)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The file named on the command line is not there.
+    /// The file named on the command line is not there. `--config` was
+    /// misspelt, or the file was moved.
     #[error("there is no configuration file `{}`", .path.display())]
     #[diagnostic(
         code("ORC-1210"),
@@ -20,7 +21,8 @@ pub enum ConfigError {
         path: PathBuf,
     },
 
-    /// A key is unknown or misspelt, or has a value of the wrong kind.
+    /// A key is unknown or misspelt, or has a value of the wrong kind. The
+    /// message names the key and the file, variable or option that set it.
     #[error("{}", misfit_message(.place.as_deref(), .error))]
     #[diagnostic(
         code("ORC-1211"),
@@ -34,6 +36,8 @@ pub enum ConfigError {
     },
 
     /// A policy's value cannot work.
+    ///
+    /// The help line says what the policy takes.
     #[error("`{section}`: {error}")]
     #[diagnostic(code("ORC-1212"), help("{}", .error.help))]
     Policy {
@@ -43,7 +47,8 @@ pub enum ConfigError {
         error: orchestrator_policies::ConfigError,
     },
 
-    /// An attempt may take longer than the call it is a part of.
+    /// An attempt may take longer than the call it is a part of. Such an
+    /// attempt could never use all of its time.
     #[error("`{section}`: one attempt may take {attempt:?}, but the whole call only {total:?}")]
     #[diagnostic(code("ORC-1213"), help("set `attempt` to at most `total`"))]
     AttemptOutlastsTotal {
@@ -55,7 +60,8 @@ pub enum ConfigError {
         total: Duration,
     },
 
-    /// A limit of zero would refuse every call.
+    /// A limit of zero would refuse every call. `total` or `attempt` of a
+    /// deadline is set to `0s`.
     #[error("`{section}`: a time limit of zero leaves no time for any call")]
     #[diagnostic(code("ORC-1214"), help("leave the key out for the manifest's limit"))]
     NoTime {

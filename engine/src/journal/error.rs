@@ -77,7 +77,8 @@ pub enum AppendError {
     },
 }
 
-/// A history that cannot be trusted.
+/// A history that cannot be trusted. The file was damaged or changed by
+/// something else than an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
 #[error("the journal of run {run} is damaged at record {seq}: {reason}")]
 #[diagnostic(
@@ -109,7 +110,8 @@ pub enum JournalError {
     #[diagnostic(transparent)]
     Damaged(#[from] JournalDamaged),
 
-    /// The content of a blob is not what was stored.
+    /// The content of a blob is not what was stored. A file was damaged,
+    /// changed or removed.
     #[error("blob {digest} is damaged: {reason}")]
     #[diagnostic(
         code("ORC-4104"),
@@ -128,7 +130,7 @@ pub enum JournalError {
     #[error("the journal has schema version {found}, this engine knows up to {known}")]
     #[diagnostic(
         code("ORC-4105"),
-        help("use the newer engine, or point `journal` at another directory")
+        help("use the newer engine, or name another directory with `--home`")
     )]
     NewerSchema {
         /// The file's version.
@@ -187,7 +189,8 @@ pub enum JournalError {
         run: RunId,
     },
 
-    /// A live engine owns the run.
+    /// A live engine owns the run. An engine owns a run as long as its process
+    /// lives.
     #[error("run {run} belongs to the live engine {owner}")]
     #[diagnostic(code("ORC-4110"), help("let that engine finish, or stop it first"))]
     Owned {

@@ -4,7 +4,11 @@ mod fields;
 
 use std::{collections::BTreeMap, num::NonZeroU16};
 
-use orchestrator_manifest::{PluginName, format_duration, parse_duration};
+use orchestrator_manifest::{
+    PluginName, format_duration,
+    located::{Node, NodeKind},
+    parse_duration,
+};
 use semver::VersionReq;
 use serde_json::Value;
 
@@ -17,7 +21,7 @@ use super::{
     },
     fault::{Fault, Rule},
     input::{FieldType, InputField},
-    located::{Located, Node, NodeKind, Part},
+    located::{Located, Part},
     words::{listed, quoted},
 };
 

@@ -8,6 +8,7 @@ use std::{
     num::{NonZeroU16, NonZeroUsize},
 };
 
+use orchestrator_manifest::canonical_json;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -154,41 +155,7 @@ impl Document {
     pub(super) fn canonical_json(&self) -> String {
         let value =
             serde_json::to_value(self).expect("a pipeline has text keys and finite numbers alone");
-        let mut text = String::new();
-        write_sorted(&value, &mut text);
-        text
-    }
-}
-
-/// `serde_json::Value` sorts its keys or not depending on a feature that any
-/// crate in the build may switch on; here they are always sorted.
-fn write_sorted(value: &Value, text: &mut String) {
-    match value {
-        Value::Object(map) => {
-            let mut keys: Vec<_> = map.keys().collect();
-            keys.sort_unstable();
-            text.push('{');
-            for (position, key) in keys.into_iter().enumerate() {
-                if position > 0 {
-                    text.push(',');
-                }
-                text.push_str(&Value::from(key.as_str()).to_string());
-                text.push(':');
-                write_sorted(&map[key], text);
-            }
-            text.push('}');
-        }
-        Value::Array(items) => {
-            text.push('[');
-            for (position, item) in items.iter().enumerate() {
-                if position > 0 {
-                    text.push(',');
-                }
-                write_sorted(item, text);
-            }
-            text.push(']');
-        }
-        scalar => text.push_str(&scalar.to_string()),
+        canonical_json(&value)
     }
 }
 

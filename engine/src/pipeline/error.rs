@@ -13,7 +13,9 @@ use super::{expression, json::NotJson, words::printable};
 #[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// The expression failed, or its result has no form in JSON.
+    /// The expression failed, or its result has no form in JSON. Mostly a field
+    /// is missing from what an earlier step gave, or has another type than the
+    /// expression takes.
     #[error("{place}: `{expression}`: {message}")]
     #[diagnostic(
         code("ORC-1170"),
@@ -30,7 +32,8 @@ pub enum EvalError {
         message: String,
     },
 
-    /// The result takes more bytes than the caller allows.
+    /// The result takes more bytes than the caller allows. It joins or repeats
+    /// large texts, or wraps a large output in something else.
     #[error("{place}: the result is larger than {limit} bytes")]
     #[diagnostic(
         code("ORC-1171"),
@@ -43,7 +46,8 @@ pub enum EvalError {
         limit: usize,
     },
 
-    /// The step that is referred to has not ended.
+    /// The step that is referred to has not ended. An engine never asks so
+    /// early; a program that evaluates pipelines itself may.
     #[error("{place}: step `{step}` has not ended")]
     #[diagnostic(code("ORC-1172"), help("evaluate steps after those they depend on"))]
     NotEnded {
@@ -53,7 +57,8 @@ pub enum EvalError {
         step: StepId,
     },
 
-    /// A condition is something else than true or false.
+    /// A condition is something else than true or false. A text, number or list
+    /// is not taken for true or false.
     #[error("{place}: `{expression}` gave {found}, not true or false")]
     #[diagnostic(
         code("ORC-1173"),

@@ -18,64 +18,136 @@ pub(super) const FAULTS_MAX: usize = 100;
 #[non_exhaustive]
 pub enum Rule {
     /// The operating system refused to read the file.
+    ///
+    /// Check that the path is a plain file of UTF-8 text that this user may
+    /// read.
     Unreadable,
     /// The file is larger than the limit.
+    ///
+    /// A pipeline has at most 1 MiB: split it, or hand data over as input.
     TooLarge,
     /// The text is neither YAML nor JSON.
+    ///
+    /// Mend the text at the place that is shown. A value that begins with `${{`
+    /// within braces or brackets has to be quoted.
     Syntax,
     /// One key stands twice in one place.
+    ///
+    /// Keep one of the two; none is guessed to be the one that was meant.
     DuplicateKey,
     /// Lists and tables are nested too deeply.
+    ///
+    /// Flatten the document.
     TooDeep,
     /// No such key.
+    ///
+    /// Correct the key: it is misspelt or stands in another table than it
+    /// belongs to. The nearest key that is known here is named.
     UnknownKey,
     /// A required key is absent.
+    ///
+    /// Add the key to the table that is named.
     Required,
     /// The value has the wrong type.
+    ///
+    /// Write the type that is named; in YAML, quote a text that looks like a
+    /// number or a truth value.
     WrongType,
     /// Not a name as this place takes it.
+    ///
+    /// Correct the name; the help line says which characters it takes here.
     BadName,
     /// Written for another format of pipelines.
+    ///
+    /// Write `version: 1`.
     BadVersion,
     /// Not a plugin, or not a range of versions.
+    ///
+    /// Write the name of the plugin, or the name, `@` and a range such as
+    /// `^1.2`.
     BadPlugin,
     /// Not a duration with a unit.
+    ///
+    /// Write a number with its unit, such as `30s`, `5m` or `1h30m`.
     BadDuration,
     /// A number, text or list outside its bounds.
+    ///
+    /// Stay within the bounds that are named.
     OutOfBounds,
     /// Not one of the words allowed here.
+    ///
+    /// Use one of the words that the help line lists.
     UnknownWord,
     /// Two keys say different things.
+    ///
+    /// Keep one of the two keys.
     Contradiction,
     /// Two steps have the same id.
+    ///
+    /// Give every step its own id.
     DuplicateStep,
     /// No step has this id.
+    ///
+    /// Correct the id; the nearest one there is is named.
     UnknownStep,
     /// Steps wait for each other.
+    ///
+    /// Remove one of the references in the circle that is shown, so that some
+    /// step can be the first.
     Cycle,
     /// An expression cannot be parsed.
+    ///
+    /// Mend the expression; its end is `}}`, and texts in it stand in quotes.
     ExpressionSyntax,
-    /// An expression uses a variable, filter, test or function that is not there.
+    /// An expression uses a variable, filter, test or function that is not
+    /// there.
+    ///
+    /// Correct the name; the variables are `input`, `steps`, `run` and
+    /// `session`.
     UnknownVariable,
     /// The pipeline declares no such input.
+    ///
+    /// Declare the field under `input`, or correct its name.
     UnknownInput,
     /// An expression, or the number of its parts, is too long.
+    ///
+    /// Shorten the expression, or let a step do the work.
     ExpressionTooLong,
     /// Which step an expression means cannot be known before it runs.
+    ///
+    /// Write the id of the step into the expression: `steps.parse.output`.
     DynamicReference,
     /// More than one output is the primary one.
+    ///
+    /// Leave `primary: true` at one output.
     TwoPrimaries,
     /// A default does not fit its type.
+    ///
+    /// Correct the default or the type.
     BadDefault,
     /// No such plugin is installed.
+    ///
+    /// Install the plugin, or correct its name; `orchestrator plugin list`
+    /// shows every plugin.
     UnknownPlugin,
     /// The plugin has no such phase.
+    ///
+    /// Use one of the phases that the help line names, or install a version of
+    /// the plugin that has the phase.
     UnknownPhase,
     /// No installed version of the plugin is in the range.
+    ///
+    /// Install a version in the range, or ask for another range.
     NoVersion,
     /// The plugin is there and cannot be used.
+    ///
+    /// Look the code of the plugin up that the message ends with; `orchestrator
+    /// plugin info` tells more.
     UnusablePlugin,
     /// The input of a run does not fit the pipeline.
+    ///
+    /// Correct the field that is named; a pipeline declares what it takes under
+    /// `input`.
     BadInput,
 }
 
@@ -174,12 +246,13 @@ impl Diagnostic for Fault {
     }
 }
 
-/// Everything wrong with one pipeline, or with the input of a run.
+/// Everything wrong with one pipeline, or with the input of a run. Each fault
+/// has a code of its own.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("{}", headline(file, faults, *unlisted))]
 #[diagnostic(
     code("ORC-1100"),
-    help("mend every fault listed, then run `orchestrator pipeline check`")
+    help("mend every fault listed, then run `orchestrator pipeline validate`")
 )]
 pub struct PipelineErrors {
     /// The file as the caller named it.

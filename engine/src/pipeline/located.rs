@@ -1,115 +1,22 @@
-//! A document with the place of every value.
+//! A pipeline's text with the place of every value.
 //!
-//! Serde stops at the first mistake and forgets where values stood. Here the
-//! text becomes a tree of [`Node`]s first; whoever walks it reports a mistake
-//! by its JSON pointer, and [`Located`] finds the place in the text.
-//!
-//! YAML 1.2 contains JSON, so one parser reads both.
+//! The text becomes a tree of [`Node`]s first; whoever walks it reports a
+//! mistake by its JSON pointer, and [`Located`] finds the place in the text.
 
-mod yaml;
+mod read;
 
 use std::{ops::Range, sync::Arc};
 
-use serde_json::{Map, Number, Value};
+use orchestrator_manifest::{
+    located::{Node, NodeKind},
+    pointer,
+};
+use serde_json::Value;
 
 use super::{
     fault::{Fault, PipelineErrors, Rule},
     words::printable,
 };
-
-/// Nesting beyond this is refused, so that no walk over the tree can exhaust
-/// the stack.
-pub(super) const DEPTH_MAX: usize = 48;
-
-/// A value and the bytes it was written in.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) kind: NodeKind,
-    pub(super) span: Option<Range<usize>>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum NodeKind {
-    Null,
-    Bool(bool),
-    Number(Number),
-    String(String),
-    List(Vec<Node>),
-    Table(Vec<Entry>),
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_span: Option<Range<usize>>,
-    pub(super) node: Node,
-}
-
-impl Node {
-    /// What an author would call this value.
-    pub(super) fn type_name(&self) -> &'static str {
-        match &self.kind {
-            NodeKind::Null => "nothing",
-            NodeKind::Bool(_) => "true or false",
-            NodeKind::Number(_) => "a number",
-            NodeKind::String(_) => "text",
-            NodeKind::List(_) => "a list",
-            NodeKind::Table(_) => "a table",
-        }
-    }
-
-    /// The same value without places.
-    pub(super) fn to_json(&self) -> Value {
-        match &self.kind {
-            NodeKind::Null => Value::Null,
-            NodeKind::Bool(value) => Value::Bool(*value),
-            NodeKind::Number(value) => Value::Number(value.clone()),
-            NodeKind::String(value) => Value::String(value.clone()),
-            NodeKind::List(items) => items.iter().map(Self::to_json).collect(),
-            NodeKind::Table(entries) => entries
-                .iter()
-                .map(|entry| (entry.key.clone(), entry.node.to_json()))
-                .collect::<Map<_, _>>()
-                .into(),
-        }
-    }
-
-    fn child(&self, key: &str) -> Option<(Option<&Range<usize>>, &Self)> {
-        match &self.kind {
-            NodeKind::List(items) => {
-                let index: usize = key.parse().ok()?;
-                items.get(index).map(|node| (None, node))
-            }
-            NodeKind::Table(entries) => entries
-                .iter()
-                .find(|entry| entry.key == key)
-                .map(|entry| (entry.key_span.as_ref(), &entry.node)),
-            _ => None,
-        }
-    }
-}
-
-impl From<Value> for Node {
-    fn from(value: Value) -> Self {
-        let kind = match value {
-            Value::Null => NodeKind::Null,
-            Value::Bool(value) => NodeKind::Bool(value),
-            Value::Number(value) => NodeKind::Number(value),
-            Value::String(value) => NodeKind::String(value),
-            Value::Array(items) => NodeKind::List(items.into_iter().map(Self::from).collect()),
-            Value::Object(map) => NodeKind::Table(
-                map.into_iter()
-                    .map(|(key, value)| Entry {
-                        key,
-                        key_span: None,
-                        node: Self::from(value),
-                    })
-                    .collect(),
-            ),
-        };
-        Self { kind, span: None }
-    }
-}
 
 /// Which part of an entry a fault is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,25 +42,25 @@ impl Located {
         let mut located = Self {
             file: file.into(),
             text: text.into(),
-            root: Node::from(Value::Null),
+            root: Node::from(&Value::Null),
         };
-        match yaml::parse(text) {
+        match read::read(text) {
             Ok(root) => {
                 located.root = root;
                 Ok(located)
             }
-            Err(broken) => {
+            Err(refusal) => {
                 let end = text.len();
-                let at = broken.offset.map(|start| start..(start + 1).min(end));
-                let mut fault = located.fault_at(at, broken.rule, broken.message);
-                fault.help = broken.help.to_owned();
+                let at = refusal.offset.map(|start| start..(start + 1).min(end));
+                let mut fault = located.fault_at(at, refusal.rule, refusal.message);
+                fault.help = refusal.help.to_owned();
                 Err(located.errors(vec![fault]))
             }
         }
     }
 
     /// Takes a value that was never a text.
-    pub(super) fn from_json(value: Value, name: &str) -> Self {
+    pub(super) fn from_json(value: &Value, name: &str) -> Self {
         Self {
             file: name.into(),
             text: "".into(),
@@ -185,12 +92,11 @@ impl Located {
         fault
     }
 
-    fn find(&self, pointer: &str, part: Part) -> Option<Range<usize>> {
+    fn find(&self, at: &str, part: Part) -> Option<Range<usize>> {
         let mut node = &self.root;
         let mut key_span = None;
-        for step in pointer.split('/').skip(1) {
-            let key = step.replace("~1", "/").replace("~0", "~");
-            match node.child(&key) {
+        for key in pointer::keys(at) {
+            match child(node, &key) {
                 Some((span, child)) => {
                     key_span = span;
                     node = child;
@@ -243,5 +149,21 @@ impl Located {
             help: String::new(),
             span: before.and(span).map(|span| span.into()),
         }
+    }
+}
+
+/// What stands beneath `key`: the place of the key, where it has one, and the
+/// value.
+fn child<'a>(node: &'a Node, key: &str) -> Option<(Option<&'a Range<usize>>, &'a Node)> {
+    match &node.kind {
+        NodeKind::List(items) => {
+            let index: usize = key.parse().ok()?;
+            items.get(index).map(|node| (None, node))
+        }
+        NodeKind::Table(entries) => entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| (entry.key_span.as_ref(), &entry.node)),
+        _ => None,
     }
 }

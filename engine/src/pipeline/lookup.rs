@@ -116,7 +116,7 @@ impl Pipeline {
                 "plugin",
                 Rule::UnusablePlugin,
                 format!("{plugin} cannot be used: {message} ({code})"),
-                format!("`orchestrator explain {code}` tells more"),
+                format!("`orchestrator plugin info {}` tells more", step.plugin),
             ),
         };
         let at = format!("{}/{key}", step.pointer());
@@ -179,7 +179,7 @@ steps:
                 "ORC-1151 p.yaml:5:38: /steps/1/phase: `good` has no phase `rnu` (did you mean `run`?)",
                 "ORC-1150 p.yaml:7:13: /steps/2/plugin: there is no plugin `goood` (did you mean `good`?)",
                 "ORC-1152 p.yaml:9:22: /steps/3/plugin: no version of `old` matches `^2` (there is `1.2.3`)",
-                "ORC-1153 p.yaml:10:22: /steps/4/plugin: `bad` cannot be used: it is not signed (ORC-2001) (`orchestrator explain ORC-2001` tells more)",
+                "ORC-1153 p.yaml:10:22: /steps/4/plugin: `bad` cannot be used: it is not signed (ORC-2001) (`orchestrator plugin info bad` tells more)",
             ]
         );
     }

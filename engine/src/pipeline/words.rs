@@ -1,17 +1,14 @@
 //! How words from outside are shown, compared and guessed.
 
+pub(crate) use orchestrator_manifest::pointer::child as pointer;
+use orchestrator_manifest::text;
+
 /// The word of `words` that the author most likely meant, if any is close.
 pub(crate) fn nearest<'a>(
     given: &str,
     words: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let given = given.to_ascii_lowercase();
-    words
-        .into_iter()
-        .map(|word| (likeness(&given, &word.to_ascii_lowercase()), word))
-        .filter(|(likeness, _)| *likeness > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, word)| word)
+    text::nearest_by(given, words, likeness)
 }
 
 fn likeness(given: &str, word: &str) -> f64 {
@@ -33,19 +30,10 @@ pub(crate) fn suggest<'a>(
     }
 }
 
-/// `given` as it may stand in a message: short, and with nothing in it that a
-/// terminal would act on.
+/// `given` as it may stand in a message about a pipeline.
 pub(crate) fn quoted(given: &str) -> String {
     const SHOWN_MAX: usize = 80;
-    let mut shown: String = given
-        .chars()
-        .take(SHOWN_MAX)
-        .flat_map(char::escape_debug)
-        .collect();
-    if given.chars().nth(SHOWN_MAX).is_some() {
-        shown.push('…');
-    }
-    format!("`{shown}`")
+    text::quoted_within(given, SHOWN_MAX)
 }
 
 /// `text` without anything that a terminal would act on.
@@ -79,8 +67,7 @@ pub(crate) fn printable_in_place(text: &str) -> String {
 
 /// Control characters, and characters that reorder or hide text.
 fn is_steering(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
+    c.is_control() || text::hides_or_reorders(c)
 }
 
 /// `words` as a list for a sentence: `a`, `b`, `c`.
@@ -92,11 +79,6 @@ pub(crate) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
         shown.push("…".to_owned());
     }
     shown.join(", ")
-}
-
-/// The JSON pointer (RFC 6901) to `key` beneath `parent`.
-pub(crate) fn pointer(parent: &str, key: &str) -> String {
-    format!("{parent}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]
@@ -124,10 +106,5 @@ mod tests {
         assert_eq!(shown, "a?b¿c\u{fffd}d\ne\té");
         assert_eq!(shown.len(), hostile.len());
         assert_eq!(printable("a\u{1b}é\n"), "a\\u{1b}é\\u{a}");
-    }
-
-    #[test]
-    fn pointers_are_escaped() {
-        assert_eq!(pointer("/outputs", "a/b~c"), "/outputs/a~1b~0c");
     }
 }

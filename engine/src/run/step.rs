@@ -94,7 +94,7 @@ impl StepTask {
         let started = Instant::now();
         let request = StackCall::new(self.call, self.idempotent);
         let attempts = request.attempts();
-        let trace = request.call.trace;
+        let trace = request.call().trace;
         let result = with_trace(trace, self.stack.oneshot(request)).await;
         StepDone {
             step: self.step,

@@ -13,49 +13,69 @@ use orchestrator_contract::{self as contract, CallError, Fault, PhaseCall, Phase
 use orchestrator_policies::{Classify, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope};
 use tokio::time::Instant;
 
-/// A call on its way through a stack.
+/// A call on its way through a stack. What the policies change lies beside the
+/// call, so that a copy, of which a retry keeps one, is a pointer and not the
+/// call.
 #[derive(Clone, Debug)]
 pub(crate) struct StackCall {
-    /// The call as the plugin will see it.
-    pub(crate) call: PhaseCall,
-    /// Whether doing it twice does no more than doing it once.
-    pub(crate) idempotent: bool,
-    attempts: Arc<Attempts>,
+    sheet: Arc<Sheet>,
+    /// Which try this is, those before a resume included.
+    attempt: u32,
+    deadline: Option<Instant>,
 }
 
-/// Counts the attempts of one call, also those before a resume.
+/// What stays the same for all attempts.
 #[derive(Debug)]
-struct Attempts {
-    before: u32,
-    now: AtomicU32,
+struct Sheet {
+    /// The call as its first attempt was asked.
+    call: PhaseCall,
+    idempotent: bool,
+    /// The last attempt that reached the plugin.
+    made: AtomicU32,
 }
 
 impl StackCall {
-    /// A call whose next attempt is `call.attempt`.
+    /// A call whose next attempt is `call.attempt`. `idempotent` says whether
+    /// doing it twice does no more than doing it once.
     pub(crate) fn new(call: PhaseCall, idempotent: bool) -> Self {
-        let before = call.attempt.saturating_sub(1);
-        let attempts = Arc::new(Attempts {
-            before,
-            now: AtomicU32::new(before),
-        });
         Self {
-            call,
-            idempotent,
-            attempts,
+            attempt: call.attempt,
+            deadline: call.deadline.map(Instant::from_std),
+            sheet: Arc::new(Sheet {
+                made: AtomicU32::new(call.attempt.saturating_sub(1)),
+                idempotent,
+                call,
+            }),
+        }
+    }
+
+    /// The call as it was asked; attempt and deadline may have moved on.
+    pub(crate) fn call(&self) -> &PhaseCall {
+        &self.sheet.call
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The call as the plugin is asked now.
+    pub(crate) fn into_call(self) -> PhaseCall {
+        PhaseCall {
+            attempt: self.attempt,
+            deadline: self.deadline.map(Instant::into_std),
+            ..self.sheet.call.clone()
         }
     }
 
     /// Reads how many attempts were made, while the stack has the call.
     pub(crate) fn attempts(&self) -> impl Fn() -> u32 + Send + use<> {
-        let attempts = Arc::clone(&self.attempts);
-        move || attempts.now.load(Ordering::Relaxed)
+        let sheet = Arc::clone(&self.sheet);
+        move || sheet.made.load(Ordering::Relaxed)
     }
 
     /// Takes note that an attempt reaches the plugin.
     pub(crate) fn attempted(&self) {
-        self.attempts
-            .now
-            .store(self.call.attempt, Ordering::Relaxed);
+        self.sheet.made.store(self.attempt, Ordering::Relaxed);
     }
 }
 
@@ -149,23 +169,24 @@ impl Classify<StackCall, PhaseReply, StackError> for PhaseClassify {
     }
 
     fn idempotent(&self, request: &StackCall) -> bool {
-        request.idempotent
+        request.sheet.idempotent
     }
 
     fn deadline(&self, request: &StackCall) -> Option<Instant> {
-        request.call.deadline.map(Instant::from_std)
+        request.deadline
     }
 
     fn set_deadline(&self, request: &mut StackCall, deadline: Instant) {
-        request.call.deadline = Some(deadline.into_std());
+        request.deadline = Some(deadline);
     }
 
     fn set_attempt(&self, request: &mut StackCall, attempt: u32) {
-        request.call.attempt = request.attempts.before + attempt;
+        // Ours goes on counting after a resume, theirs starts at 1.
+        request.attempt = request.sheet.call.attempt + attempt - 1;
     }
 
     fn tenant(&self, request: &StackCall) -> u64 {
-        request.call.tenant.as_ref().map_or(0, |tenant| {
+        request.call().tenant.as_ref().map_or(0, |tenant| {
             let mut hasher = DefaultHasher::new();
             tenant.hash(&mut hasher);
             hasher.finish()

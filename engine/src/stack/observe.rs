@@ -6,9 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use orchestrator_contract::{
-    CallError, ErrorKind, Event, EventSink, PhaseName, PhaseReply, PluginId, RunId, StepId,
-};
+use orchestrator_contract::{CallError, ErrorKind, Event, EventSink, PhaseReply};
 use orchestrator_observability::{InFlight, PhaseMetrics};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -164,11 +162,7 @@ where
         self.layer.metrics.attempted();
         AttemptFuture {
             told: Told {
-                run: request.call.run,
-                step: request.call.step.clone(),
-                plugin: request.call.plugin.clone(),
-                phase: request.call.phase.clone(),
-                attempt: request.call.attempt,
+                request: request.clone(),
                 bus: self.layer.bus.clone(),
             },
             inner: self.inner.call(request),
@@ -178,22 +172,19 @@ where
 
 /// What is told of an attempt that fails.
 struct Told {
-    run: RunId,
-    step: StepId,
-    plugin: PluginId,
-    phase: PhaseName,
-    attempt: u32,
+    request: StackCall,
     bus: Bus,
 }
 
 impl Told {
     fn failed(&self, error: CallError) {
+        let call = self.request.call();
         self.bus.emit(Event::AttemptFailed {
-            run: self.run,
-            step: self.step.clone(),
-            plugin: self.plugin.clone(),
-            phase: self.phase.clone(),
-            attempt: self.attempt,
+            run: call.run,
+            step: call.step.clone(),
+            plugin: call.plugin.clone(),
+            phase: call.phase.clone(),
+            attempt: self.request.attempt(),
             error,
         });
     }

@@ -116,7 +116,7 @@ async fn behave(does: Does, request: StackCall) -> Result<PhaseReply, StackError
         Does::FailsForGood => return Err(StackError::Plugin(CallError::permanent("no"))),
         Does::Panics => panic!("scripted"),
     }
-    Ok(PhaseReply::new(request.call.input))
+    Ok(PhaseReply::new(request.into_call().input))
 }
 
 fn request(idempotent: bool) -> StackCall {
@@ -280,7 +280,7 @@ async fn a_panic_is_an_error_and_counts() {
 #[tokio::test(start_paused = true)]
 async fn attempts_are_counted_on() {
     let rig = Rig::new(Does::FailsForNow, |_| ());
-    let mut call = request(true).call;
+    let mut call = request(true).into_call();
     call.attempt = 3;
     let request = StackCall::new(call, true);
     let attempts = request.attempts();

@@ -3,6 +3,7 @@
 
 mod author_stats;
 mod commit_classifier;
+mod embed;
 mod git_history;
 mod hello;
 mod manifests;

@@ -25,7 +25,11 @@ pub(super) const PROSE_MAX: usize = 16 * 1_024;
 const TAG_MAX: usize = 64;
 
 pub(super) fn wrong_type(cx: &mut Context<'_>, item: &Item<'_>, wanted: &str) {
-    let message = format!("{wanted} is wanted here, not {}", item.node.type_name());
+    let found = match item.node.kind {
+        NodeKind::Bool(_) => "a boolean",
+        _ => item.node.type_name(),
+    };
+    let message = format!("{wanted} is wanted here, not {found}");
     let help = match item.node.kind {
         NodeKind::Number(_) | NodeKind::Bool(_) if wanted == "text" => {
             "put it in quotes".to_owned()

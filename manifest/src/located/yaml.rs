@@ -14,12 +14,11 @@ use serde_saphyr::{
 
 use super::{Broken, DEPTH_MAX, Entry, Node, NodeKind};
 
-/// A manifest of the largest size has far fewer; an alias bomb has more.
+/// An honest document has far fewer; an alias bomb has more.
 const NODES_MAX: usize = 200_000;
 const ALIASES_MAX: usize = 1_000;
-const REPLAYED_EVENTS_MAX: usize = 20_000;
 
-pub(super) fn parse(text: &str) -> Result<Node, Broken> {
+pub(super) fn parse(text: &str, replayed_max: usize) -> Result<Node, Broken> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_documents: 1,
@@ -28,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Broken> {
             max_aliases: ALIASES_MAX,
         },
         alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: REPLAYED_EVENTS_MAX,
+            max_total_replayed_events: replayed_max,
         },
         duplicate_keys: DuplicateKeyPolicy::Error,
         merge_keys: MergeKeyPolicy::Error,
@@ -195,7 +194,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
-            if entries.len() > NODES_MAX {
+            if entries.len() >= NODES_MAX {
                 return Err(A::Error::custom("too many entries"));
             }
             entries.push(entry);

@@ -12,12 +12,13 @@ use crate::dsse::EnvelopeError;
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// There is no signature file.
+    /// There is no signature file. The package was never signed, or its folder
+    /// `META` was not copied with it.
     #[error("no signature found for plugin {plugin}")]
     #[diagnostic(
         code("ORC-2040"),
         help(
-            "sign it with `orchestrator sign`, or, while developing, list its folder under `dev.unsigned_paths`"
+            "sign it with `orchestrator plugin sign`, or, while developing, list its folder under `runtime.unsigned_paths`"
         )
     )]
     Unsigned {
@@ -28,7 +29,8 @@ pub enum VerifyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Envelope(#[from] EnvelopeError),
-    /// Signed, but by nobody this host trusts.
+    /// Signed, but by nobody this host trusts. A new publisher, or a publisher
+    /// with a new key.
     #[error("plugin `{plugin}` is signed by a key that this host does not trust: {keys}")]
     #[diagnostic(
         code("ORC-2041"),
@@ -42,7 +44,9 @@ pub enum VerifyError {
         /// The identities that the signatures claim.
         keys: String,
     },
-    /// A trusted key is named, and the signature is not its own.
+    /// A trusted key is named, and the signature is not its own. What was
+    /// signed, or the signature itself, is not as the holder of the key left
+    /// it.
     #[error("signature mismatch for plugin {plugin}: it is not the signature of the key `{key}`")]
     #[diagnostic(
         code("ORC-2042"),
@@ -54,11 +58,12 @@ pub enum VerifyError {
         /// The key's name.
         key: String,
     },
-    /// Too few keys signed.
+    /// Too few keys signed. The trust in this publisher asks for several
+    /// signatures.
     #[error("plugin `{plugin}` is signed by {have} of {need} keys")]
     #[diagnostic(
         code("ORC-2043"),
-        help("have it signed by another trusted key with `orchestrator sign --add`")
+        help("have it signed by another trusted key with `orchestrator plugin sign --add`")
     )]
     Threshold {
         /// The plugin.
@@ -68,14 +73,16 @@ pub enum VerifyError {
         /// Signatures wanted.
         need: u32,
     },
-    /// What was signed is no statement about a package.
+    /// What was signed is no statement about a package. It was made by another
+    /// tool, or by a version that is too new or too old.
     #[error("the signed statement cannot be used: {0}")]
     #[diagnostic(
         code("ORC-2044"),
-        help("the publisher has to sign it again with a current `orchestrator sign`")
+        help("the publisher has to sign it again with a current `orchestrator plugin sign`")
     )]
     Statement(String),
-    /// The key is trusted, but not for this name.
+    /// The key is trusted, but not for this name. A key is trusted for name
+    /// patterns, so that one publisher cannot replace the plugin of another.
     #[error("the key `{key}` is not trusted to sign the plugin `{plugin}`")]
     #[diagnostic(
         code("ORC-2045"),
@@ -89,11 +96,12 @@ pub enum VerifyError {
         /// The key's name.
         key: String,
     },
-    /// The key has been revoked.
+    /// The key has been revoked. Its owner or this host says that somebody else
+    /// may have it: nothing it signed is taken.
     #[error("the key `{key}` that signed plugin `{plugin}` is revoked")]
     #[diagnostic(
         code("ORC-2046"),
-        help("get a release signed by another key, or allow this very release by its digest")
+        help("get a release signed by a key that is not revoked")
     )]
     RevokedKey {
         /// The plugin.
@@ -106,7 +114,7 @@ pub enum VerifyError {
     #[diagnostic(
         code("ORC-2047"),
         help(
-            "get a release signed by the publisher's present key, or allow this very release by its digest; if the key has expired too early, check this host's clock"
+            "get a release signed by the publisher's present key; if the key has expired too early, check this host's clock"
         )
     )]
     RetiredKey {
@@ -158,7 +166,8 @@ pub enum VerifyError {
         /// The file.
         path: String,
     },
-    /// The statement contradicts the manifest, or itself.
+    /// The statement contradicts the manifest, or itself. Mostly the manifest
+    /// was edited after signing.
     #[error("the signed `{field}` is not what the package says")]
     #[diagnostic(
         code("ORC-2052"),
@@ -168,7 +177,8 @@ pub enum VerifyError {
         /// What differs.
         field: &'static str,
     },
-    /// A file that nobody signed.
+    /// A file that nobody signed. A build, an editor or a plugin wrote into the
+    /// folder of the package.
     #[error("`{path}` is not part of what was signed")]
     #[diagnostic(
         code("ORC-2053"),
@@ -213,7 +223,8 @@ pub enum VerifyError {
         /// The signed size.
         signed: u64,
     },
-    /// A file can be executed and should not be, or the reverse.
+    /// A file can be executed and should not be, or the reverse. Mostly a copy
+    /// or an archive that lost the modes.
     #[error("`{path}` has another mode than was signed: whether it can be executed differs")]
     #[diagnostic(code("ORC-2057"), help("restore it with `chmod +x` or `chmod -x`"))]
     FileMode {
@@ -230,7 +241,9 @@ pub enum VerifyError {
         /// The file.
         path: String,
     },
-    /// Something that is neither a plain file nor a folder.
+    /// Something that is neither a plain file nor a folder. Links, pipes,
+    /// sockets, devices, files with several names and set-user-id files are
+    /// refused.
     #[error("`{path}` is {what}")]
     #[diagnostic(
         code("ORC-2059"),
@@ -289,7 +302,7 @@ pub enum VerifyError {
     #[error("`{plugin}` has {count} manifests; a package has one, in its topmost folder")]
     #[diagnostic(
         code("ORC-2064"),
-        help("plugin.yaml, plugin.yml, plugin.json or plugin.toml")
+        help("keep one plugin.yaml, plugin.yml, plugin.json or plugin.toml")
     )]
     Manifests {
         /// The folder.
@@ -301,14 +314,16 @@ pub enum VerifyError {
     #[error("the manifest is refused")]
     #[diagnostic(
         code("ORC-2065"),
-        help("`orchestrator manifest validate` lists what is wrong with it")
+        help("`orchestrator plugin validate` lists what is wrong with it")
     )]
     Manifest(#[source] Box<ManifestError>),
-    /// The package is not in a folder that unsigned plugins may run from.
+    /// The package is not in a folder that unsigned plugins may run from. Only
+    /// the folders of the setting, and those below them, are open to unsigned
+    /// plugins.
     #[error("`{plugin}` is not in a folder that unsigned plugins may run from")]
     #[diagnostic(
         code("ORC-2066"),
-        help("sign it, or list its folder under `dev.unsigned_paths`")
+        help("sign it, or list its folder under `runtime.unsigned_paths`")
     )]
     NotListed {
         /// The folder.

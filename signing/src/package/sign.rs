@@ -76,7 +76,8 @@ pub struct SignReport {
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[non_exhaustive]
 pub enum SignError {
-    /// The package could not be verified once signed, so it is not signed.
+    /// The package could not be verified once signed, so it is not signed. What
+    /// is wrong with it follows, with its own code.
     #[error("the package cannot be signed")]
     #[diagnostic(
         code("ORC-2070"),

@@ -61,7 +61,8 @@ pub enum TrustError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Others could change whom this host trusts.
+    /// Others could change whom this host trusts. Who can write there decides
+    /// which plugins run.
     #[error("`{path}` can be changed by others")]
     #[diagnostic(
         code("ORC-2082"),
@@ -82,7 +83,7 @@ pub enum TrustError {
     #[error("the trust root is not signed by this host")]
     #[diagnostic(
         code("ORC-2084"),
-        help("ask whoever publishes the root for a new version, and apply that")
+        help("ask whoever publishes the root for a new version; a root that others sign is changed by them alone")
     )]
     ForeignRoot,
     /// A new root that does not follow the present one.
@@ -99,7 +100,8 @@ pub enum TrustError {
         help("`orchestrator trust list` shows the names and identities")
     )]
     NoSuchKey(String),
-    /// Several keys have that name.
+    /// Several keys have that name. The name is what its owner called it; the
+    /// identity is the key itself.
     #[error("several trusted keys are called `{0}`")]
     #[diagnostic(
         code("ORC-2087"),

@@ -47,7 +47,7 @@ fn nothing_is_granted_by_default() {
         "{message}"
     );
     assert!(
-        help.contains("orchestrator grant add demo file:read=SCOPE system:info"),
+        help.contains("orchestrator plugin grant demo file:read=SCOPE system:info"),
         "{help}"
     );
     assert!(!fixture.path("grants.toml").exists());

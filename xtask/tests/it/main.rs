@@ -2,6 +2,9 @@
 #![cfg(test)]
 
 mod borders;
+mod commands;
+mod demo;
+mod errors;
 mod map;
 mod sizes;
 

@@ -1,6 +1,6 @@
 //! The documents name only what is there.
 
-use std::path::Path;
+use std::{fs, path::PathBuf};
 
 use crate::{read, root};
 
@@ -28,28 +28,83 @@ fn every_path_in_architecture_md_exists() {
     }
 }
 
-/// Links between the documents lead somewhere.
-#[test]
-fn every_relative_link_in_the_root_documents_exists() {
-    for page in [
+/// Every document that people read, generated ones too.
+pub(crate) fn documents() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = [
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
         "CHANGELOG.md",
-    ] {
-        let text = read(&root().join(page));
-        for link in text
+    ]
+    .map(|page| root().join(page))
+    .into();
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => folders.push(path),
+                Some(end) if end == "md" => found.push(path),
+                _ => (),
+            }
+        }
+    }
+    assert!(found.len() > 8, "only {found:?} were found");
+    found
+}
+
+/// What a link to a heading calls it, as GitHub does.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .chars()
+        .filter(|it| it.is_alphanumeric() || [' ', '-', '_'].contains(it));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// The text of a page without its blocks of code.
+fn prose(text: &str) -> String {
+    let blocks = text.split("\n```");
+    let outside = blocks.enumerate().filter(|(at, _)| at % 2 == 0);
+    outside.map(|(_, block)| format!("\n{block}")).collect()
+}
+
+fn anchors(text: &str) -> Vec<String> {
+    let prose = prose(text);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| anchor(line.trim_start_matches('#').trim()))
+        .collect()
+}
+
+/// Links between the documents lead somewhere, to the very heading.
+#[test]
+fn every_relative_link_in_the_documents_leads_somewhere() {
+    let mut followed = 0;
+    for page in documents() {
+        let folder = page.parent().unwrap();
+        let text = read(&page);
+        for link in prose(&text)
             .split("](")
             .skip(1)
             .filter_map(|rest| rest.split(')').next())
         {
-            let path = link.split('#').next().unwrap_or_default();
-            let elsewhere = path.is_empty() || path.contains("://") || path.starts_with("mailto:");
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let shown = page.display();
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => folder.join(path),
+            };
+            assert!(target.exists(), "{shown} links to `{path}`");
             assert!(
-                elsewhere || Path::new(&root()).join(path).exists(),
-                "{page} links to `{path}`"
+                heading.is_empty() || anchors(&read(&target)).iter().any(|it| it == heading),
+                "{shown} links to `{link}`, which has no such heading"
             );
+            followed += 1;
         }
     }
+    assert!(followed > 10, "only {followed} links were found");
 }

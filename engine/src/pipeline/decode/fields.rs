@@ -1,9 +1,11 @@
 //! Keys of tables, with the faults that any key can have.
 
+use orchestrator_manifest::located::{Entry, Node, NodeKind};
+
 use crate::pipeline::{
     document::DESCRIPTION_MAX,
     fault::{FAULTS_MAX, Fault, Rule},
-    located::{Entry, Located, Node, NodeKind, Part},
+    located::{Located, Part},
     words::{listed, pointer, quoted, suggest},
 };
 
