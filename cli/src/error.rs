@@ -26,7 +26,8 @@ pub(crate) enum CliError {
         reason: io::Error,
     },
 
-    /// An input names no value, or its file is too large or no JSON.
+    /// An input has no `=`, or the file that should hold an object of inputs
+    /// does not, or is too large.
     #[error("`{argument}` is not an input: {reason}")]
     #[diagnostic(
         code("ORC-5002"),
@@ -112,7 +113,7 @@ pub(crate) enum CliError {
         nearest: Option<String>,
     },
 
-    /// The argument of `--set` has no `=`, or nothing before it.
+    /// The argument of `--set` has no `=`.
     #[error("`{text}` is not written KEY=VALUE")]
     #[diagnostic(code("ORC-5012"), help("for instance `--set run.concurrency=4`"))]
     Setting { text: String },

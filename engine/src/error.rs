@@ -95,7 +95,7 @@ pub enum EngineError {
         error: std::io::Error,
     },
 
-    /// As many runs are in flight as may be.
+    /// As many runs are in flight as may be. Runs arrive faster than they end.
     #[error("{limit} runs are in flight already")]
     #[diagnostic(
         code("ORC-4006"),
@@ -122,7 +122,8 @@ pub enum EngineError {
         run: RunId,
     },
 
-    /// A step's policy overrides do not fit.
+    /// A step's policy overrides do not fit. An unknown key or policy, or a
+    /// value that cannot work.
     #[error("the policy of step `{step}` does not fit: {message}")]
     #[diagnostic(
         code("ORC-4009"),

@@ -14,7 +14,7 @@ use thiserror::Error;
 /// plugins/        installed packages, <name>/<version>/
 /// keys/           release keys, 0600
 /// trust/          root.json: who may sign what
-/// grants.json     what the operator gave to whom
+/// grants.toml     what the operator gave to whom
 /// pipelines/      pipelines that the service runs by name
 /// journal/        runs, sessions, blobs
 /// run/            private trees of running plugins; empty when nothing runs
@@ -136,7 +136,7 @@ impl Home {
 
     /// What the operator granted.
     pub fn grants_file(&self) -> PathBuf {
-        self.root.join("grants.json")
+        self.root.join("grants.toml")
     }
 
     /// Pipelines that are run by name.

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use miette::Diagnostic;
 use orchestrator_contract::SessionId;
+use orchestrator_plugin_runtime::byte_size;
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,12 +33,15 @@ const TOUCHES_A_LIFE: i64 = 24;
 #[serde(deny_unknown_fields)]
 pub struct SessionSettings {
     /// The longest key, in bytes.
+    #[serde(with = "byte_size")]
     pub key_bytes_max: usize,
     /// The longest value, in bytes of JSON.
+    #[serde(with = "byte_size")]
     pub value_bytes_max: usize,
     /// The most keys of a session.
     pub keys_max: u64,
     /// The most bytes of a session's keys and values together.
+    #[serde(with = "byte_size")]
     pub session_bytes_max: u64,
     /// How long a session stays after it was last used. One that a run still
     /// needs stays longer.

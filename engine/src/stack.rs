@@ -70,7 +70,12 @@ where
     } = parts;
     let bus = listener.bus.clone();
     let listener = listener.shared();
-    let attempt = policy.deadline.attempt.unwrap_or(total).min(total);
+    // An attempt that may take as long as the whole call needs no timer of its
+    // own: the breaker counts a call that is dropped at its deadline as failed.
+    let attempt = policy.deadline.attempt.filter(|attempt| *attempt < total);
+    let attempt = attempt.map(|limit| {
+        AttemptDeadlineLayer::new(limit, PhaseClassify).with_listener(listener.clone())
+    });
     let retry =
         RetryLayer::with_budget(policy.retry.clone(), shared.budget.clone(), PhaseClassify)?;
     let chain = ServiceBuilder::new()
@@ -101,7 +106,7 @@ where
         // Tells of each attempt, also when the call's own error hides it.
         .layer(AttemptLayer::new(metrics, bus))
         // Below the breaker, so that a plugin that hangs counts as failing.
-        .layer(AttemptDeadlineLayer::new(attempt, PhaseClassify).with_listener(listener.clone()))
+        .option_layer(attempt)
         // A panic of a builtin is an error of its call and of nothing else.
         .layer(CatchPanicLayer::new().with_listener(listener))
         .service(plugin);

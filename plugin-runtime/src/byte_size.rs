@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Deserializer, Serializer, de};
+use serde::{Deserializer, Serializer, de, ser};
 
 /// Units, largest first so that writing picks the largest that divides.
 const UNITS: [(&str, u64); 8] = [
@@ -60,17 +60,28 @@ pub fn format(bytes: u64) -> String {
 /// # Errors
 ///
 /// Those of the serializer.
-pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format(*bytes))
+pub fn serialize<N, S>(bytes: &N, serializer: S) -> Result<S::Ok, S::Error>
+where
+    N: Copy + TryInto<u64>,
+    S: Serializer,
+{
+    let too_large = |_| ser::Error::custom("the size does not fit 64 bits");
+    serializer.serialize_str(&format((*bytes).try_into().map_err(too_large)?))
 }
 
 /// For `#[serde(with = "byte_size")]`: reads a number of bytes or the text form.
 ///
 /// # Errors
 ///
-/// When the value is neither.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    deserializer.deserialize_any(SizeVisitor)
+/// When the value is neither, or does not fit the field's type.
+pub fn deserialize<'de, N, D>(deserializer: D) -> Result<N, D::Error>
+where
+    N: TryFrom<u64>,
+    D: Deserializer<'de>,
+{
+    let bytes = deserializer.deserialize_any(SizeVisitor)?;
+    let too_large = |_| de::Error::custom(format_args!("{bytes} bytes do not fit here"));
+    N::try_from(bytes).map_err(too_large)
 }
 
 struct SizeVisitor;

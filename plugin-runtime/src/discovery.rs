@@ -56,8 +56,7 @@ pub struct DiscoveryFault {
 
 #[derive(Debug, Error, Diagnostic)]
 enum DiscoveryError {
-    /// A directory of the search path is not there, or this user may not read
-    /// it.
+    /// This user may not read it, or it vanished while it was looked into.
     #[error("{} cannot be looked into", path.display())]
     #[diagnostic(
         code("ORC-3060"),

@@ -345,10 +345,7 @@ pub(crate) enum LifecycleError {
     /// last end is told; `orchestrator plugin info` and the log tell of the
     /// others.
     #[error("it ended more than {limit} times within {window:?} of running, last: {last}")]
-    #[diagnostic(
-        code("ORC-3043"),
-        help("mend the plugin, then start the engine again")
-    )]
+    #[diagnostic(code("ORC-3043"), help("mend the plugin, then start the engine again"))]
     CrashLoop {
         limit: u32,
         window: std::time::Duration,

@@ -66,7 +66,10 @@ pub enum EnvelopeError {
     Damaged(String),
     /// An envelope without signatures.
     #[error("the signature file holds no signature")]
-    #[diagnostic(code("ORC-2022"), help("sign the package with `orchestrator plugin sign`"))]
+    #[diagnostic(
+        code("ORC-2022"),
+        help("sign the package with `orchestrator plugin sign`")
+    )]
     NoSignatures,
 }
 

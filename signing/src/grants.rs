@@ -161,14 +161,16 @@ pub enum GrantError {
         /// The capability.
         capability: Capability,
     },
-    /// No such grant.
+    /// No such grant. It never was granted anything, or what it was granted was
+    /// taken back.
     #[error("plugin `{plugin}` has no grant")]
     #[diagnostic(code("ORC-2124"), help("`orchestrator plugin grants` shows all"))]
     NoSuchGrant {
         /// The plugin.
         plugin: String,
     },
-    /// The file holds something else than grants.
+    /// The file holds something else than grants. It was edited by hand, cut
+    /// off, or written by a newer version.
     #[error("the grants in `{path}` cannot be used: {reason}")]
     #[diagnostic(
         code("ORC-2125"),

@@ -77,7 +77,8 @@ pub enum InstallError {
         /// The highest one so far.
         newest: u64,
     },
-    /// The publisher wants it no longer installed.
+    /// The publisher wants it no longer installed. Its signature states until
+    /// when it may be installed.
     #[error("this release of plugin `{plugin}` has expired")]
     #[diagnostic(
         code("ORC-2151"),

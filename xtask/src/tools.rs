@@ -1,5 +1,5 @@
-//! The programs the tests need beside the Rust toolchain, at fixed versions,
-//! under `target/tools`.
+//! The programs the tests need beside the Rust toolchain. What is not on `PATH`
+//! is put under `target/tools`, and nothing is installed anywhere else.
 
 use std::{fs, path::PathBuf};
 

@@ -139,7 +139,8 @@ pub enum JournalError {
         known: i64,
     },
 
-    /// The file belongs to something else.
+    /// The file belongs to something else. It is a database of another program,
+    /// or no database.
     #[error("`{}` is not a journal", path.display())]
     #[diagnostic(
         code("ORC-4106"),

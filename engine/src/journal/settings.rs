@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use orchestrator_plugin_runtime::byte_size;
 use serde::{Deserialize, Serialize};
 
 /// What an operator may set about the journal. The defaults are in the
@@ -13,14 +14,18 @@ pub struct JournalSettings {
     pub group_records_max: usize,
     /// The most bytes that one transaction makes durable, and so the most
     /// that one append may hold, blobs not counted.
+    #[serde(with = "byte_size")]
     pub group_bytes_max: usize,
     /// The most requests that wait for the writer; more wait for room.
     pub queue_max: usize,
     /// Payloads over this many bytes become files.
+    #[serde(with = "byte_size")]
     pub inline_bytes_max: usize,
     /// Payloads over this many bytes are refused.
+    #[serde(with = "byte_size")]
     pub payload_bytes_max: usize,
     /// The database file does not grow over this many bytes.
+    #[serde(with = "byte_size")]
     pub database_bytes_max: u64,
     /// The most queries at a time.
     pub readers_max: usize,

@@ -160,6 +160,21 @@ async fn a_hang_trips_the_breaker() {
     assert_eq!(rig.told(opened), 1);
 }
 
+/// The same without a limit of the attempt's own: who is dropped at the call's
+/// deadline has failed too.
+#[tokio::test(start_paused = true)]
+async fn a_hang_until_the_deadline_trips_the_breaker() {
+    let rig = Rig::new(Does::Hangs, |policy| {
+        once(policy);
+        policy.deadline.attempt = None;
+    });
+    for _ in 0..5 {
+        assert_eq!(rig.kind(true).await, "timeout");
+    }
+
+    assert_eq!(rig.kind(true).await, "circuit_open");
+}
+
 /// Callers turned away for lack of room do not count against the plugin: the
 /// breaker ignores what the bulkhead below it refuses.
 #[tokio::test(start_paused = true)]

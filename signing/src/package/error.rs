@@ -123,7 +123,8 @@ pub enum VerifyError {
         /// The key's name.
         key: String,
     },
-    /// This very release has been revoked.
+    /// This very release has been revoked. The trust root names its digest,
+    /// mostly because the release does harm.
     #[error("this release of plugin `{plugin}` is revoked: {reason}")]
     #[diagnostic(code("ORC-2048"), help("install another release"))]
     RevokedRelease {
@@ -188,7 +189,8 @@ pub enum VerifyError {
         /// The file.
         path: String,
     },
-    /// A file that was signed is not there.
+    /// A file that was signed is not there. Mostly a copy or a download that is
+    /// not complete.
     #[error("`{path}` is missing")]
     #[diagnostic(code("ORC-2054"), help("get the package again from the publisher"))]
     MissingFile {
@@ -286,7 +288,8 @@ pub enum VerifyError {
         /// What is too large.
         what: &'static str,
     },
-    /// Others could change the package.
+    /// Others could change the package. Whoever may write to the folder could
+    /// swap files after they were checked.
     #[error("others could have changed plugin `{plugin}`: {}", reasons.join(", "))]
     #[diagnostic(
         code("ORC-2063"),
@@ -310,7 +313,7 @@ pub enum VerifyError {
         /// How many there are.
         count: usize,
     },
-    /// The manifest breaks rules.
+    /// The manifest breaks rules. The faults follow, each with its own code.
     #[error("the manifest is refused")]
     #[diagnostic(
         code("ORC-2065"),

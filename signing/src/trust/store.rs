@@ -83,7 +83,9 @@ pub enum TrustError {
     #[error("the trust root is not signed by this host")]
     #[diagnostic(
         code("ORC-2084"),
-        help("ask whoever publishes the root for a new version; a root that others sign is changed by them alone")
+        help(
+            "ask whoever publishes the root for a new version; a root that others sign is changed by them alone"
+        )
     )]
     ForeignRoot,
     /// A new root that does not follow the present one.

@@ -1,6 +1,6 @@
 //! Who may use whom.
 
-use crate::{read, root};
+use crate::{read, root, sources};
 
 /// Read it as the picture in `ARCHITECTURE.md`: arrows point down.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -73,6 +73,15 @@ fn dependencies(member: &str) -> Vec<String> {
         .collect()
 }
 
+/// A dependency may go by another name than its package's.
+fn real_name(name: &str, value: &toml::Value) -> String {
+    value
+        .get("package")
+        .and_then(|package| package.as_str())
+        .unwrap_or(name)
+        .to_owned()
+}
+
 fn members() -> Vec<String> {
     let workspace: toml::Table = read(&root().join("Cargo.toml")).parse().unwrap();
     let members = workspace["workspace"]["members"].as_array().unwrap();
@@ -141,5 +150,39 @@ fn every_test_folder_is_compiled() {
             binaries.count() <= 1,
             "`{member}` has more than one integration-test binary"
         );
+    }
+}
+
+/// Where `unsafe` may stand; see `docs/adr/0006-unsafe-in-the-sdk.md`.
+const UNSAFE_IN: &[&str] = &[
+    "sandbox/src/linux/",
+    "sandbox/tests/",
+    "sdk/rust/src/node/inherited.rs",
+];
+
+#[test]
+fn unsafe_is_where_it_may_be_and_says_why() {
+    for path in sources() {
+        let text = read(&path);
+        let shown = path.strip_prefix(root()).unwrap().display().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            // Put together, so that this line is not one of those it looks for.
+            let words = [" {", " fn", " impl", " extern"].map(|then| format!("unsafe{then}"));
+            if !words.iter().any(|word| code.contains(word)) {
+                continue;
+            }
+            let place = format!("{shown}:{}", number + 1);
+            assert!(
+                UNSAFE_IN.iter().any(|allowed| shown.starts_with(allowed)),
+                "{place} may not be unsafe"
+            );
+            let before = lines[number.saturating_sub(12)..=number].join("\n");
+            assert!(
+                before.contains("SAFETY") || before.contains("# Safety"),
+                "{place} says no SAFETY"
+            );
+        }
     }
 }

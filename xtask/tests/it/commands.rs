@@ -164,7 +164,7 @@ fn settings(text: &str, defaults: &toml::Table) -> Vec<String> {
         .filter_map(|code| {
             let (section, key) = code.split_once('.')?;
             let plain = |it: char| it.is_ascii_lowercase() || it == '_' || it == '.';
-            let is_file = [".rs", ".toml", ".yaml", ".json", ".md", ".sh"]
+            let is_file = [".rs", ".toml", ".yaml", ".json", ".md", ".sh", ".db"]
                 .iter()
                 .any(|end| code.ends_with(end));
             // `run.id` and `session.id` are variables of expressions.

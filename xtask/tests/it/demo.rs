@@ -19,20 +19,34 @@ fn the_demo_works_on_histories_of_every_size() {
     let dir = root().join("target/demo-repositories");
     let _ = fs::remove_dir_all(&dir);
 
-    let small = repository(&dir.join("small"), &["feat: one", "fix(core)!: two", "plain words"]);
+    let small = repository(
+        &dir.join("small"),
+        &["feat: one", "fix(core)!: two", "plain words"],
+    );
     let first = demo(&small);
-    assert!(first.contains("one") && first.contains("Breaking changes"), "{first}");
+    assert!(
+        first.contains("one") && first.contains("Breaking changes"),
+        "{first}"
+    );
     assert_eq!(demo(&small), first, "two runs give the same notes");
 
     let empty = repository(&dir.join("empty"), &[]);
-    assert!(demo(&empty).contains("No commits yet"), "an empty history is no error");
+    assert!(
+        demo(&empty).contains("No commits yet"),
+        "an empty history is no error"
+    );
 
-    let subjects: Vec<String> = (0..5_000).map(|number| format!("feat: change {number}")).collect();
+    let subjects: Vec<String> = (0..5_000)
+        .map(|number| format!("feat: change {number}"))
+        .collect();
     let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
     let large = repository(&dir.join("large"), &subjects);
     let notes = demo(&large);
     assert!(notes.contains("5000 commits"), "{}", &notes[..200]);
-    assert_eq!(notes.matches("- Change ").count() + notes.matches("- change ").count(), 5_000);
+    assert_eq!(
+        notes.matches("- Change ").count() + notes.matches("- change ").count(),
+        5_000
+    );
     fs::remove_dir_all(dir).unwrap();
 }
 
@@ -74,6 +88,11 @@ fn git(dir: &Path, args: &[&str], input: &str) {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     assert!(child.wait().unwrap().success(), "git {args:?}");
 }

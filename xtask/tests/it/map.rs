@@ -108,3 +108,26 @@ fn every_relative_link_in_the_documents_leads_somewhere() {
     }
     assert!(followed > 10, "only {followed} links were found");
 }
+
+/// `docs/operating.md` lists every metric with its labels.
+#[test]
+fn every_metric_is_listed_with_its_labels() {
+    let page = read(&root().join("docs/operating.md"));
+    let names = read(&root().join("observability/src/names.rs"));
+    let (_, table) = names.split_once("\nmetrics! {").unwrap();
+    let (table, _) = table.split_once("\n}").unwrap();
+    let mut listed = 0;
+    for metric in table.split("];").filter(|metric| metric.contains('[')) {
+        let (head, labels) = metric.rsplit_once('[').unwrap();
+        let name = head.split('"').nth(1).unwrap();
+        let labels = labels.replace('"', "`");
+        let row = format!("| `{name}` | {labels} |").replace("|  |", "| |");
+        assert!(page.contains(&row), "docs/operating.md lacks `{row}`");
+        listed += 1;
+    }
+    let rows = page.matches("\n| `orchestrator_").count() + page.matches("\n| `process_").count();
+    assert_eq!(
+        rows, listed,
+        "docs/operating.md lists a metric that is not there"
+    );
+}
