@@ -14,6 +14,7 @@ mod named_pipeline;
 mod output;
 mod passphrase;
 mod progress;
+mod redaction;
 mod run_input;
 mod run_record;
 mod run_view;

@@ -99,8 +99,11 @@ impl Output {
 
     /// Writes bytes as they are.
     pub(crate) fn bytes(self, bytes: &[u8]) -> Result {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        let written = progress::beside_moving_lines(|| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(bytes).and_then(|()| stdout.flush())
+        });
+        match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Err(Failure::silent(Exit::Ok))

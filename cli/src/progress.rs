@@ -17,13 +17,17 @@ use crate::output::{Output, harmless};
 /// error meanwhile has to push it aside.
 static MOVING: OnceLock<MultiProgress> = OnceLock::new();
 
-/// Writes to standard error without tearing the moving lines.
-pub(crate) fn write_to_stderr(bytes: &[u8]) -> io::Result<()> {
-    let write = || io::stderr().lock().write_all(bytes);
+/// Writes to the terminal without tearing the moving lines.
+pub(crate) fn beside_moving_lines<T>(write: impl FnOnce() -> T) -> T {
     match MOVING.get() {
         Some(moving) => moving.suspend(write),
         None => write(),
     }
+}
+
+/// Writes to standard error without tearing the moving lines.
+pub(crate) fn write_to_stderr(bytes: &[u8]) -> io::Result<()> {
+    beside_moving_lines(|| io::stderr().lock().write_all(bytes))
 }
 
 /// Standard error as a writer, for log lines.
@@ -40,41 +44,72 @@ impl Write for Stderr {
     }
 }
 
-/// The progress of one run.
-pub(crate) enum Progress {
+/// The progress of the runs that are followed.
+pub(crate) struct Progress {
+    runs: Vec<RunId>,
+    form: Form,
+}
+
+/// One moving line for each step that runs.
+type Bars = HashMap<(RunId, StepId), ProgressBar>;
+
+enum Form {
     /// Says nothing.
     Silent,
     /// One line for each thing that happens.
     Lines,
-    /// One moving line for each step that runs.
-    Bars(HashMap<StepId, ProgressBar>),
+    Bars(Bars),
 }
 
 impl Progress {
+    /// Of no run yet.
     pub(crate) fn new(out: Output) -> Self {
-        if out.is_json() || out.is_quiet() {
-            return Self::Silent;
-        }
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        match io::stderr().is_terminal() && !dumb {
-            true => Self::Bars(HashMap::new()),
-            false => Self::Lines,
+        let form = if out.is_json() || out.is_quiet() {
+            Form::Silent
+        } else if io::stderr().is_terminal() && !dumb {
+            Form::Bars(Bars::new())
+        } else {
+            Form::Lines
+        };
+        let runs = Vec::new();
+        Self { runs, form }
+    }
+
+    /// Shows from now on how these runs go. Where they are more than one, each
+    /// line begins with its run.
+    pub(crate) fn follow(&mut self, runs: Vec<RunId>) {
+        self.runs = runs;
+    }
+
+    /// The runs that are followed.
+    pub(crate) fn runs(&self) -> &[RunId] {
+        &self.runs
+    }
+
+    /// Shows one event, if it belongs to a run that is followed or to none.
+    pub(crate) fn show(&mut self, event: &Event) {
+        let prefix = match event.run() {
+            Some(run) if !self.runs.contains(&run) => return,
+            Some(run) if self.runs.len() > 1 => format!("{run} "),
+            _ => String::new(),
+        };
+        match &mut self.form {
+            Form::Silent => {}
+            Form::Lines => {
+                if let Some(line) = line(event) {
+                    write_to_stderr(format!("{prefix}{line}\n").as_bytes()).ok();
+                }
+            }
+            Form::Bars(bars) => move_bars(bars, &prefix, event),
         }
     }
 
-    /// Shows one event, if it belongs to `run`.
-    pub(crate) fn show(&mut self, run: RunId, event: &Event) {
-        if event.run().is_some_and(|of| of != run) {
-            return;
-        }
-        match self {
-            Self::Silent => {}
-            Self::Lines => {
-                if let Some(line) = line(event) {
-                    write_to_stderr(format!("{line}\n").as_bytes()).ok();
-                }
-            }
-            Self::Bars(bars) => move_bars(bars, event),
+    /// Nothing of this run moves any more.
+    pub(crate) fn ended(&mut self, run: RunId) {
+        if let Form::Bars(bars) = &mut self.form {
+            bars.extract_if(|(of, _), _| *of == run)
+                .for_each(|(_, bar)| bar.finish_and_clear());
         }
     }
 }
@@ -82,7 +117,7 @@ impl Progress {
 impl Drop for Progress {
     /// Nothing may be left on the terminal that no longer moves.
     fn drop(&mut self) {
-        if let Self::Bars(bars) = self {
+        if let Form::Bars(bars) = &mut self.form {
             bars.drain().for_each(|(_, bar)| bar.finish_and_clear());
         }
     }
@@ -148,10 +183,11 @@ pub(crate) fn line(event: &Event) -> Option<String> {
     Some(harmless(&line))
 }
 
-fn move_bars(bars: &mut HashMap<StepId, ProgressBar>, event: &Event) {
+fn move_bars(bars: &mut Bars, prefix: &str, event: &Event) {
     let moving = MOVING.get_or_init(MultiProgress::new);
     match event {
         Event::StepStarted {
+            run,
             step,
             plugin,
             phase,
@@ -163,24 +199,26 @@ fn move_bars(bars: &mut HashMap<StepId, ProgressBar>, event: &Event) {
             {
                 bar.set_style(style);
             }
-            bar.set_prefix(harmless(step.as_str()));
+            bar.set_prefix(format!("{prefix}{}", harmless(step.as_str())));
             bar.set_message(harmless(&format!("{plugin} {phase}")));
             bar.enable_steady_tick(Duration::from_millis(120));
-            bars.insert(step.clone(), bar);
+            bars.insert((*run, step.clone()), bar);
         }
         Event::StepProgress {
+            run,
             step,
             percent,
             message,
-            ..
         } => {
-            if let Some(bar) = bars.get(step) {
+            if let Some(bar) = bars.get(&(*run, step.clone())) {
                 let percent = percent.map_or_else(String::new, |percent| format!("{percent} % "));
                 bar.set_message(harmless(&format!("{percent}{message}")));
             }
         }
-        Event::StepFinished { step, outcome, .. } => {
-            if let Some(bar) = bars.remove(step) {
+        Event::StepFinished {
+            run, step, outcome, ..
+        } => {
+            if let Some(bar) = bars.remove(&(*run, step.clone())) {
                 bar.finish_and_clear();
             }
             let mark = match outcome {
@@ -188,9 +226,9 @@ fn move_bars(bars: &mut HashMap<StepId, ProgressBar>, event: &Event) {
                 StepOutcome::Skipped => '-',
                 StepOutcome::Failed | StepOutcome::Cancelled | StepOutcome::Unknown => '✗',
             };
-            say(moving, &format!("{mark} "), event);
+            say(moving, &format!("{mark} {prefix}"), event);
         }
-        _ => say(moving, "! ", event),
+        _ => say(moving, &format!("! {prefix}"), event),
     }
 }
 

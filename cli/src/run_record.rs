@@ -1,13 +1,13 @@
 //! One record of a run's journal, as people and programs read it.
 
-use orchestrator_engine::journal::{Record, RecordBody};
+use orchestrator_engine::journal::{RecordBody, RecordView};
 use serde_json::{Value, json};
 
 use crate::{output::harmless, progress::duration, run_view};
 
 /// The record with everything but the content of its payload, which may be
 /// large and secret.
-pub(crate) fn json(record: &Record) -> Value {
+pub(crate) fn json(record: &RecordView) -> Value {
     let mut value = serde_json::to_value(&record.body).unwrap_or_default();
     if let Value::Object(object) = &mut value {
         object.insert("seq".to_owned(), record.seq.into());
@@ -16,7 +16,7 @@ pub(crate) fn json(record: &Record) -> Value {
         if let Some(payload) = &record.payload {
             let described = json!({
                 "content_type": payload.content_type,
-                "length": payload.len(),
+                "length": payload.length,
             });
             object.insert("payload".to_owned(), described);
         }
@@ -25,7 +25,7 @@ pub(crate) fn json(record: &Record) -> Value {
 }
 
 /// The record in one line.
-pub(crate) fn line(record: &Record) -> String {
+pub(crate) fn line(record: &RecordView) -> String {
     let what = match &record.body {
         RecordBody::RunCreated(created) => format!("run of {} accepted", created.pipeline),
         RecordBody::OwnerChanged { .. } => "another process goes on with the run".to_owned(),

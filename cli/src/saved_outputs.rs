@@ -9,7 +9,14 @@ use std::{
 use orchestrator_engine::RunReport;
 use serde::Serialize;
 
-use crate::{error::CliError, failure::Result};
+use crate::{
+    error::CliError,
+    exit::Exit,
+    failure::{Failure, Result},
+};
+
+/// Of files that are not finished.
+const PREFIX: &str = ".orchestrator-";
 
 /// One output that was written.
 #[derive(Clone, Debug, Serialize)]
@@ -18,6 +25,22 @@ pub(crate) struct SavedOutput {
     pub(crate) path: PathBuf,
     pub(crate) length: usize,
     pub(crate) primary: bool,
+}
+
+/// Makes `dir` if it is missing and tries whether files can be made in it, so
+/// that nothing runs whose outputs could not be kept.
+pub(crate) fn prepare(dir: &Path) -> Result {
+    let probe = || {
+        fs::create_dir_all(dir)?;
+        tempfile::Builder::new().prefix(PREFIX).tempfile_in(dir)
+    };
+    probe().map(drop).map_err(|error| {
+        let exit = match error.kind() {
+            std::io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Invalid,
+        };
+        Failure::new(exit, CliError::file("write into", dir, error))
+    })
 }
 
 /// Writes every output of `report` to a file of its name in `dir`, which is
@@ -49,11 +72,27 @@ fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let mut file = tempfile::Builder::new()
-        .prefix(".orchestrator-")
+        .prefix(PREFIX)
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(dir)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_made_and_left_empty() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("a/b");
+        prepare(&dir).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        fs::write(dir.join("file"), "").unwrap();
+        let wrong = prepare(&dir.join("file/c")).unwrap_err();
+        assert_eq!(wrong.exit, Exit::Invalid);
+    }
 }

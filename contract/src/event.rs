@@ -37,6 +37,17 @@ pub enum Event {
         /// From acceptance to end, in milliseconds.
         duration_ms: u64,
     },
+    /// An engine goes no further with a run that has not ended. It may be
+    /// resumed, which [`Event::RunStarted`] tells.
+    #[serde(rename = "run.left")]
+    RunLeft {
+        /// The run.
+        run: RunId,
+        /// Its pipeline.
+        pipeline: Arc<str>,
+        /// Why, for people.
+        reason: Arc<str>,
+    },
     /// A step was handed to its plugin.
     #[serde(rename = "step.started")]
     StepStarted {
@@ -227,6 +238,7 @@ impl Event {
         match self {
             Self::RunStarted { run, .. }
             | Self::RunFinished { run, .. }
+            | Self::RunLeft { run, .. }
             | Self::StepStarted { run, .. }
             | Self::StepProgress { run, .. }
             | Self::AttemptFailed { run, .. }

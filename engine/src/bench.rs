@@ -30,10 +30,6 @@ pub fn phase(
         .expect("the plugin is there");
     let shared = engine.shared();
     let manifest = handle.phase(phase).expect("the phase is there");
-    let policy = shared
-        .config
-        .phase_policy(plugin, manifest, None)
-        .expect("the policies fit");
     let stack = shared
         .stacks
         .stack(
@@ -41,7 +37,7 @@ pub fn phase(
             &shared.telemetry,
             &handle,
             manifest,
-            &policy,
+            None,
             None,
         )
         .expect("the policies fit");

@@ -2,6 +2,7 @@
 
 mod builder;
 mod intake;
+mod revive;
 mod service;
 
 use std::{
@@ -26,6 +27,8 @@ use crate::{
     error::EngineError,
     history::RunHistory,
     journal::{InboxRequest, Journal, JournalError},
+    pipeline::Pipeline,
+    plan::Plan,
     report::RunReport,
     request::RunRequest,
     run::ActiveRuns,
@@ -99,6 +102,17 @@ impl Engine {
     /// Nothing was run then.
     pub async fn submit(&self, request: RunRequest) -> Result<RunHandle, EngineError> {
         intake::submit(&self.shared, request).await
+    }
+
+    /// Whether [`Engine::submit`] would take this pipeline now: its plugins are
+    /// there and usable, they have its phases, and its steps' policies fit.
+    /// Nothing is run or written.
+    ///
+    /// # Errors
+    ///
+    /// What `submit` would refuse it with, whatever its input.
+    pub fn check(&self, pipeline: &Pipeline) -> Result<(), EngineError> {
+        Plan::bind(&self.shared, Arc::new(pipeline.clone())).map(drop)
     }
 
     /// Runs a pipeline to its end. Dropping the future does not end the run.
@@ -187,6 +201,24 @@ impl Engine {
     /// Whether it takes new runs.
     pub fn is_accepting(&self) -> bool {
         self.shared.accepting.load(Ordering::Acquire)
+    }
+
+    /// Whether the journal still takes records. Once it does not, no run can
+    /// be accepted or go on until the engine is started again.
+    ///
+    /// # Errors
+    ///
+    /// Why not, for people.
+    pub fn health(&self) -> Result<(), String> {
+        self.shared
+            .journal
+            .health()
+            .map_err(|error| error.to_string())
+    }
+
+    /// Whether [`Engine::health`] has nothing to say.
+    pub fn is_writable(&self) -> bool {
+        self.health().is_ok()
     }
 
     /// How many runs are in flight.

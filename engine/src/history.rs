@@ -8,7 +8,7 @@ use crate::{
     error::EngineError,
     home::Home,
     journal::{
-        Journal, JournalError, JournalSettings, Record, RunFilter, RunState, RunStatus, RunSummary,
+        Journal, JournalError, JournalSettings, RecordView, RunFilter, RunState, RunSummary,
         SqliteJournal,
     },
     pipeline::Pipeline,
@@ -18,6 +18,9 @@ use crate::{
 
 /// How often the end of a run in another process is looked for.
 const WAIT_POLL: Duration = Duration::from_millis(100);
+
+/// How many records are read at a time.
+const PAGE: usize = 1_000;
 
 /// The runs of a home. Needs no plugin, so listing and cancelling work also
 /// where a plugin cannot be verified any more. Clones are the same.
@@ -79,15 +82,24 @@ impl RunHistory {
         Ok(report(&pipeline, &state))
     }
 
-    /// A run's records after `seq`, oldest first.
+    /// A run's records after `seq`, oldest first, without the content of their
+    /// payloads.
     ///
     /// # Errors
     ///
-    /// When there is no such run or its records are damaged.
-    pub async fn records(&self, run: RunId, seq: u64) -> Result<Vec<Record>, EngineError> {
-        let mut records = self.journal.load(run).await?;
-        records.retain(|record| record.seq > seq);
-        Ok(records)
+    /// When there is no such run or one of these records is damaged.
+    pub async fn records(&self, run: RunId, seq: u64) -> Result<Vec<RecordView>, EngineError> {
+        let mut records = Vec::new();
+        let mut last = seq;
+        loop {
+            let page = self.journal.records_after(run, last, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            last = page.last().map_or(last, |record| record.seq);
+            records.extend(page);
+            if is_last {
+                return Ok(records);
+            }
+        }
     }
 
     /// Describes one run.
@@ -126,18 +138,13 @@ impl RunHistory {
     /// stopped before it ended.
     pub async fn wait(&self, run: RunId) -> Result<RunReport, EngineError> {
         loop {
-            let summary = self.summary(run).await?;
-            if summary.status != RunStatus::Running {
-                return self.report(run).await;
+            match self.journal.open_run(run).await? {
+                None => return self.report(run).await,
+                Some(open) if !open.owner_alive && !open.ours => {
+                    return Err(EngineError::Interrupted { run });
+                }
+                Some(_) => tokio::time::sleep(WAIT_POLL).await,
             }
-            let open = self.journal.open_runs().await?;
-            let abandoned = open
-                .iter()
-                .any(|open| open.run == run && !open.owner_alive && !open.ours);
-            if abandoned {
-                return Err(EngineError::Interrupted { run });
-            }
-            tokio::time::sleep(WAIT_POLL).await;
         }
     }
 

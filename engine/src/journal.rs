@@ -48,7 +48,9 @@ use orchestrator_contract::RunId;
 pub use digest::{Digest, DigestError, idempotency_key};
 pub use error::{AppendError, JournalDamaged, JournalError};
 pub use inbox::Inbox;
-pub use record::{Fork, NewRecord, OwnerId, PinnedPlugin, Record, RecordBody, RunCreated};
+pub use record::{
+    Fork, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody, RecordView, RunCreated,
+};
 pub use run::{
     Creation, InboxItem, InboxRequest, JournalStats, NewRun, OpenRun, RESTARTS_MAX, RunFilter,
     RunStatus, RunSummary, Swept, TakenOver,
@@ -124,6 +126,21 @@ pub trait Journal: Send + Sync + 'static {
     /// [`JournalError::BlobDamaged`], [`JournalError::Unreadable`].
     fn load(&self, run: RunId) -> JournalFuture<'_, Result<Vec<Record>, JournalError>>;
 
+    /// Reads at most `limit` of a run's records, those after `seq`, without
+    /// the content of their payloads. Costs what it returns, however long the
+    /// history, and so checks no more than that.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchRun`], [`JournalError::Damaged`],
+    /// [`JournalError::Unreadable`].
+    fn records_after(
+        &self,
+        run: RunId,
+        seq: u64,
+        limit: usize,
+    ) -> JournalFuture<'_, Result<Vec<RecordView>, JournalError>>;
+
     /// Lists runs, newest first.
     ///
     /// # Errors
@@ -144,6 +161,13 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// [`JournalError::Unreadable`].
     fn open_runs(&self) -> JournalFuture<'_, Result<Vec<OpenRun>, JournalError>>;
+
+    /// What [`Self::open_runs`] says of one run; `None` when it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NoSuchRun`], [`JournalError::Unreadable`].
+    fn open_run(&self, run: RunId) -> JournalFuture<'_, Result<Option<OpenRun>, JournalError>>;
 
     /// Makes a run ours whose owner is dead, or begins a new epoch of one that
     /// is ours already. Of several that try, one succeeds.
@@ -207,6 +231,15 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// [`AppendError::Unavailable`].
     fn sweep(&self, now_ms: i64) -> JournalFuture<'_, Result<Swept, JournalError>>;
+
+    /// Whether records are still taken: not once the journal is closed or
+    /// poisoned. What passes by itself, such as a full disk, does not count,
+    /// since only the next write can tell. Asks no disk.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Unavailable`], what every write gets from now on.
+    fn health(&self) -> Result<(), AppendError>;
 
     /// Counts what the journal holds.
     ///

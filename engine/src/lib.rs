@@ -11,6 +11,7 @@
 pub mod bench;
 mod builtin;
 mod bus;
+mod caught;
 pub mod config;
 mod engine;
 mod error;

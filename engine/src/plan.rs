@@ -9,7 +9,6 @@ use semver::VersionReq;
 use serde_json::Value;
 
 use crate::{
-    config::Config,
     engine::Shared,
     error::EngineError,
     journal::{PinnedPlugin, RunState},
@@ -150,13 +149,12 @@ impl PlannedStep {
             });
         }
         check_overrides(&spec.policy).map_err(refused)?;
-        let policy = policy(&shared.config, spec, phase)?;
         let stack = shared.stacks.stack(
             &shared.config,
             &shared.telemetry,
             &handle,
             phase,
-            &policy,
+            Some(&spec.policy),
             spec.timeout,
         );
         Ok(Self {
@@ -168,30 +166,22 @@ impl PlannedStep {
     }
 }
 
-fn policy(
-    config: &Config,
-    spec: &StepSpec,
-    phase: &orchestrator_manifest::Phase,
-) -> Result<crate::config::PolicyConfig, EngineError> {
-    let policy = config.phase_policy(spec.plugin.as_str(), phase, Some(&spec.policy));
-    policy.map_err(|error| EngineError::StepPolicy {
-        step: spec.id.to_string(),
-        message: error.to_string(),
-    })
-}
-
 fn check_overrides(policy: &Value) -> Result<(), String> {
-    match policy {
-        Value::Null => Ok(()),
-        Value::Object(sections) => {
-            let stray = sections
-                .keys()
-                .find(|key| !STEP_OVERRIDES.contains(&key.as_str()));
-            stray.map_or(Ok(()), |key| {
-                Err(format!("`{key}` is not a step's to override"))
-            })
-        }
-        _ => Err("it is not a map".to_owned()),
+    let sections = match policy {
+        Value::Null => return Ok(()),
+        Value::Object(sections) => sections,
+        _ => return Err("it is not a map".to_owned()),
+    };
+    let stray = sections
+        .keys()
+        .find(|key| !STEP_OVERRIDES.contains(&key.as_str()));
+    if let Some(key) = stray {
+        return Err(format!("`{key}` is not a step's to override"));
+    }
+    // One for all calls to the plugin, so no step has a say in it.
+    match sections.get("retry").and_then(|retry| retry.get("budget")) {
+        Some(_) => Err("`retry.budget` is not a step's to override".to_owned()),
+        None => Ok(()),
     }
 }
 

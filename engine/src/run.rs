@@ -9,18 +9,26 @@
 //! are running are waited for: their results are kept for a retry.
 
 mod control;
+mod flight;
 mod ledger;
 mod recover;
 mod report;
 mod step;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use orchestrator_contract::{CallError, Event, EventSink, RunId, RunOutcome, StepId};
-use tokio::task::{JoinError, JoinSet};
+use orchestrator_contract::{CallError, EventSink, RunId, RunOutcome, StepId};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+};
 
 pub(crate) use self::{
-    control::{ActiveRuns, Control},
+    control::{ActiveGuard, ActiveRuns, Control},
+    flight::Flight,
     ledger::Ledger,
     report::report,
 };
@@ -35,6 +43,7 @@ use crate::{
     pipeline::{Pipeline, Scope},
     plan::Plan,
     report::RunReport,
+    stack::Attempts,
 };
 
 /// One run in flight.
@@ -47,6 +56,11 @@ pub(crate) struct Driver {
     /// Steps that were started by an earlier engine and are to run again.
     repeat: BTreeSet<StepId>,
     running: JoinSet<StepDone>,
+    /// Counts the attempts of the steps that are running.
+    attempts: BTreeMap<StepId, Attempts>,
+    /// Tells that a running step is tried again.
+    again: Arc<Notify>,
+    flight: Arc<Flight>,
 }
 
 impl Driver {
@@ -56,6 +70,7 @@ impl Driver {
         plan: Arc<Plan>,
         ledger: Ledger,
         control: Control,
+        flight: Arc<Flight>,
     ) -> Self {
         let scope = scope(&plan.pipeline, ledger.state());
         Self {
@@ -66,13 +81,18 @@ impl Driver {
             scope,
             repeat: BTreeSet::new(),
             running: JoinSet::new(),
+            attempts: BTreeMap::new(),
+            again: Arc::default(),
+            flight,
         }
     }
 
     /// Drives the run to its end. Dropping the future leaves the run open in
     /// the journal and ends its calls, as a crash would.
     pub(crate) async fn drive(mut self) -> Result<RunReport, EngineError> {
-        self.recover().await?;
+        if let Some(reason) = self.recover().await? {
+            return self.cancel(reason).await;
+        }
         loop {
             self.start_ready_steps().await?;
             if self.running.is_empty() {
@@ -82,6 +102,7 @@ impl Driver {
                 biased;
                 reason = self.control.cancelled() => return self.cancel(reason).await,
                 Some(joined) = self.running.join_next() => self.settle(joined).await?,
+                () = self.again.notified() => self.note_attempts().await?,
             }
         }
         let (outcome, failed) = self.verdict();
@@ -133,6 +154,7 @@ impl Driver {
         }
         for task in tasks {
             self.repeat.remove(task.step());
+            self.attempts.insert(task.step().clone(), task.attempts());
             self.shared.bus.emit(task.started_event());
             self.running.spawn(task.run());
         }
@@ -181,14 +203,37 @@ impl Driver {
         let input = spec
             .evaluate_input(&self.scope)
             .map_err(|error| failed(CallError::invalid_input(error.to_string())))?;
-        let attempt = self.state_of(index).attempts() + 1;
-        Ok(StepTask::new(
-            &self.plan,
-            self.ledger.state(),
-            index,
-            attempt,
-            input,
-        ))
+        let state = self.ledger.state();
+        Ok(StepTask::new(&self.plan, state, index, input, &self.again))
+    }
+
+    /// Notes the attempts after the first, so that whoever resumes the run
+    /// goes on counting. Nothing waits for these records: a crash right after
+    /// an attempt began allows one more than was agreed.
+    async fn note_attempts(&mut self) -> Result<(), EngineError> {
+        let further = |(step, attempts): (&StepId, &Attempts)| {
+            let StepState::Started {
+                attempt,
+                idempotency_key,
+                ..
+            } = self.ledger.state().step(step)
+            else {
+                return None;
+            };
+            let made = attempts.made();
+            (made > *attempt).then(|| {
+                NewRecord::from(RecordBody::StepStarted {
+                    step: step.clone(),
+                    attempt: made,
+                    idempotency_key: idempotency_key.clone(),
+                })
+            })
+        };
+        let records: Vec<_> = self.attempts.iter().filter_map(further).collect();
+        match records.is_empty() {
+            true => Ok(()),
+            false => self.ledger.note(records).await,
+        }
     }
 
     /// Makes the result of a step durable, together with those of the steps
@@ -215,6 +260,7 @@ impl Driver {
         self.ledger.write(records).await?;
         for body in &ended {
             let Some(step) = body.step() else { continue };
+            self.attempts.remove(step);
             let state = self.ledger.state().step(step);
             if let Some(outcome) = outcome(state) {
                 self.scope.settle(step, outcome, report::output(state));
@@ -279,12 +325,8 @@ impl Driver {
             error,
         };
         self.ledger.write(vec![end.into()]).await?;
-        self.shared.bus.emit(Event::RunFinished {
-            run: self.run(),
-            pipeline: self.ledger.state().created.pipeline.clone(),
-            outcome,
-            duration_ms: duration_ms(self.ledger.state()),
-        });
+        let duration_ms = duration_ms(self.ledger.state());
+        self.flight.finished(outcome, duration_ms);
         Ok(())
     }
 

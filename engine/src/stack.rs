@@ -14,7 +14,7 @@ use orchestrator_policies::{
 };
 use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
-pub(crate) use self::classify::StackCall;
+pub(crate) use self::classify::{Attempts, StackCall};
 pub(crate) use self::shared::{SharedPolicies, Stacks};
 use self::{
     classify::{PhaseClassify, StackError},

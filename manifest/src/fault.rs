@@ -8,6 +8,8 @@ use std::fmt;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
 
+use crate::text::{harmless, harmless_line, is_plain};
+
 /// A rule of the manifest. Its number never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -185,16 +187,16 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.file.is_empty() {
-            f.write_str(&self.file)?;
+            f.write_str(&harmless_line(&self.file))?;
             if let (Some(line), Some(column)) = (self.line, self.column) {
                 write!(f, ":{line}:{column}")?;
             }
             f.write_str(": ")?;
         }
         if !self.pointer.is_empty() {
-            write!(f, "{}: ", self.pointer)?;
+            write!(f, "{}: ", harmless_line(&self.pointer))?;
         }
-        f.write_str(&self.message)
+        f.write_str(&harmless(&self.message))
     }
 }
 
@@ -239,7 +241,7 @@ impl ManifestError {
     pub(crate) fn new(file: &str, text: &str, faults: Vec<Fault>) -> Self {
         Self {
             file: file.to_owned(),
-            source_text: NamedSource::new(file, text.to_owned()),
+            source_text: NamedSource::new(harmless_line(file), same_length(text)),
             faults,
         }
     }
@@ -261,9 +263,24 @@ impl ManifestError {
     }
 }
 
+/// The text as it may be shown. Places in it are counted in bytes, so every
+/// character that a terminal would act on becomes as many `?`.
+fn same_length(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let ends_line = c == '\r' && chars.peek() == Some(&'\n');
+        match is_plain(c) || ends_line {
+            true => shown.push(c),
+            false => shown.extend(std::iter::repeat_n('?', c.len_utf8())),
+        }
+    }
+    shown
+}
+
 fn headline(file: &str, faults: &[Fault]) -> String {
     match faults {
-        [] => format!("{file} is refused"),
+        [] => format!("{} is refused", harmless_line(file)),
         [only] => only.to_string(),
         [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
     }

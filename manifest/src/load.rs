@@ -13,6 +13,7 @@ use crate::{
     fault::{ManifestError, Rule},
     located::{self, Cause, DEPTH_MAX, Format, Node},
     manifest::Manifest,
+    text::quoted,
 };
 
 /// The names a manifest can have, in the order they are documented.
@@ -178,7 +179,9 @@ fn parse_text(text: &str, format: Format, shown: &str) -> Result<Node, ManifestE
     located::parse(text, format, REPLAYED_MAX).map_err(|broken| {
         let (rule, message) = match broken.cause {
             Cause::Syntax(message) => (Rule::Syntax, message),
-            Cause::DuplicateKey(key) => (Rule::DuplicateKey, format!("`{key}` stands twice")),
+            Cause::DuplicateKey(key) => {
+                (Rule::DuplicateKey, format!("{} stands twice", quoted(&key)))
+            }
             Cause::TooDeep => {
                 let message = format!("nested more than {DEPTH_MAX} levels deep");
                 (Rule::TooDeep, message)

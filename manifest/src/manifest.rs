@@ -86,7 +86,7 @@ pub struct Manifest {
     /// Abilities that others can look for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provides: Vec<Provided>,
-    /// Limits that the author knows to be enough.
+    /// Limits that the author knows to be enough. None of them: no limit.
     #[serde(skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
     /// The JSON Schema of the plugin's configuration.
@@ -95,8 +95,7 @@ pub struct Manifest {
     /// A configuration that fits the schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_example: Option<Value>,
-    /// Dotted configuration key to environment variable. The operator still
-    /// has to list the variable before it is read.
+    /// Dotted configuration key to environment variable. Not used by this build.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env_mapping: BTreeMap<String, String>,
     /// Dotted configuration keys whose values are never shown.
@@ -108,10 +107,11 @@ pub struct Manifest {
     /// The phases, in the order they were written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<Phase>,
-    /// Phase or prompt name to a text file in the package.
+    /// Phase or prompt name to a text file in the package. Not used by this build
+    /// but for checking that the files are there.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub prompts: BTreeMap<String, PackagePath>,
-    /// The files a run leaves behind.
+    /// The files a run leaves behind. Not used by this build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_spec: Option<OutputSpec>,
     /// The namespace of a resource plugin, such as `AWS`.
@@ -133,9 +133,10 @@ pub struct Phase {
     /// What it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Lower runs first where nothing else decides.
+    /// Lower runs first where nothing else decides. Not used by this build.
     pub order: u32,
-    /// Whether a run fails when this phase does.
+    /// Whether a run fails when this phase does. Not used by this build: the
+    /// pipeline's step decides.
     pub required: bool,
     /// The whole time one step may take, retries included: `10m`, `1h30m`.
     #[serde(serialize_with = "as_go_duration")]
@@ -192,31 +193,35 @@ pub struct Provided {
     pub schema: Option<Value>,
 }
 
-/// Limits that the author knows to be enough; `None` means the host's default.
-/// The host enforces the lower of this and its own.
+/// Limits that the author knows to be enough. An absent one, or 0, is no limit:
+/// the host adds none of its own. One that the host cannot enforce for the
+/// plugin's kind is refused when the plugin is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Resources {
-    /// Memory in MiB; 0 or absent: the host's default.
+    /// Memory in MiB. Absent or 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_memory_mb: Option<u32>,
-    /// Processor time in percent of one core; may exceed 100.
+    /// Processor time in percent of one core; may exceed 100. Absent or 0: no
+    /// limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_cpu_percent: Option<u32>,
-    /// Disk space in MiB.
+    /// Disk space in MiB. Absent or 0: no limit. Refused for every kind that
+    /// this build runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_disk_mb: Option<u32>,
-    /// Tasks in process, or threads and processes outside it.
+    /// Threads and processes, all of the plugin's together. Absent or 0: no
+    /// limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tasks: Option<u32>,
-    /// Open file descriptors.
+    /// Open file descriptors. Absent or 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_open_files: Option<u32>,
 }
 
 impl Resources {
-    /// Returns whether every limit is left to the host.
+    /// Returns whether no limit was written.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

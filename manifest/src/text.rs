@@ -1,19 +1,50 @@
 //! Words from outside: what they may consist of, how they are shown, and which
 //! one was meant.
 
+use std::borrow::Cow;
+
 /// Returns whether `text` can be shown on a terminal without changing what
 /// stands around it: no control characters but line breaks and tabs, no
 /// characters that reorder or hide text.
 pub(crate) fn is_printable(text: &str) -> bool {
-    !text.chars().any(|c| {
-        (c.is_control() && c != '\n' && c != '\t') || hides_or_reorders(c) || c == '\u{feff}'
-    })
+    text.chars().all(is_plain)
+}
+
+/// Returns whether a terminal shows `c` and does nothing else with it.
+pub(crate) fn is_plain(c: char) -> bool {
+    let is_hostile = c.is_control() || hides_or_reorders(c) || c == '\u{feff}';
+    matches!(c, '\n' | '\t') || !is_hostile
 }
 
 /// Returns whether `c` hides or reorders the text around it. It does so
 /// without being a control character.
 pub fn hides_or_reorders(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
+}
+
+/// `text` with everything escaped that a terminal would act on, see
+/// [`is_printable`]. Line breaks and tabs stay.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    escaped(text, is_plain)
+}
+
+/// The same for what has to stay on one line, such as the name of a file.
+pub(crate) fn harmless_line(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_plain(c) && c != '\n')
+}
+
+fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if text.chars().all(&stays) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match stays(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_default()),
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// The word of `words` that the author most likely meant, if any is close.
@@ -78,6 +109,9 @@ mod tests {
         for hostile in ["\u{1b}[2J", "a\u{202e}b", "a\u{200d}b", "a\0b", "\u{feff}a"] {
             assert!(!is_printable(hostile), "{hostile:?}");
             assert!(is_printable(&quoted(hostile)), "{hostile:?}");
+            assert!(is_printable(&harmless(hostile)), "{hostile:?}");
         }
+        assert_eq!(harmless("ü\tx\n\u{1b}[2J"), "ü\tx\n\\u{1b}[2J");
+        assert_eq!(harmless_line("a\n\u{202e}b"), "a\\n\\u{202e}b");
     }
 }

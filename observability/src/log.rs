@@ -28,6 +28,7 @@ use tracing_subscriber::{
 
 pub use self::background::{Background, Flush, background};
 use self::fields::Fields;
+pub use self::fields::names_a_secret;
 use crate::trace;
 
 /// How a log line looks.

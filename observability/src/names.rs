@@ -84,7 +84,7 @@ metrics! {
     PLUGIN_CPU_SECONDS: Counter, "orchestrator_plugin_cpu_seconds_total",
         "Processor time used by the plugin's processes in seconds", ["plugin"];
     PLUGIN_STATE: Gauge, "orchestrator_plugin_state",
-        "1 for the state the plugin is in, 0 for the others", ["plugin", "state"];
+        "1 for the state the plugin is in, the best of its versions, 0 for the others", ["plugin", "state"];
     PLUGIN_RESTARTS: Counter, "orchestrator_plugin_restarts_total",
         "Starts of a plugin's process after it ended by itself", ["plugin"];
     PLUGIN_VIOLATIONS: Counter, "orchestrator_plugin_resource_violations_total",

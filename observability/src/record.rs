@@ -1,6 +1,7 @@
 //! Turns events into metrics; [`lines`] turns them into log lines.
 
 mod lines;
+mod plugin_states;
 
 use std::{
     collections::HashMap,
@@ -13,6 +14,7 @@ use orchestrator_contract::{
     BreakerState, Event, EventSink, PhaseName, PluginId, PluginState, StepOutcome,
 };
 
+use self::plugin_states::PluginStates;
 use crate::{
     Telemetry,
     names::{self, Metric},
@@ -32,6 +34,8 @@ pub struct Recorder {
     /// The last change of each breaker that was seen. Changes are made without a
     /// lock, so two of them may be told in the wrong order.
     breakers: Mutex<HashMap<(String, String), u64>>,
+    /// A plugin has one state, and its versions one each.
+    plugins: Mutex<PluginStates>,
 }
 
 impl Recorder {
@@ -42,13 +46,16 @@ impl Recorder {
             commit_duration: exporter.histogram(&names::JOURNAL_COMMIT_DURATION, &[]),
             committed_events: exporter.counter(&names::JOURNAL_EVENTS, &[]),
             breakers: Mutex::default(),
+            plugins: Mutex::default(),
             telemetry,
         }
     }
 
     fn count(&self, event: &Event) {
         match event {
-            Event::RunStarted { .. } | Event::RunFinished { .. } => self.count_run(event),
+            Event::RunStarted { .. } | Event::RunFinished { .. } | Event::RunLeft { .. } => {
+                self.count_run(event);
+            }
             Event::PluginStateChanged { .. }
             | Event::PluginRestarted { .. }
             | Event::PluginLog { .. }
@@ -72,6 +79,7 @@ impl Recorder {
         let running = |pipeline: &str| exporter.gauge(&names::RUNS_IN_FLIGHT, &[pipeline]);
         match event {
             Event::RunStarted { pipeline, .. } => running(pipeline).increment(1.0),
+            Event::RunLeft { pipeline, .. } => running(pipeline).decrement(1.0),
             Event::RunFinished {
                 pipeline,
                 outcome,
@@ -130,8 +138,17 @@ impl Recorder {
     fn count_plugin(&self, event: &Event) {
         let exporter = &self.telemetry.exporter;
         match event {
-            Event::PluginStateChanged { plugin, state, .. } => {
-                plugin_state(exporter, plugin.as_str(), *state);
+            Event::PluginStateChanged {
+                plugin,
+                version,
+                state,
+                ..
+            } => {
+                let plugin = plugin.as_str();
+                let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = plugins.change(plugin, version, *state);
+                // Still under the lock, or an older change could be written after us.
+                plugin_state(exporter, plugin, now);
             }
             Event::PluginRestarted { plugin, .. } => {
                 self.add(&names::PLUGIN_RESTARTS, &[plugin.as_str()]);

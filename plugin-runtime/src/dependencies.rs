@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use miette::Diagnostic as _;
 use semver::{Version, VersionReq};
 
-use crate::error::LoadError;
+use crate::{error::LoadError, search_path::Place};
 
 /// A plugin as far as dependencies go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,8 +14,22 @@ pub(crate) struct Identity {
     pub(crate) version: Version,
 }
 
-/// What a plugin needs: ids and the versions that will do.
-pub(crate) type Needs = Vec<(String, VersionReq)>;
+/// What a plugin that can be used needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// Where the plugin itself was found.
+    pub(crate) place: Place,
+    /// Ids and the versions that will do.
+    pub(crate) plugins: Vec<(String, VersionReq)>,
+}
+
+/// What counts when several versions of a plugin match.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) place: Place,
+    /// Whether it is what it claims to be.
+    pub(crate) verified: bool,
+}
 
 /// What dependencies make of a set of plugins.
 #[derive(Debug, Default)]
@@ -29,16 +43,46 @@ pub(crate) struct Resolution {
     pub(crate) refused: Vec<(Identity, LoadError)>,
 }
 
-/// The highest version of `id` in `plugins` that matches `range`.
+/// The version of `id` in `plugins` that answers to `range`: of the first place of
+/// the search path with a match, the highest match.
+///
+/// A match that is not verified may claim anything, so it keeps other versions of
+/// its own place from being taken, and nothing else: the next place is asked. Only
+/// development places are not asked for what was installed and cannot be verified.
+/// When no place has a verified highest match, the first one decides.
 pub(crate) fn select<'a, T>(
     plugins: &'a BTreeMap<Identity, T>,
     id: &str,
     range: &VersionReq,
+    standing: impl Fn(&T) -> Standing,
 ) -> Option<(&'a Identity, &'a T)> {
-    plugins
+    let place = |it: &(&Identity, &T)| standing(it.1).place;
+    let mut matching: Vec<_> = plugins
         .iter()
         .rev()
-        .find(|(plugin, _)| plugin.id == id && range.matches(&plugin.version))
+        .filter(|(plugin, _)| plugin.id == id && range.matches(&plugin.version))
+        .collect();
+    // Keeps the highest version first within each place.
+    matching.sort_by_key(place);
+    matching.dedup_by_key(|it| place(it));
+    let first = *matching.first()?;
+    let may_replace = |it: &(&Identity, &T)| {
+        place(it).development == place(&first).development && standing(it.1).verified
+    };
+    Some(matching.into_iter().find(may_replace).unwrap_or(first))
+}
+
+/// [`select`] among plugins that can be used.
+fn usable<'a>(
+    plugins: &'a BTreeMap<Identity, Needs>,
+    id: &str,
+    range: &VersionReq,
+) -> Option<&'a Identity> {
+    let standing = |needs: &Needs| Standing {
+        place: needs.place,
+        verified: true,
+    };
+    select(plugins, id, range, standing).map(|(plugin, _)| plugin)
 }
 
 /// Finds for every plugin the ones it needs. `unusable` holds plugins that were
@@ -54,6 +98,7 @@ pub(crate) fn resolve(
             .iter()
             .filter_map(|(plugin, needs)| {
                 let error = needs
+                    .plugins
                     .iter()
                     .find_map(|(id, range)| unmet(&plugins, &unusable, id, range))?;
                 Some((plugin.clone(), error))
@@ -88,11 +133,13 @@ fn unmet(
     id: &str,
     range: &VersionReq,
 ) -> Option<LoadError> {
-    if select(plugins, id, range).is_some() {
+    if usable(plugins, id, range).is_some() {
         return None;
     }
     let dependency = id.to_owned();
-    if let Some((_, (code, reason))) = select(unusable, id, range) {
+    let mut refused = unusable.iter().rev();
+    let refused = refused.find(|(plugin, _)| plugin.id == id && range.matches(&plugin.version));
+    if let Some((_, (code, reason))) = refused {
         let (code, reason) = (code.clone(), reason.clone());
         return Some(LoadError::DependencyUnusable {
             dependency,
@@ -119,9 +166,10 @@ fn unmet(
 
 fn needs_of(plugins: &BTreeMap<Identity, Needs>, plugin: &Identity) -> Vec<Identity> {
     plugins[plugin]
+        .plugins
         .iter()
-        .filter_map(|(id, range)| select(plugins, id, range))
-        .map(|(needed, _)| needed.clone())
+        .filter_map(|(id, range)| usable(plugins, id, range))
+        .cloned()
         .collect()
 }
 
@@ -217,8 +265,11 @@ mod tests {
             .map(|(id, version, needs)| {
                 let needs = needs
                     .iter()
-                    .map(|(id, range)| ((*id).to_owned(), range.parse().unwrap()))
-                    .collect();
+                    .map(|(id, range)| ((*id).to_owned(), range.parse().unwrap()));
+                let needs = Needs {
+                    plugins: needs.collect(),
+                    ..Needs::default()
+                };
                 (identity(id, version), needs)
             })
             .collect()
@@ -300,6 +351,55 @@ mod tests {
         assert_eq!(resolution.order, [identity("other", "1.0.0")]);
     }
 
+    /// Rows of version, development, position and whether it is verified.
+    fn selected(rows: &[(&str, bool, usize, bool)], range: &str) -> String {
+        let rows = rows
+            .iter()
+            .map(|(version, development, position, verified)| {
+                let standing = Standing {
+                    place: Place {
+                        development: *development,
+                        position: *position,
+                    },
+                    verified: *verified,
+                };
+                (identity("p", version), standing)
+            });
+        let rows: BTreeMap<_, _> = rows.collect();
+        let found = select(&rows, "p", &range.parse().unwrap(), |it| *it);
+        found.unwrap().0.version.to_string()
+    }
+
+    #[test]
+    fn what_is_not_verified_blocks_only_its_own_place() {
+        let rows = [
+            ("9.0.0", true, 9, false),
+            ("8.0.0", false, 3, false),
+            ("1.0.0", false, 2, true),
+            ("1.5.0", false, 2, true),
+        ];
+        assert_eq!(selected(&rows, "*"), "1.5.0");
+        assert_eq!(selected(&rows, "=9.0.0"), "9.0.0");
+        let tampered = [
+            ("2.0.0", false, 2, false),
+            ("1.0.0", false, 2, true),
+            ("1.5.0", true, 9, true),
+        ];
+        assert_eq!(selected(&tampered, "*"), "2.0.0");
+        assert_eq!(selected(&tampered, "=1.0.0"), "1.0.0");
+        let later = [("2.0.0", false, 1, false), ("1.0.0", false, 2, true)];
+        assert_eq!(selected(&later, "*"), "1.0.0");
+    }
+
+    #[test]
+    fn the_search_path_decides_between_places() {
+        let rows = [("1.0.0", false, 2, true), ("2.0.0", true, 8, true)];
+        assert_eq!(selected(&rows, "*"), "1.0.0");
+        assert_eq!(selected(&rows, "^2"), "2.0.0");
+        let among_development = [("9.0.0", true, 8, false), ("1.0.0", true, 9, true)];
+        assert_eq!(selected(&among_development, "*"), "1.0.0");
+    }
+
     proptest! {
         /// Edges lead to smaller numbers only, so there is no cycle: everything is
         /// ordered, dependencies first.
@@ -309,10 +409,10 @@ mod tests {
         ) {
             let name = |number: usize| format!("p{number:02}");
             let mut set: BTreeMap<Identity, Needs> =
-                (0..12).map(|number| (identity(&name(number), "1.0.0"), Needs::new())).collect();
+                (0..12).map(|number| (identity(&name(number), "1.0.0"), Needs::default())).collect();
             for (from, to) in edges {
                 let needs = set.get_mut(&identity(&name(from), "1.0.0")).unwrap();
-                needs.push((name(to % from), VersionReq::STAR));
+                needs.plugins.push((name(to % from), VersionReq::STAR));
             }
             let resolution = resolve(set, BTreeMap::new());
             prop_assert_eq!(resolution.order.len(), 12);

@@ -14,7 +14,7 @@ use orchestrator_manifest::{FILE_NAMES, Manifest, ManifestError};
 use semver::Version;
 use thiserror::Error;
 
-use crate::{PluginProblem, SearchPath};
+use crate::{PluginProblem, SearchPath, search_path::Place};
 
 /// How far below a search entry a package may lie; `name/version` is two.
 const DEPTH_MAX: usize = 4;
@@ -41,6 +41,7 @@ pub struct Found {
     pub manifest: Arc<Manifest>,
     /// The directory of the same plugin in the same version that comes first.
     pub shadowed_by: Option<PathBuf>,
+    pub(crate) place: Place,
 }
 
 /// Something that discovery could not use.
@@ -99,7 +100,11 @@ impl Discovery {
 /// followed. Entries that do not exist are no fault. Blocks on the file system.
 pub fn discover(path: &SearchPath) -> Discovery {
     let mut walk = Walk::default();
-    for entry in &path.entries {
+    for (index, entry) in path.entries.iter().enumerate() {
+        walk.place = Place {
+            development: entry.development,
+            position: index + 1,
+        };
         walk.entry(&entry.path, &entry.label);
     }
     walk.discovery
@@ -111,6 +116,8 @@ struct Walk {
     first: HashMap<(String, Version), PathBuf>,
     directories: usize,
     full: bool,
+    /// Of the entry that is being searched.
+    place: Place,
 }
 
 impl Walk {
@@ -186,6 +193,7 @@ impl Walk {
                     label: Arc::clone(label),
                     manifest: Arc::new(manifest),
                     shadowed_by,
+                    place: self.place,
                 });
             }
             Err(error) => self.bad_manifest(label, &error, dir),
@@ -196,7 +204,7 @@ impl Walk {
         self.discovery.faults.push(DiscoveryFault {
             path,
             label: Arc::clone(label),
-            problem: PluginProblem::new(error),
+            problem: PluginProblem::of(error),
         });
     }
 

@@ -22,14 +22,18 @@ use tokio::{
 };
 
 use crate::{
-    BoxFuture, PluginProblem, PluginStatus, builtin::BuiltinBody, error::LifecycleError,
-    exec::Exec, lifecycle::Lifecycle, node::Node,
+    BoxFuture, DependencyStatus, PhaseStatus, PluginProblem, PluginStatus, builtin::BuiltinBody,
+    error::LifecycleError, exec::Exec, lifecycle::Lifecycle, limits::Watch, node::Node,
+    search_path::Place,
 };
 
 /// What is known of a plugin from its package and its operator.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) label: String,
+    pub(crate) place: Place,
+    /// Whether manifest and facts are more than a claim.
+    pub(crate) verified: bool,
     pub(crate) location: Option<PathBuf>,
     pub(crate) shadowed: Vec<PathBuf>,
     pub(crate) digest: String,
@@ -38,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) grants: Vec<String>,
     pub(crate) not_enforced: Vec<String>,
     pub(crate) unsigned: bool,
+    pub(crate) limits: Watch,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The kind that runs a plugin.
@@ -199,7 +205,12 @@ impl Entry {
         use PluginState::{Disabled, Initialized, Loaded, Running, Starting};
         match self.life.state() {
             Loaded | Initialized | Starting | Running => Ok(()),
-            Disabled => Err(self.unavailable("it is disabled by an operator")),
+            // Not `Unavailable`, which is held against the plugin and tried again, and
+            // not `PluginPermanent`, which the breaker takes for an answer of the
+            // plugin: a half-open one would close. `Cancelled` is the operator's doing.
+            Disabled => Err(CallError::Cancelled {
+                reason: "disabled by an operator".to_owned(),
+            }),
             state => Err(match self.life.problem() {
                 Some(problem) => problem.to_call_error(),
                 None => self.unavailable(&format!("it is {}", state.as_str())),
@@ -295,6 +306,8 @@ impl Entry {
                 .map(|role| role.as_str())
                 .collect(),
             description: self.manifest.description.clone(),
+            author: self.manifest.author.clone(),
+            license: self.manifest.license.clone(),
             state: self.life.state(),
             history: self.life.history(),
             trust_level: facts.trust_level,
@@ -303,7 +316,12 @@ impl Entry {
             digest: facts.digest,
             location: facts.location,
             label: facts.label,
-            phases: self.phases.iter().map(|phase| phase.name.clone()).collect(),
+            phases: self.phases.iter().map(PhaseStatus::of).collect(),
+            dependencies: self.dependency_statuses(),
+            limits: facts.limits,
+            has_config_schema: self.manifest.config_schema.is_some(),
+            sensitive_fields: self.manifest.sensitive_fields.clone(),
+            warnings: facts.warnings,
             grants: facts.grants,
             not_enforced: facts.not_enforced,
             pid,
@@ -313,6 +331,21 @@ impl Entry {
             error: self.life.problem(),
             shadowed: facts.shadowed,
         }
+    }
+
+    fn dependency_statuses(&self) -> Vec<DependencyStatus> {
+        let needed = self.manifest.dependencies.iter();
+        needed
+            .map(|(id, range)| {
+                let mut chosen = self.dependencies().iter();
+                let chosen = chosen.find(|entry| entry.manifest.id == *id);
+                DependencyStatus {
+                    id: id.to_string(),
+                    range: range.clone(),
+                    version: chosen.map(|entry| entry.manifest.version.clone()),
+                }
+            })
+            .collect()
     }
 
     /// Whether the plugin has a process that lives from call to call.

@@ -7,7 +7,7 @@ use orchestrator_contract::PluginState;
 use semver::{Version, VersionReq};
 use thiserror::Error;
 
-use crate::{PluginProblem, lifecycle::Illegal};
+use crate::{PluginProblem, ProblemClass, lifecycle::Illegal};
 
 /// Why the runtime does not start, or does not do what an operator asked.
 #[derive(Debug, Error, Diagnostic)]
@@ -206,6 +206,15 @@ pub(crate) enum LoadError {
     )]
     LimitNotEnforceable { key: &'static str, value: u32 },
 
+    /// The manifest of a plugin that is compiled into the host asks for a limit.
+    /// It shares the host's process, so nothing could hold it to that.
+    #[error("`{key}` = {value} cannot be enforced for builtins")]
+    #[diagnostic(
+        code("ORC-3020"),
+        help("leave the limit out, or make the plugin a program of kind exec or node")
+    )]
+    BuiltinLimit { key: &'static str, value: u32 },
+
     /// The section `plugins.<name>.config` does not pass the schema in the
     /// manifest.
     #[error("its configuration does not fit its schema: {faults}")]
@@ -351,6 +360,29 @@ pub(crate) enum LifecycleError {
         window: std::time::Duration,
         last: String,
     },
+}
+
+impl LoadError {
+    /// What sort of problem it is.
+    pub(crate) fn class(&self) -> ProblemClass {
+        match self {
+            Self::NotTrustedEnough { .. } => ProblemClass::Denied,
+            Self::Changed => ProblemClass::Trust,
+            Self::MissingDependency { .. } | Self::DependencyOutOfRange { .. } => {
+                ProblemClass::NotFound
+            }
+            Self::PackagedBuiltin
+            | Self::LimitNotEnforceable { .. }
+            | Self::BuiltinLimit { .. }
+            | Self::Config { .. }
+            | Self::NoEntry { .. }
+            | Self::DependencyCycle { .. } => ProblemClass::Invalid,
+            Self::HostTooOld { .. }
+            | Self::MissingFeature { .. }
+            | Self::KindNotRun { .. }
+            | Self::DependencyUnusable { .. } => ProblemClass::Failed,
+        }
+    }
 }
 
 fn nearest_hint(nearest: Option<&str>) -> String {

@@ -36,7 +36,7 @@
 //! | why one is refused | `load.rs`, `dependencies.rs`, `limits.rs` |
 //! | a plugin's life | `lifecycle.rs`, `supervisor.rs` |
 //! | the kinds | `builtin.rs`, `exec.rs`, `node.rs` |
-//! | what is said about it | `logs.rs`, `outlet.rs`, `monitor.rs`, `status.rs` |
+//! | what is said about it | `logs.rs`, `outlet.rs`, `monitor.rs`, `status.rs`, `unused.rs` |
 
 mod builtin;
 pub mod byte_size;
@@ -62,6 +62,7 @@ mod search_path;
 mod settings;
 mod status;
 mod supervisor;
+mod unused;
 
 pub use builtin::{Builtin, IntoReply};
 pub use discovery::{Discovery, DiscoveryFault, Found, discover};
@@ -69,12 +70,13 @@ pub use entry::CallFuture;
 pub use error::{ResolveError, RuntimeError};
 pub use handle::PluginHandle;
 pub use lifecycle::StateChange;
+pub use limits::Watch as PluginLimits;
 pub use plugin::{BoxFuture, CallContext, Plugin, Session};
-pub use problem::PluginProblem;
+pub use problem::{PluginProblem, ProblemClass};
 pub use runtime::{Runtime, RuntimePaths};
 pub use search_path::{SearchEntry, SearchPath, Surroundings};
 pub use settings::{
     ExecSettings, LogSettings, MonitorSettings, NodeSettings, RestartSettings, RuntimeSettings,
     StartMode,
 };
-pub use status::PluginStatus;
+pub use status::{DependencyStatus, PhaseStatus, PluginStatus};

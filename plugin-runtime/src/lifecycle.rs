@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use orchestrator_contract::{Event, EventSink, PluginId, PluginState};
@@ -22,8 +22,8 @@ const HISTORY_MAX: usize = 64;
 pub struct StateChange {
     /// The state from then on.
     pub state: PluginState,
-    /// When it changed.
-    pub at: SystemTime,
+    /// When it changed, in milliseconds since 1970 (UTC).
+    pub at_ms: i64,
     /// Why, for people.
     pub reason: Arc<str>,
 }
@@ -194,7 +194,7 @@ impl Lifecycle {
         }
         record.history.push_back(StateChange {
             state,
-            at: SystemTime::now(),
+            at_ms: now_ms(),
             reason: Arc::clone(reason),
         });
     }
@@ -211,6 +211,14 @@ impl Lifecycle {
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // A clock before 1970 is not worth an error here.
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
 }
 
 /// States that a process moves through by itself, also while it is disabled.

@@ -3,6 +3,7 @@
 
 use orchestrator_manifest::Resources;
 use orchestrator_sandbox::Limits;
+use serde::Serialize;
 
 use crate::error::LoadError;
 
@@ -12,17 +13,17 @@ const DATA_HEADROOM: u64 = 64 << 20;
 /// Bytes of one `max_memory_mb`.
 const MIB: u64 = 1 << 20;
 
-/// What the monitor watches for one plugin's process tree. `None` is not bounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Watch {
+/// What the monitor holds one plugin's process tree to. `None` is not bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Watch {
     /// Resident memory in bytes.
-    pub(crate) memory_bytes: Option<u64>,
+    pub memory_bytes: Option<u64>,
     /// Hundredths of one core.
-    pub(crate) cpu_percent: Option<u64>,
+    pub cpu_percent: Option<u64>,
     /// Threads and processes.
-    pub(crate) tasks: Option<u64>,
+    pub tasks: Option<u64>,
     /// Open descriptors.
-    pub(crate) files: Option<u64>,
+    pub files: Option<u64>,
 }
 
 /// Splits the limits of a native plugin.
@@ -57,6 +58,29 @@ pub(crate) fn native(resources: &Resources) -> Result<(Limits, Watch), LoadError
         files,
     };
     Ok((limits, watch))
+}
+
+/// Refuses limits of a builtin: it shares the host's process, and nothing tells what
+/// it uses from what the others use.
+///
+/// # Errors
+///
+/// When any limit is asked for.
+pub(crate) fn builtin(resources: &Resources) -> Result<(), LoadError> {
+    let limits = [
+        ("max_memory_mb", resources.max_memory_mb),
+        ("max_cpu_percent", resources.max_cpu_percent),
+        ("max_disk_mb", resources.max_disk_mb),
+        ("max_tasks", resources.max_tasks),
+        ("max_open_files", resources.max_open_files),
+    ];
+    let asked = limits
+        .into_iter()
+        .find_map(|(key, limit)| Some((key, limit.filter(|limit| *limit > 0)?)));
+    match asked {
+        Some((key, value)) => Err(LoadError::BuiltinLimit { key, value }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +118,29 @@ mod tests {
     fn nothing_asked_for_bounds_nothing() {
         let (limits, watch) = native(&resources(json!({}))).unwrap();
         assert_eq!((limits, watch), (Limits::default(), Watch::default()));
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_no_limit() {
+        let none = resources(json!({ "max_memory_mb": 0, "max_disk_mb": 0, "max_tasks": 0 }));
+        let (limits, watch) = native(&none).unwrap();
+        assert_eq!((limits, watch), (Limits::default(), Watch::default()));
+        builtin(&none).unwrap();
+    }
+
+    #[test]
+    fn no_limit_of_a_builtin_is_enforced_so_each_is_refused() {
+        for key in [
+            "max_memory_mb",
+            "max_cpu_percent",
+            "max_disk_mb",
+            "max_tasks",
+            "max_open_files",
+        ] {
+            let error = builtin(&resources(json!({ key: 5 }))).unwrap_err();
+            assert_eq!(error.code().unwrap().to_string(), "ORC-3020");
+            assert!(error.to_string().contains(key), "{error}");
+        }
     }
 
     #[test]

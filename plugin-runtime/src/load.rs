@@ -22,6 +22,7 @@ use crate::{
     error::LoadError,
     limits::{self, Watch},
     program::{PackageFile, Program, ProgramError},
+    unused::unused_keys,
 };
 
 /// What `required_features` may name.
@@ -44,8 +45,6 @@ pub(crate) struct Candidate {
 pub(crate) struct Known {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) facts: Facts,
-    /// Whether manifest and facts are more than a claim.
-    pub(crate) verified: bool,
 }
 
 /// A package that can run.
@@ -163,12 +162,12 @@ impl Loader<'_> {
             manifest: Arc::clone(&found.manifest),
             facts: Facts {
                 label: found.label.to_string(),
+                place: found.place,
                 location: Some(found.dir.clone()),
                 shadowed: shadowed.collect(),
                 digest: found.manifest.digest(),
                 ..Facts::default()
             },
-            verified: false,
         };
         let outcome = self.prepare(found, &mut known);
         Candidate { known, outcome }
@@ -178,18 +177,21 @@ impl Loader<'_> {
         let package = self.verified(found)?;
         let manifest = package.manifest();
         if manifest.id != found.manifest.id || manifest.version != found.manifest.version {
-            return Err(PluginProblem::new(&LoadError::Changed));
+            return Err(PluginProblem::of(&LoadError::Changed));
         }
-        known.verified = true;
+        known.facts.verified = true;
         known.manifest = Arc::new(manifest.clone());
+        known.facts.warnings = unused_keys(manifest);
         known.facts.about(&package);
         host(manifest, &self.rules.host_version)?;
         let granted = self.grants.check(&package);
-        let granted = granted.map_err(|error| PluginProblem::new(&error))?;
+        let granted = granted.map_err(|error| PluginProblem::of(&error))?;
         known.facts.granted(&granted);
         let config = configuration(manifest, &self.rules.config);
-        let config = config.map_err(|error| PluginProblem::new(&error))?;
-        self.native(&package, config)
+        let config = config.map_err(|error| PluginProblem::of(&error))?;
+        let prepared = self.native(&package, config)?;
+        known.facts.limits = prepared.watch;
+        Ok(prepared)
     }
 
     fn verified(&self, found: &Found) -> Result<Verified<Package>, PluginProblem> {
@@ -203,10 +205,10 @@ impl Loader<'_> {
             match allowed.and_then(|allowed| read_unsigned(&found.dir, &allowed)) {
                 Ok(package) => return Ok(package),
                 Err(VerifyError::NotListed { .. }) => {}
-                Err(error) => return Err(PluginProblem::new(&error)),
+                Err(error) => return Err(PluginProblem::of(&error)),
             }
         }
-        Err(PluginProblem::new(&refused))
+        Err(PluginProblem::of(&refused))
     }
 
     /// Gets a package of a native kind ready to run.

@@ -13,9 +13,9 @@ use tokio::{
 };
 
 use crate::{
-    Builtin, DiscoveryFault, PluginHandle, PluginProblem, PluginStatus, ResolveError, RuntimeError,
-    RuntimeSettings, SearchPath,
-    dependencies::{Identity, select},
+    Builtin, DiscoveryFault, PluginHandle, PluginProblem, PluginStatus, ProblemClass, ResolveError,
+    RuntimeError, RuntimeSettings, SearchPath,
+    dependencies::{Identity, Standing, select},
     entry::{Body, Entry},
     load::{self, Rules},
     monitor::Monitor,
@@ -124,16 +124,25 @@ impl Runtime {
         &self.warnings
     }
 
-    /// The highest version of a plugin that matches `range`. Pre-releases match only
-    /// when the range names one. The highest match decides also when it cannot run:
-    /// who breaks a release must not bring an older one back.
+    /// The highest version of a plugin that matches `range`, from the first entry of
+    /// the search path that has a match; what is compiled in comes before all of
+    /// them. Pre-releases match only when the range names one.
+    ///
+    /// The highest match of an entry decides also when it cannot run: who breaks a
+    /// release must not bring an older one back. One that could not be verified is
+    /// no more than a claim and decides for its own entry only, but a development
+    /// entry never stands in for a broken installed plugin.
     ///
     /// # Errors
     ///
     /// When there is no such plugin or version, and with the plugin's own error when
     /// it is in state `error`.
     pub fn resolve(&self, id: &str, range: &VersionReq) -> Result<PluginHandle, ResolveError> {
-        let Some((_, entry)) = select(&self.entries, id, range) else {
+        let standing = |entry: &Arc<Entry>| Standing {
+            place: entry.facts.place,
+            verified: entry.facts.verified,
+        };
+        let Some((_, entry)) = select(&self.entries, id, range, standing) else {
             return Err(self.not_found(id, range));
         };
         match entry.life.problem() {
@@ -229,6 +238,7 @@ impl Runtime {
                     Ok(Ok(())) => {}
                     Ok(Err(problem)) => failures.push(problem),
                     Err(error) => failures.push(PluginProblem {
+                        class: ProblemClass::Failed,
                         code: "ORC-3031".to_owned(),
                         message: error.to_string(),
                         help: String::new(),
@@ -300,12 +310,16 @@ impl Runtime {
     }
 
     fn versions(&self, id: &str) -> Result<Vec<&Arc<Entry>>, RuntimeError> {
-        let versions: Vec<_> = self
+        let mut versions: Vec<_> = self
             .entries
             .iter()
             .filter(|(identity, _)| identity.id == id)
             .map(|(_, entry)| entry)
             .collect();
+        // What only claims to be a version has no say in what becomes of the others.
+        if versions.iter().any(|entry| entry.facts.verified) {
+            versions.retain(|entry| entry.facts.verified);
+        }
         match versions.is_empty() {
             true => Err(RuntimeError::UnknownPlugin {
                 id: id.to_owned(),

@@ -30,6 +30,17 @@ pub struct SearchEntry {
     pub path: PathBuf,
     /// What it is, for people: `user data`, `development`, …
     pub label: Arc<str>,
+    /// Anybody who can write a working directory or an environment may have put
+    /// plugins there; they never take the place of installed ones.
+    pub development: bool,
+}
+
+/// Where in the search path something was found. The smaller one is asked first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) development: bool,
+    /// The position in the search path, from 1; 0 is what is compiled in.
+    pub(crate) position: usize,
 }
 
 /// What the search path depends on besides the environment.
@@ -99,16 +110,26 @@ impl SearchPath {
         }
         path.add_base(&set, "XDG_CONFIG_HOME", ".config", "user configuration");
         if let Some(directory) = surroundings.working_directory.filter(|_| !service_mode) {
-            path.add(directory.join("plugins"), "development");
+            path.add_development(directory.join("plugins"), "development");
         }
         for extra in split(&set("ORCHESTRATOR_PLUGIN_PATH").unwrap_or_default()) {
-            path.add(extra, "ORCHESTRATOR_PLUGIN_PATH");
+            path.add_development(extra, "ORCHESTRATOR_PLUGIN_PATH");
         }
         path
     }
 
     /// Adds a directory behind the others, unless it is there already or relative.
     pub fn add(&mut self, path: PathBuf, label: &str) {
+        self.insert(path, label, false);
+    }
+
+    /// [`Self::add`] for a directory whose plugins never take the place of installed
+    /// ones.
+    pub fn add_development(&mut self, path: PathBuf, label: &str) {
+        self.insert(path, label, true);
+    }
+
+    fn insert(&mut self, path: PathBuf, label: &str, development: bool) {
         if path.is_relative() {
             let shown = path.display();
             self.warnings.push(format!(
@@ -116,7 +137,11 @@ impl SearchPath {
             ));
         } else if !self.entries.iter().any(|entry| entry.path == path) {
             let label = label.into();
-            self.entries.push(SearchEntry { path, label });
+            self.entries.push(SearchEntry {
+                path,
+                label,
+                development,
+            });
         }
     }
 
@@ -196,6 +221,9 @@ mod tests {
         let path = at(surroundings, false, &env);
         assert_eq!(shown(&path), expected);
         assert!(path.warnings.is_empty());
+        let development = path.entries.iter().filter(|entry| entry.development);
+        let development: Vec<_> = development.map(|entry| entry.path.as_path()).collect();
+        assert_eq!(development, ["/work/plugins", "/a", "/b"].map(Path::new));
 
         let service = shown(&at(surroundings, true, &env));
         assert!(!service.iter().any(|entry| entry.starts_with("development")));

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use orchestrator_contract::PluginState;
-use semver::Version;
+use orchestrator_manifest::Phase;
+use semver::{Version, VersionReq};
 use serde::Serialize;
 
-use crate::{PluginProblem, StateChange};
+use crate::{PluginProblem, StateChange, limits::Watch};
 
 /// What people and programs see of a plugin. A moment later it may be out of date.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +23,10 @@ pub struct PluginStatus {
     pub roles: Vec<&'static str>,
     /// What it does.
     pub description: String,
+    /// Who made it.
+    pub author: Option<String>,
+    /// Its licence.
+    pub license: Option<String>,
     /// Where it stands in its life.
     pub state: PluginState,
     /// How it came there, oldest first; the last 64 changes.
@@ -39,7 +44,17 @@ pub struct PluginStatus {
     /// The search entry it was found below, or `builtin`.
     pub label: String,
     /// The phases that can be called.
-    pub phases: Vec<String>,
+    pub phases: Vec<PhaseStatus>,
+    /// The plugins that must run before it.
+    pub dependencies: Vec<DependencyStatus>,
+    /// Limits from its manifest, as they are enforced.
+    pub limits: Watch,
+    /// Whether its configuration is checked against a schema.
+    pub has_config_schema: bool,
+    /// Dotted keys of its configuration whose values are never shown.
+    pub sensitive_fields: Vec<String>,
+    /// What its manifest asks for and this build does not do.
+    pub warnings: Vec<String>,
     /// What the operator granted.
     pub grants: Vec<String>,
     /// Grants whose bounds the kernel does not enforce: the plugin could do more.
@@ -56,4 +71,44 @@ pub struct PluginStatus {
     pub error: Option<PluginProblem>,
     /// Copies of the same version that come later in the search path.
     pub shadowed: Vec<PathBuf>,
+}
+
+/// One phase that can be called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PhaseStatus {
+    /// The phase's name.
+    pub name: String,
+    /// What it does.
+    pub description: Option<String>,
+    /// What happens in the world when it runs twice: `pure`, `idempotent`, …
+    pub effect: &'static str,
+    /// The whole time one step may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Attempts after the first.
+    pub max_retries: u32,
+}
+
+impl PhaseStatus {
+    pub(crate) fn of(phase: &Phase) -> Self {
+        Self {
+            name: phase.name.clone(),
+            description: phase.description.clone(),
+            effect: phase.effect.as_str(),
+            timeout_ms: u64::try_from(phase.timeout.as_millis()).unwrap_or(u64::MAX),
+            max_retries: phase.max_retries,
+        }
+    }
+}
+
+/// One plugin that must run before another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DependencyStatus {
+    /// The plugin.
+    pub id: String,
+    /// The versions that will do.
+    pub range: VersionReq,
+    /// The version that was chosen; absent when there is none.
+    pub version: Option<Version>,
 }

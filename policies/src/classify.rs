@@ -63,7 +63,16 @@ pub trait Classify<Req, Res, Err> {
         let _ = (request, deadline);
     }
 
-    /// Writes into `request` which attempt it is, counted from 1.
+    /// How many attempts at `request` were made before this call, for a
+    /// request that is taken up again. They count against the attempts that
+    /// are allowed, but one more is made in any case.
+    fn attempts_made(&self, request: &Req) -> u32 {
+        let _ = request;
+        0
+    }
+
+    /// Writes into `request` which attempt it is, counted from 1, those made
+    /// before this call included.
     fn set_attempt(&self, request: &mut Req, attempt: u32) {
         let _ = (request, attempt);
     }

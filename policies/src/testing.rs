@@ -23,6 +23,8 @@ use crate::{
 pub(crate) struct Ask {
     pub(crate) deadline: Option<Instant>,
     pub(crate) attempt: u32,
+    /// Attempts before this call.
+    pub(crate) made: u32,
     pub(crate) once_only: bool,
     pub(crate) tenant: u64,
 }
@@ -97,6 +99,10 @@ impl Classify<Ask, u32, Fault> for Tester {
 
     fn set_deadline(&self, request: &mut Ask, deadline: Instant) {
         request.deadline = Some(deadline);
+    }
+
+    fn attempts_made(&self, request: &Ask) -> u32 {
+        request.made
     }
 
     fn set_attempt(&self, request: &mut Ask, attempt: u32) {

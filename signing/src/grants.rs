@@ -5,6 +5,9 @@
 //! publisher's plugin of the same name inherits nothing, and a release that
 //! asks for more is refused with the difference until the operator grants
 //! anew; one that asks for the same or less goes on running.
+//!
+//! The file is TOML, called `grants.toml` in a home: `version = 1` and one
+//! `[[grant]]` table for each [`Grant`].
 
 use std::{
     collections::BTreeSet,
@@ -219,7 +222,7 @@ pub struct GrantStore {
 }
 
 impl GrantStore {
-    /// Opens the file. One that does not exist grants nothing; nothing is
+    /// Opens the file, whatever it is called. One that does not exist grants nothing; nothing is
     /// written before something is granted.
     ///
     /// # Errors

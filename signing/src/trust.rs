@@ -2,7 +2,8 @@
 //!
 //! A plugin never says how far it is trusted: the level comes from the
 //! delegation of the key that signed it, and from nowhere else. [`TrustRoot`]
-//! decides; [`TrustStore`] keeps the root on disk.
+//! decides; [`TrustStore`] keeps the root on disk, beside a root key of this host
+//! that is **not encrypted** (see [`TrustStore::add`]).
 
 mod root_file;
 mod serials;

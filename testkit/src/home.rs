@@ -177,7 +177,7 @@ impl TestHome {
 
     /// Stores a grant.
     pub fn grant(&self, grant: Grant) {
-        let mut grants = GrantStore::open(&self.path().join("grants.json")).expect("grants");
+        let mut grants = GrantStore::open(&self.path().join("grants.toml")).expect("grants");
         grants.grant(grant).expect("a grant that can be stored");
     }
 

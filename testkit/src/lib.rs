@@ -9,6 +9,8 @@
 
 mod home;
 mod process;
+mod scripted;
 
 pub use home::{Kind, TestHome, TestPlugin};
 pub use process::{children, wait_until};
+pub use scripted::scripted_plugin;

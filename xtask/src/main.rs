@@ -13,6 +13,7 @@ const HELP: &str = "\
 cargo xtask <task>
 
   demo [--repo PATH]   run the release-notes pipeline with freshly signed plugins
+  deny                 check licences, sources and who uses which crate
   errors               write docs/errors.md from the error types of the crates
   test [ARGS…]         install what the tests need under target/tools, then run them all
   help                 this list
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["demo"] => demo::run(None),
         ["demo", "--repo", path] => demo::run(Some(path.into())),
+        ["deny"] => deny(),
         ["errors"] => errors(),
         ["test", ref rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] | [] => {
@@ -43,6 +45,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Advisories are left out: they need a database from the network, and change
+/// without any change of ours.
+fn deny() -> process::Result<()> {
+    let checks = ["check", "bans", "licenses", "sources"];
+    process::run(&tools::deny()?, &checks, &[])
 }
 
 fn errors() -> process::Result<()> {

@@ -19,6 +19,8 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         "orchestrator-cli",
         "--package",
         "orchestrator-examples",
+        "--package",
+        "orchestrator-testkit",
         "--bins",
     ];
     process::run(&process::cargo(), &bins, &[])?;

@@ -6,14 +6,25 @@ use std::{fs, path::PathBuf};
 use crate::process::{self, Result};
 
 const NEXTEST: &str = "0.9.143";
+const DENY: &str = "0.20.2";
 
 /// The test runner: the one on `PATH`, else built into `target/tools`.
 pub(crate) fn nextest() -> Result<PathBuf> {
-    if let Some(found) = process::find("cargo-nextest") {
+    cargo_tool("cargo-nextest", NEXTEST)
+}
+
+/// What checks licences and who may use which crate: the one on `PATH`, else
+/// built into `target/tools`.
+pub(crate) fn deny() -> Result<PathBuf> {
+    cargo_tool("cargo-deny", DENY)
+}
+
+fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    if let Some(found) = process::find(name) {
         return Ok(found);
     }
     let dir = process::target().join("tools");
-    let program = dir.join("bin/cargo-nextest");
+    let program = dir.join("bin").join(name);
     if !program.is_file() {
         let root = dir.display().to_string();
         let args = [
@@ -22,8 +33,8 @@ pub(crate) fn nextest() -> Result<PathBuf> {
             "--root",
             &root,
             "--version",
-            NEXTEST,
-            "cargo-nextest",
+            version,
+            name,
         ];
         process::run(&process::cargo(), &args, &[])?;
     }

@@ -3,12 +3,13 @@
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use orchestrator_engine::config::Origin;
+use orchestrator_plugin_runtime::SearchPath;
 
 use crate::{
     context::Context,
     exit::Exit,
     failure::{Failure, Result},
+    redaction::Redaction,
     table::Table,
 };
 
@@ -33,13 +34,17 @@ impl Command {
     pub(crate) fn execute(self, context: &Context) -> Result {
         let Self::Show { origin, prefix } = self;
         // Says what is wrong before it shows what is there.
-        context.config()?;
+        let config = context.config()?;
         let prefix = prefix.unwrap_or_default();
+        let home = context.home()?;
+        let env = |name: &str| std::env::var_os(name);
+        let search = SearchPath::documented(&home.plugins(), false, config.discovery.extra, &env);
+        let redaction = Redaction::of(&search);
         let origins = context.sources()?.origins();
         let wanted: Vec<_> = origins
             .map_err(|error| Failure::new(Exit::Invalid, error))?
             .into_iter()
-            .map(without_secrets)
+            .map(|origin| redaction.apply(origin))
             .filter(|entry| is_below(&prefix, &entry.key))
             .collect();
         let value: Map<String, Value> = wanted
@@ -73,23 +78,6 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-/// Hides values whose names say that they are secret.
-fn without_secrets(mut origin: Origin) -> Origin {
-    const SECRET: [&str; 6] = [
-        "password",
-        "passphrase",
-        "secret",
-        "token",
-        "api_key",
-        "credential",
-    ];
-    let name = origin.key.to_ascii_lowercase();
-    if SECRET.iter().any(|secret| name.contains(secret)) {
-        origin.value = "\"[redacted]\"".to_owned();
-    }
-    origin
-}
-
 /// Whether `key` is `prefix` or stands below it.
 fn is_below(prefix: &str, key: &str) -> bool {
     let rest = key.strip_prefix(prefix.trim_end_matches('.'));
@@ -99,16 +87,6 @@ fn is_below(prefix: &str, key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_named_and_not_shown() {
-        let origin = without_secrets(Origin {
-            key: "plugins.p.config.apiToken".to_owned(),
-            value: "\"hunter2\"".to_owned(),
-            source: "default".to_owned(),
-        });
-        assert_eq!(origin.value, "\"[redacted]\"");
-    }
 
     #[test]
     fn a_prefix_ends_at_a_dot() {

@@ -1,19 +1,14 @@
 //! `orchestrator pipeline`
 
 use clap::Subcommand;
-use orchestrator_engine::{
-    EngineError,
-    pipeline::{Lookup, Pipeline, PluginLookup, json_schema},
-};
-use orchestrator_plugin_runtime::Runtime;
-use semver::VersionReq;
+use orchestrator_engine::pipeline::{Pipeline, json_schema};
 use serde_json::{Value, json};
 
 use crate::{context::Context, failure::Result, named_pipeline, table::Table};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Check a pipeline: its form, expressions, plugins and phases
+    /// Check a pipeline: its form, expressions, plugins, phases and policies
     #[command(after_help = "Examples:
   orchestrator pipeline validate pipeline.yaml
   orchestrator pipeline validate pipeline.yaml --offline")]
@@ -21,7 +16,7 @@ pub(crate) enum Command {
         /// A pipeline file, or the name of a pipeline in the home's `pipelines`
         pipeline: String,
 
-        /// Do not look whether its plugins and phases are there
+        /// Do not look whether its plugins are there and take what it asks
         #[arg(long)]
         offline: bool,
     },
@@ -48,9 +43,7 @@ impl Command {
             Self::Validate { pipeline, offline } => {
                 let pipeline = named_pipeline::from_file_or_name(&pipeline, &dir)?;
                 if !offline {
-                    let engine = context.engine().await?;
-                    let found = pipeline.check_against(&Installed(engine.runtime()));
-                    found.map_err(EngineError::from)?;
+                    context.engine().await?.check(&pipeline)?;
                 }
                 let value = json!({ "pipeline": pipeline.name(), "valid": true });
                 context
@@ -68,21 +61,6 @@ impl Command {
                 let schema = serde_json::to_string_pretty(&json_schema());
                 context.out.text(&schema.map_err(std::io::Error::from)?)
             }
-        }
-    }
-}
-
-/// The plugins that this home can run.
-struct Installed<'e>(&'e Runtime);
-
-impl PluginLookup for Installed<'_> {
-    fn phases(&self, id: &str, range: &VersionReq) -> Lookup {
-        match self.0.resolve(id, range) {
-            Ok(handle) => {
-                let names = handle.phases().iter().map(|phase| phase.name.clone());
-                Lookup::Found(names.collect())
-            }
-            Err(error) => error.into(),
         }
     }
 }

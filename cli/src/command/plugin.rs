@@ -29,6 +29,7 @@ pub(crate) enum Command {
     /// Check the manifest of a package that is being written
     #[command(after_help = "Examples:
   orchestrator plugin validate ./greeter
+  orchestrator plugin validate plugin.yaml
   orchestrator plugin validate --schema > plugin.schema.json")]
     Validate(validate::Args),
 

@@ -15,7 +15,7 @@ use axum::{
 use orchestrator_contract::{Event, RunId};
 use orchestrator_engine::{
     EngineError, EventItem,
-    journal::{Record, RecordBody},
+    journal::{RecordBody, RecordView},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -150,7 +150,7 @@ impl Feed {
         Ok(())
     }
 
-    async fn records(&self) -> Result<Vec<Record>, EngineError> {
+    async fn records(&self) -> Result<Vec<RecordView>, EngineError> {
         let history = self.app.engine.history();
         match history.summary(self.run).await?.last_seq > self.last {
             true => history.records(self.run, self.last).await,

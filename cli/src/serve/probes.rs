@@ -19,12 +19,16 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Whether new runs are taken.
+/// Whether new runs are taken, and why not.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
-    match app.engine.is_accepting() {
-        true => Json(json!({ "ready": true })).into_response(),
-        false => {
-            let reason = json!({ "ready": false, "reason": "draining" });
+    let ready = match app.engine.is_accepting() {
+        true => app.engine.health(),
+        false => Err("draining".to_owned()),
+    };
+    match ready {
+        Ok(()) => Json(json!({ "ready": true })).into_response(),
+        Err(reason) => {
+            let reason = json!({ "ready": false, "reason": reason });
             (StatusCode::SERVICE_UNAVAILABLE, Json(reason)).into_response()
         }
     }

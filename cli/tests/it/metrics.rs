@@ -8,11 +8,10 @@
 use std::{
     fs,
     io::Write as _,
-    path::Path,
     process::{Command, Stdio},
 };
 
-use orchestrator_testkit::{Kind, TestHome, TestPlugin};
+use orchestrator_testkit::{Kind, TestHome, TestPlugin, scripted_plugin};
 use serde_json::json;
 
 use crate::{
@@ -32,12 +31,11 @@ fn promtool_finds_nothing_to_say() {
         fs::write(dir.join(format!("{phase}.yaml")), pipeline(phase)).unwrap();
     }
     let kit = TestHome::at(home.root());
-    let program = Path::new(env!("CARGO_BIN_EXE_orchestrator")).with_file_name("scripted-plugin");
-    let names = ["work", "once", "flaky", "echo"].map(|name| json!({ "name": name }));
+    let names = ["work", "once", "flaky", "echo", "wait"].map(|name| json!({ "name": name }));
     kit.install(&TestPlugin::program(
         "scripted",
         Kind::Node,
-        &program,
+        &scripted_plugin(),
         json!(names),
     ));
     fs::write(dir.join("echo.yaml"), ECHO).unwrap();

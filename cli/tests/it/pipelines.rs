@@ -19,6 +19,26 @@ fn a_pipeline_is_checked_with_and_without_its_plugins() {
 }
 
 #[test]
+fn a_pipeline_that_would_be_refused_is_not_valid() {
+    let home = Home::with_greeter();
+    for policy in [
+        "{ bulkhead: { max_concurrent: 9 } }",
+        "{ retry: { budget: { ratio: 1.0 } } }",
+        "{ deadline: { total: soon } }",
+    ] {
+        let text = pipeline("greet").replace(
+            "phase: greet",
+            &format!("phase: greet\n    policy: {policy}"),
+        );
+        let file = home.write("policy.yaml", &text);
+        let refused = home.run(&["run", "start", &file, "--json"]).with_code(3);
+        let done = home.run(&["pipeline", "validate", &file, "--json"]);
+        assert_eq!(done.with_code(3).error(), refused.error(), "{policy}");
+    }
+    assert_eq!(home.run(&["run", "list"]).ok().stdout, "no runs\n");
+}
+
+#[test]
 fn every_fault_is_told_with_its_place() {
     let home = Home::new();
     let text = pipeline("greet")

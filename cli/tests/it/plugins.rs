@@ -1,6 +1,11 @@
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
-use serde_json::Value;
+use orchestrator_testkit::{TestHome, TestPlugin};
+use serde_json::{Value, json};
 
 use crate::harness::{Home, read};
 
@@ -61,6 +66,81 @@ fn every_fault_of_a_manifest_is_told_at_once_with_its_place() {
     assert_eq!(valid.json()["id"], "greeter");
     let schema = home.run(&["plugin", "validate", "--schema"]).ok().json();
     assert!(schema["properties"]["version"].is_object());
+}
+
+#[test]
+fn every_manifest_of_the_examples_is_valid() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples");
+    let mut found = Vec::new();
+    manifests(&examples, &mut found);
+    assert!(found.len() >= 6, "{found:?}");
+    let home = Home::new();
+    for file in found {
+        let file = file.display().to_string();
+        let valid = home.run(&["plugin", "validate", &file, "--json"]).ok();
+        assert!(valid.json()["id"].is_string(), "{file}");
+    }
+}
+
+/// Every file below `dir` that is called as a manifest is.
+fn manifests(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_str().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            manifests(&path, found);
+        } else if orchestrator_manifest::FILE_NAMES.contains(&name)
+            || name.ends_with("plugin-manifest.yaml")
+        {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn one_plugin_is_one_object_with_all_that_is_known() {
+    let home = Home::new();
+    let phases = json!([{ "name": "go", "description": "Goes", "effect": "idempotent",
+        "retryable": true, "max_retries": 2, "timeout": "90s" }]);
+    let plugin = |version: &str| {
+        TestPlugin::shell("walker", phases.clone(), "cat")
+            .with("version", json!(version))
+            .with("author", json!("Ada"))
+            .with("license", json!("MIT"))
+            .with("resources", json!({ "max_memory_mb": 64 }))
+            .with("output_spec", json!({ "primary_output": "a.md" }))
+    };
+    let kit = TestHome::at(home.root());
+    kit.install(&plugin("1.0.0")).install(&plugin("1.2.0"));
+
+    let info = home
+        .run(&["plugin", "info", "walker", "--json"])
+        .ok()
+        .json();
+    assert_eq!(info["version"], "1.2.0", "{info}");
+    assert_eq!(info["author"], "Ada");
+    assert_eq!(info["phases"][0]["effect"], "idempotent");
+    assert_eq!(info["phases"][0]["max_retries"], 2);
+    assert_eq!(info["limits"]["memory_bytes"], 64 << 20);
+    assert_eq!(info["other_versions"], json!(["1.0.0"]));
+    let old = ["plugin", "info", "walker@1.0.0", "--json"];
+    assert_eq!(home.run(&old).ok().json()["version"], "1.0.0");
+    home.run(&["plugin", "info", "walker@2.0.0"]).with_code(4);
+    let all = home.run(&["plugin", "info", "--json"]).ok().json();
+    assert!(all.as_array().unwrap().len() >= 2, "{all}");
+
+    let text = home.run(&["plugin", "info", "walker"]).ok().stdout;
+    for line in [
+        "author        Ada\n",
+        "license       MIT\n",
+        "phase         go (idempotent, within 1m 30s, at most 2 retries): Goes\n",
+        "max memory    64.0 MiB\n",
+        "granted       process:spawn=/bin/sh (relied upon, not enforced)\n",
+        "other version 1.0.0\n",
+        "output_spec",
+    ] {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
 }
 
 #[test]

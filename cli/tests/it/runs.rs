@@ -1,4 +1,8 @@
+use std::io::Read as _;
+
+use orchestrator_testkit::{Kind, TestHome, TestPlugin, scripted_plugin};
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::harness::{Home, eventually, finish, read, signal};
 
@@ -137,6 +141,47 @@ fn what_is_wrong_with_the_input_is_told_before_anything_runs() {
     }
 }
 
+#[test]
+fn outputs_that_could_not_be_written_are_refused_before_anything_runs() {
+    let home = Home::with_greeter();
+    let file = home.pipeline("greet");
+    let in_the_way = home.write("out", "");
+    let below = format!("{in_the_way}/below");
+    for dir in [in_the_way.as_str(), &below, "/proc/out"] {
+        let done = home.run(&["run", "start", &file, "--output-dir", dir, "--json"]);
+        assert!([3, 4].contains(&done.code), "{done:?}");
+        assert_eq!(done.error()["code"], "ORC-5001");
+    }
+    assert_eq!(home.run(&["run", "list"]).ok().stdout, "no runs\n");
+}
+
+#[test]
+fn attempts_that_fail_are_told_with_their_step() {
+    let home = Home::new();
+    let phases = ["work", "once", "flaky", "echo", "wait"]
+        .map(|name| json!({ "name": name, "effect": "idempotent", "retryable": true }));
+    TestHome::at(home.root()).install(&TestPlugin::program(
+        "scripted",
+        Kind::Node,
+        &scripted_plugin(),
+        json!(phases),
+    ));
+    let file = home.write(
+        "flaky.yaml",
+        "version: 1\nname: flaky\nsteps:\n\
+         \x20 - { id: good, plugin: scripted, phase: work, input: {} }\n\
+         \x20 - { id: bad, plugin: scripted, phase: flaky, input: { of: 1 } }\n",
+    );
+    let set = ["--set", "policy.retry.base_delay=1ms"];
+    let done = home.run(&[&["run", "start", &file][..], &set].concat());
+    let lines = done.with_code(1).stderr;
+    for attempt in 1..=3 {
+        let line = format!("bad: attempt {attempt} failed: ");
+        assert_eq!(lines.matches(&line).count(), 1, "{lines}");
+    }
+    assert!(lines.contains("good: success"), "{lines}");
+}
+
 /// The id of the one run there is, once there is one.
 fn the_run(home: &Home) -> String {
     let mut id = None;
@@ -204,6 +249,83 @@ fn a_run_whose_process_was_killed_is_resumed() {
         done["steps"][0]["attempts"], 1,
         "a result is not made twice"
     );
+}
+
+#[test]
+fn runs_that_are_resumed_together_are_told_apart() {
+    let home = Home::with_greeter();
+    let text = crate::harness::pipeline("greet").replace(
+        "outputs:",
+        "  - id: wait\n    plugin: greeter\n    phase: sleep\n    needs: [say]\n    required: false\n    timeout: 2s\noutputs:",
+    );
+    let file = home.write("two.yaml", &text);
+    let hosts = [(), ()].map(|()| home.command(&["run", "start", &file]).spawn().unwrap());
+    let mut runs = Vec::new();
+    eventually("both second steps", || {
+        let listed = home.run(&["run", "list", "--json"]).ok().json();
+        let ids = listed.as_array().unwrap().iter();
+        runs = ids
+            .map(|run| run["run"].as_str().unwrap().to_owned())
+            .collect();
+        runs.len() == 2
+            && runs.iter().all(|run| {
+                let shown = home.run(&["run", "show", run, "--history"]).ok().stdout;
+                shown.contains("wait: started")
+            })
+    });
+    for host in hosts {
+        signal(host.id(), Signal::KILL);
+        finish(host);
+    }
+    let done = home.run(&["run", "resume"]).ok();
+    for run in &runs {
+        let line = format!("{run} wait: failed");
+        assert_eq!(done.stderr.matches(&line).count(), 1, "{}", done.stderr);
+        assert!(
+            done.stdout
+                .contains(&format!("run {run} of greet: degraded"))
+        );
+    }
+    assert!(
+        !done.stderr.lines().any(|line| line.starts_with("wait: ")),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn ctrl_c_cancels_all_runs_that_are_resumed_together() {
+    let home = Home::with_greeter();
+    let file = home.pipeline("sleep");
+    let hosts = [(), ()].map(|()| home.command(&["run", "start", &file]).spawn().unwrap());
+    let started = |status: &str| {
+        let listed = home.run(&["run", "list", "--json", "--status", status]);
+        listed.ok().json().as_array().unwrap().len()
+    };
+    eventually("both runs", || started("running") == 2);
+    for host in hosts {
+        signal(host.id(), Signal::KILL);
+        finish(host);
+    }
+    let set = ["--set", "runtime.exec.kill_grace=1s"];
+    let args = [&["run", "resume"][..], &set].concat();
+    let mut child = home.command(&args).spawn().unwrap();
+    // Its first line says that it listens to signals already.
+    let mut first = [0];
+    child
+        .stderr
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut first)
+        .unwrap();
+    signal(child.id(), Signal::INT);
+    let done = finish(child).with_code(130);
+    assert!(
+        done.stderr.contains("cancelling the runs"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(started("cancelled"), 2);
 }
 
 #[test]

@@ -1,16 +1,18 @@
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::Child,
     time::Duration,
 };
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    harness::{Done, Home, eventually, finish, read, signal},
+    harness::{Done, Home, eventually, finish, pipeline, read, signal},
     http::{self, Response},
 };
 
@@ -226,6 +228,44 @@ fn a_client_that_says_nothing_is_let_go() {
     silent.read_to_end(&mut rest).ok();
     // The one place is free again.
     assert_eq!(service.get("/livez").status, 200);
+}
+
+/// Fills a file with nonsense, but for its first bytes.
+fn spoil(path: &Path, keep: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[keep..].fill(0xa5);
+    let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(&bytes).unwrap();
+}
+
+#[test]
+fn a_service_whose_journal_takes_nothing_any_more_is_not_ready() {
+    let home = Home::with_greeter();
+    let dir = home.root().join("pipelines");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("greet.yaml"), pipeline("greet")).unwrap();
+    let greet = json!({ "pipeline": "greet" });
+    let service = Service::start(&home, &[]);
+    assert_eq!(service.get("/readyz").status, 200);
+    // Another process writes, so that the service reads the files again.
+    home.run(&["run", "start", &home.pipeline("greet")]).ok();
+    let journal = home.root().join("journal");
+    spoil(&journal.join("journal.db"), 100);
+    spoil(&journal.join("journal.db-wal"), 32);
+    let refused = service.api("POST", "/api/v1/runs", Some(&greet));
+    assert_eq!(refused.status, 500, "{}", refused.json());
+
+    let ready = service.get("/readyz");
+    assert_eq!(ready.status, 503);
+    let answer = ready.json();
+    assert_eq!(answer["ready"], false);
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.contains("journal"), "{reason}");
+    assert_eq!(
+        service.get("/livez").status,
+        200,
+        "it would not help to kill it"
+    );
 }
 
 #[test]

@@ -1,3 +1,6 @@
+use orchestrator_testkit::{TestHome, TestPlugin};
+use serde_json::json;
+
 use crate::harness::{Home, finish};
 
 #[test]
@@ -37,6 +40,26 @@ fn a_setting_that_does_not_fit_is_status_3() {
     }
     let done = home.run(&["config", "show", "--set", "nonsense", "--json"]);
     assert_eq!(done.with_code(2).error()["code"], "ORC-5012");
+}
+
+#[test]
+fn what_a_plugin_calls_sensitive_is_not_shown() {
+    let home = Home::new();
+    TestHome::at(home.root()).install(
+        &TestPlugin::shell("vault", json!([{ "name": "open" }]), "cat")
+            .with("sensitive_fields", json!(["door.pin"])),
+    );
+    let text = "[plugins.vault.config.door]\npin = 4711\ncolour = \"green\"\n";
+    std::fs::write(home.root().join("config.toml"), text).unwrap();
+    for args in [
+        &["config", "show"][..],
+        &["config", "show", "--origin", "plugins", "--json"],
+    ] {
+        let done = home.run(args).ok();
+        assert!(!done.stdout.contains("4711"), "{}", done.stdout);
+        assert!(done.stdout.contains("[redacted]"), "{}", done.stdout);
+        assert!(done.stdout.contains("green"), "{}", done.stdout);
+    }
 }
 
 #[test]

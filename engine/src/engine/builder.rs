@@ -177,6 +177,7 @@ impl Engine {
         let alive = CancellationToken::new();
         tokio::spawn(Arc::clone(&shared).watch_inbox(alive.clone()));
         tokio::spawn(Arc::clone(&shared).sweep_journal(alive.clone()));
+        tokio::spawn(Arc::clone(&shared).revive_runs(alive.clone()));
         let telemetry = Arc::clone(&shared.telemetry);
         let ended = alive.clone();
         tokio::spawn(async move {

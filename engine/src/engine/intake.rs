@@ -1,13 +1,14 @@
 //! From a request to a driver.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
-use orchestrator_contract::{Event, EventSink, Payload, RunId, SessionId, StepId, TraceContext};
+use orchestrator_contract::{Payload, RunId, SessionId, StepId, TraceContext};
 use orchestrator_observability::trace::with_trace;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Shared, is_fenced};
 use crate::{
+    caught::caught,
     error::EngineError,
     journal::{
         Creation, Fork, JournalError, NewRecord, NewRun, RESTARTS_MAX, RecordBody, RunCreated,
@@ -17,7 +18,7 @@ use crate::{
     plan::Plan,
     report::RunReport,
     request::RunRequest,
-    run::{Driver, Ledger},
+    run::{ActiveGuard, Control, Driver, Flight, Ledger},
 };
 
 /// A run that was accepted.
@@ -207,16 +208,22 @@ async fn create(
     new: NewRun,
     place: OwnedSemaphorePermit,
 ) -> Result<RunHandle, EngineError> {
-    let run = new.run;
+    // On the list before it is in the journal: whoever finds it there knows
+    // that somebody is about to drive it.
+    let entry = enter(shared, new.run)?;
     match shared.journal.create(new).await? {
-        Creation::Existing(run) => Ok(RunHandle {
-            run,
-            created: false,
-            end: End::Elsewhere(shared.history.clone()),
-        }),
+        Creation::Existing(run) => {
+            entry.0.over();
+            Ok(RunHandle {
+                run,
+                created: false,
+                end: End::Elsewhere(shared.history.clone()),
+            })
+        }
         Creation::Created { .. } => {
-            let state = shared.history.state(run).await?;
-            drive(shared, plan, state, place, Work::Drive { resumed: false })
+            let state = shared.history.state(entry.0.run()).await?;
+            let work = Work::Drive { resumed: false };
+            Ok(drive(shared, plan, state, (entry, place), work))
         }
     }
 }
@@ -248,6 +255,8 @@ pub(super) async fn resume(shared: &Arc<Shared>, run: RunId) -> Result<RunHandle
     }
     let pipeline = Arc::new(shared.history.pipeline(&before).await?);
     let plan = Plan::rebind(shared, pipeline, &before)?;
+    // Before the run gets a new epoch, which would end a driver it has.
+    let entry = enter(shared, run)?;
     let taken = shared.journal.take_over(run).await?;
     let state = shared.history.state(run).await?;
     let hopeless = taken.restarts_without_progress > RESTARTS_MAX;
@@ -256,7 +265,7 @@ pub(super) async fn resume(shared: &Arc<Shared>, run: RunId) -> Result<RunHandle
     } else {
         Work::Drive { resumed: true }
     };
-    let handle = drive(shared, plan, state, place, work)?;
+    let handle = drive(shared, plan, state, (entry, place), work);
     for item in taken.requests {
         let crate::journal::InboxRequest::Cancel { reason } = item.request;
         shared.active.cancel(run, &reason);
@@ -271,65 +280,79 @@ enum Work {
     GiveUp,
 }
 
+/// Puts a run on the list of those that are driven.
+fn enter(shared: &Shared, run: RunId) -> Result<Entry, EngineError> {
+    let entry = shared.active.enter(run);
+    entry.ok_or(EngineError::AlreadyDriven { run })
+}
+
+type Entry = (ActiveGuard, Control);
+
 /// Starts the run's driver.
 fn drive(
     shared: &Arc<Shared>,
     plan: Plan,
     state: RunState,
-    place: OwnedSemaphorePermit,
+    ((guard, control), place): (Entry, OwnedSemaphorePermit),
     work: Work,
-) -> Result<RunHandle, EngineError> {
+) -> RunHandle {
     let run = state.run;
-    let Some((guard, control)) = shared.active.enter(run) else {
-        return Err(EngineError::AlreadyDriven { run });
-    };
     let trace = state.created.trace;
     let resumed = work != Work::Drive { resumed: false };
-    shared.bus.emit(Event::RunStarted {
-        run,
-        pipeline: state.created.pipeline.clone(),
-        session: state.created.session,
-        trace,
-        resumed,
-    });
+    let flight = Flight::start(&shared.bus, &state, resumed);
     let ledger = Ledger::new(Arc::clone(&shared.journal), state);
-    let driver = Driver::new(Arc::clone(shared), Arc::new(plan), ledger, control);
+    let (plan, shown) = (Arc::new(plan), Arc::clone(&flight));
+    let driver = Driver::new(Arc::clone(shared), plan, ledger, control, shown);
     let (sender, receiver) = oneshot::channel();
-    let stop = shared.stop.clone();
     let end = async move {
         match work {
             Work::Drive { .. } => driver.drive().await,
             Work::GiveUp => driver.give_up().await,
         }
     };
-    let end = with_trace(trace, guarded(run, stop.run_until_cancelled_owned(end)));
-    shared.drivers.spawn(async move {
-        let result = end.await;
+    let end = shared.stop.clone().run_until_cancelled_owned(end);
+    shared.drivers.spawn(with_trace(trace, async move {
+        let result = told(run, caught(end).await, &flight);
         // The place is free and the run off the list before anybody learns of
         // the end, so that who waits for it can start the next.
-        drop((guard, place));
+        match &result {
+            Ok(_) => guard.over(),
+            Err(_) => drop(guard),
+        }
+        drop(place);
         drop(sender.send(result));
-    });
-    Ok(RunHandle {
+    }));
+    RunHandle {
         run,
         created: !resumed,
         end: End::Driven(receiver),
-    })
+    }
 }
 
-async fn guarded(
+/// Tells how a driver ended, where that is not the run's end.
+fn told(
     run: RunId,
-    driver: impl Future<Output = Option<Result<RunReport, EngineError>>>,
+    ended: Result<Option<Result<RunReport, EngineError>>, String>,
+    flight: &Flight,
 ) -> Result<RunReport, EngineError> {
-    let result = driver
-        .await
-        .unwrap_or(Err(EngineError::Interrupted { run }));
-    match &result {
-        Err(error) if is_fenced(error) => {
-            tracing::warn!(%run, %error, "another engine went on with the run");
+    let interrupted = || Err(EngineError::Interrupted { run });
+    let result = match ended {
+        Ok(result) => result.unwrap_or_else(interrupted),
+        Err(panic) => {
+            tracing::error!(%run, panic, "the driver of the run panicked; it is left open");
+            flight.left(&format!("its driver panicked: {panic}"));
+            interrupted()
         }
-        Err(EngineError::Interrupted { .. }) | Ok(_) => (),
-        Err(error) => tracing::error!(%run, %error, "the run is left open"),
+    };
+    if let Err(error) = &result {
+        match error {
+            error if is_fenced(error) => {
+                tracing::warn!(%run, %error, "another engine went on with the run");
+            }
+            EngineError::Interrupted { .. } => (),
+            error => tracing::error!(%run, %error, "the run is left open"),
+        }
+        flight.left(&error.to_string());
     }
     result
 }

@@ -260,9 +260,13 @@ async fn a_run_goes_to_another_engine_only_when_its_owner_is_gone() {
     assert!(matches!(refused, Err(JournalError::Owned { owner, .. }) if owner == first.owner()));
     let open = &second.open_runs().await.unwrap()[0];
     assert!(open.owner_alive && !open.ours && open.owner == first.owner());
+    let one = async |journal: &SqliteJournal| journal.open_run(run).await.unwrap();
+    assert_eq!(one(&second).await.as_ref(), Some(open));
+    assert!(one(first).await.unwrap().ours);
 
     first.close().await;
     assert!(!second.open_runs().await.unwrap()[0].owner_alive);
+    assert!(!one(&second).await.unwrap().owner_alive);
     let taken = second.take_over(run).await.unwrap();
     assert_eq!((taken.epoch, taken.seq), (2, 2));
     let third = fixture.another().await;
@@ -276,6 +280,7 @@ async fn a_run_goes_to_another_engine_only_when_its_owner_is_gone() {
     assert_eq!(second.append(run, 2, 2, vec![failed("build")]).await, Ok(3));
     let end = vec![finished(RunOutcome::Failed)];
     assert_eq!(second.append(run, 3, 2, end).await, Ok(4));
+    assert_eq!(one(&second).await, None, "it has ended");
     assert!(matches!(
         second.take_over(run).await,
         Err(JournalError::Ended { .. })

@@ -98,6 +98,29 @@ pub(super) fn open_runs(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+pub(super) fn open_run(
+    connection: &Connection,
+    run: RunId,
+    us: OwnerId,
+    owners: &Owners,
+) -> Result<Option<OpenRun>, JournalError> {
+    let sql = "SELECT pipeline, owner, restarts, status = 'running' FROM runs WHERE ulid = ?1";
+    let mut select = connection.prepare_cached(sql)?;
+    let found = select.query_row([run.to_bytes()], |row| {
+        let owner = OwnerId::from_bytes(row.get(1)?);
+        let open = OpenRun {
+            run,
+            pipeline: row.get(0)?,
+            owner,
+            ours: owner == us,
+            owner_alive: owners.is_alive(owner),
+            restarts_without_progress: row.get(2)?,
+        };
+        Ok(row.get::<_, bool>(3)?.then_some(open))
+    });
+    found.optional()?.ok_or(JournalError::NoSuchRun { run })
+}
+
 pub(super) fn stats(connection: &Connection, queued: u64) -> Result<JournalStats, JournalError> {
     let number = |sql: &str| -> rusqlite::Result<u64> {
         let mut select = connection.prepare_cached(sql)?;

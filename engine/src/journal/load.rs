@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use orchestrator_contract::{ContentType, Payload, RunId};
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
     blobs::BlobStore,
     digest::{Chain, Digest, Link},
     error::{JournalDamaged, JournalError},
-    record::Record,
+    record::{PayloadView, Record, RecordView},
 };
 
 /// A run's records, checked against each other and against the table of runs.
@@ -111,6 +111,57 @@ fn record(
     Ok((record, link))
 }
 
+/// At most `limit` of a run's records, those after `seq`, without what their
+/// payloads hold.
+pub(super) fn after(
+    connection: &Connection,
+    run: RunId,
+    seq: u64,
+    limit: usize,
+) -> Result<Vec<RecordView>, JournalError> {
+    let mut select = connection.prepare_cached("SELECT run FROM runs WHERE ulid = ?1")?;
+    let key = select.query_row([run.to_bytes()], |row| row.get::<_, i64>(0));
+    let key = key.optional()?.ok_or(JournalError::NoSuchRun { run })?;
+    // The length of a value is found in its row's header; the value is not read.
+    let sql = "SELECT seq, epoch, at, body, content_type, ifnull(blobs.bytes, length(payload))
+        FROM events LEFT JOIN blobs ON blobs.sha256 = events.blob
+        WHERE run = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+    let mut select = connection.prepare_cached(sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = select.query(params![key, seq.cast_signed(), limit])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(view(row, run)?);
+    }
+    Ok(records)
+}
+
+fn view(row: &Row<'_>, run: RunId) -> Result<RecordView, JournalError> {
+    let seq = row.get::<_, i64>(0)?.cast_unsigned();
+    let damaged = |reason: String| JournalDamaged { run, seq, reason };
+    let body: Box<str> = row.get(3)?;
+    let body = serde_json::from_str(&body)
+        .map_err(|error| damaged(format!("it cannot be read: {error}")))?;
+    let payload = match (
+        row.get::<_, Option<String>>(4)?,
+        row.get::<_, Option<i64>>(5)?,
+    ) {
+        (Some(name), Some(length)) => Some(PayloadView {
+            content_type: ContentType::new(name),
+            length: length.cast_unsigned(),
+        }),
+        (None, None) => None,
+        _ => return Err(damaged("half of its payload is missing".to_owned()).into()),
+    };
+    Ok(RecordView {
+        seq,
+        epoch: row.get::<_, i64>(1)?.cast_unsigned(),
+        at_ms: row.get(2)?,
+        body,
+        payload,
+    })
+}
+
 /// A pipeline's definition, if it is kept.
 pub(super) fn definition(
     connection: &Connection,
@@ -209,6 +260,32 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let gone = fixture.journal.load(run).await;
         assert!(matches!(gone, Err(JournalError::BlobDamaged { .. })));
+    }
+
+    /// Also with the blobs gone, so that nobody reads them for a progress line.
+    #[tokio::test]
+    async fn records_are_told_without_reading_their_payloads() {
+        let (fixture, run) = history_of_five().await;
+        let history = fixture.journal.load(run).await.unwrap();
+        fs::remove_dir_all(fixture.dir().join("blobs")).unwrap();
+        let views = async |seq, limit| fixture.journal.records_after(run, seq, limit).await;
+
+        let all = views(0, 100).await.unwrap();
+        assert_eq!(all.len(), history.len());
+        for (view, record) in all.iter().zip(&history) {
+            let head = (view.seq, view.epoch, view.at_ms, &view.body);
+            assert_eq!(head, (record.seq, record.epoch, record.at_ms, &record.body));
+            let payload = record.payload.as_ref();
+            let described = payload.map(|it| (it.content_type.clone(), it.len() as u64));
+            let view = view.payload.clone();
+            assert_eq!(view.map(|it| (it.content_type, it.length)), described);
+        }
+        assert_eq!(views(2, 2).await.unwrap(), all[2..4]);
+        assert_eq!(views(5, 2).await.unwrap(), []);
+        let nobody = fixture.journal.records_after(random_run(), 0, 2).await;
+        assert!(matches!(nobody, Err(JournalError::NoSuchRun { .. })));
+        fixture.tamper("UPDATE events SET content_type = NULL WHERE seq = 3");
+        assert!(matches!(views(2, 1).await, Err(JournalError::Damaged(_))));
     }
 
     #[tokio::test]

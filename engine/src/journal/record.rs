@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use orchestrator_contract::{
-    CallError, Criticality, Payload, PluginId, RunId, RunOutcome, SessionId, StepId, TraceContext,
-    Usage,
+    CallError, ContentType, Criticality, Payload, PluginId, RunId, RunOutcome, SessionId, StepId,
+    TraceContext, Usage,
 };
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -25,6 +25,30 @@ pub struct Record {
     pub body: RecordBody,
     /// The run's input or the step's output.
     pub payload: Option<Payload>,
+}
+
+/// One fact of a run's history, told without the content of its payload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordView {
+    /// See [`Record::seq`].
+    pub seq: u64,
+    /// See [`Record::epoch`].
+    pub epoch: u64,
+    /// See [`Record::at_ms`].
+    pub at_ms: i64,
+    /// What happened.
+    pub body: RecordBody,
+    /// What is known of its payload without reading it.
+    pub payload: Option<PayloadView>,
+}
+
+/// A payload without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadView {
+    /// What the content is.
+    pub content_type: ContentType,
+    /// Its length in bytes.
+    pub length: u64,
 }
 
 /// One fact to be written.

@@ -30,7 +30,7 @@ use super::{
     inbox, list, load, now_ms,
     owner::{Owner, Owners},
     readers::Readers,
-    record::{NewRecord, OwnerId, Record, RecordBody},
+    record::{NewRecord, OwnerId, Record, RecordBody, RecordView},
     run::{
         Creation, InboxItem, JournalStats, NewRun, OpenRun, RunFilter, RunSummary, Swept, TakenOver,
     },
@@ -254,6 +254,15 @@ impl Journal for SqliteJournal {
         Box::pin(self.query(move |connection| load::history(connection, &blobs, run)))
     }
 
+    fn records_after(
+        &self,
+        run: RunId,
+        seq: u64,
+        limit: usize,
+    ) -> JournalFuture<'_, Result<Vec<RecordView>, JournalError>> {
+        Box::pin(self.query(move |connection| load::after(connection, run, seq, limit)))
+    }
+
     fn runs(&self, filter: RunFilter) -> JournalFuture<'_, Result<Vec<RunSummary>, JournalError>> {
         Box::pin(self.query(move |connection| list::runs(connection, &filter)))
     }
@@ -265,6 +274,11 @@ impl Journal for SqliteJournal {
     fn open_runs(&self) -> JournalFuture<'_, Result<Vec<OpenRun>, JournalError>> {
         let (owner, owners) = (self.inner.owner, self.inner.owners.clone());
         Box::pin(self.query(move |connection| list::open_runs(connection, owner, &owners)))
+    }
+
+    fn open_run(&self, run: RunId) -> JournalFuture<'_, Result<Option<OpenRun>, JournalError>> {
+        let (owner, owners) = (self.inner.owner, self.inner.owners.clone());
+        Box::pin(self.query(move |connection| list::open_run(connection, run, owner, &owners)))
     }
 
     fn take_over(&self, run: RunId) -> JournalFuture<'_, Result<TakenOver, JournalError>> {
@@ -298,6 +312,10 @@ impl Journal for SqliteJournal {
 
     fn sweep(&self, now_ms: i64) -> JournalFuture<'_, Result<Swept, JournalError>> {
         Box::pin(self.sweep_all(now_ms))
+    }
+
+    fn health(&self) -> Result<(), AppendError> {
+        self.writer().health()
     }
 
     fn stats(&self) -> JournalFuture<'_, Result<JournalStats, JournalError>> {

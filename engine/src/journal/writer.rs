@@ -6,7 +6,7 @@
 
 mod thread;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use orchestrator_contract::EventSink;
 use rusqlite::Connection;
@@ -80,7 +80,12 @@ enum Message {
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Message>,
+    /// Why the thread takes nothing any more.
+    poison: Poison,
 }
+
+/// The error that every request gets from some moment on.
+type Poison = Arc<OnceLock<AppendError>>;
 
 /// A request's answer, some time later.
 pub(super) type Answer<T> = oneshot::Receiver<Result<T, AppendError>>;
@@ -99,11 +104,12 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn start(tools: Tools) -> std::io::Result<Self> {
         let (queue, incoming) = mpsc::channel(tools.settings.queue_max.max(1));
-        let thread = Thread::new(tools);
+        let poison = Poison::default();
+        let thread = Thread::new(tools, Arc::clone(&poison));
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || thread.run(incoming))?;
-        Ok(Self { queue })
+        Ok(Self { queue, poison })
     }
 
     /// Hands over a request in the order of the calls. Waits while the queue
@@ -135,6 +141,15 @@ impl Writer {
         W: FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         answered(self.hand_over(cost, work).await?).await
+    }
+
+    /// Whether requests are taken.
+    pub(super) fn health(&self) -> Result<(), AppendError> {
+        match self.poison.get() {
+            Some(error) => Err(error.clone()),
+            None if self.queue.is_closed() => Err(ended()),
+            None => Ok(()),
+        }
     }
 
     /// How many requests wait.

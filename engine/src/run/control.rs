@@ -6,7 +6,7 @@ use std::{
 };
 
 use orchestrator_contract::RunId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// The driver's end: tells when the run is to be cancelled, and why.
 #[derive(Clone, Debug)]
@@ -30,15 +30,23 @@ impl Control {
     }
 }
 
-/// The runs that this engine drives.
+/// The runs that this engine drives. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ActiveRuns(Arc<Mutex<HashMap<RunId, watch::Sender<Option<String>>>>>);
+pub(crate) struct ActiveRuns(Arc<List>);
 
-/// Takes the run off the list when it is dropped.
+#[derive(Debug, Default)]
+struct List {
+    runs: Mutex<HashMap<RunId, watch::Sender<Option<String>>>>,
+    left: Notify,
+}
+
+/// Takes the run off the list when it is dropped. Unless it was told that the
+/// run is [over](Self::over), somebody should look what became of it.
 #[derive(Debug)]
 pub(crate) struct ActiveGuard {
     runs: ActiveRuns,
     run: RunId,
+    over: bool,
 }
 
 impl ActiveRuns {
@@ -54,6 +62,7 @@ impl ActiveRuns {
         let guard = ActiveGuard {
             runs: self.clone(),
             run,
+            over: false,
         };
         Some((guard, Control(receiver)))
     }
@@ -74,6 +83,17 @@ impl ActiveRuns {
         true
     }
 
+    /// Whether a run is on the list.
+    pub(crate) fn contains(&self, run: RunId) -> bool {
+        self.lock().contains_key(&run)
+    }
+
+    /// Waits until a run was taken off the list that may not be over. One
+    /// wait answers for all runs before it.
+    pub(crate) async fn left(&self) {
+        self.0.left.notified().await;
+    }
+
     /// How many runs are on the list.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
@@ -81,13 +101,28 @@ impl ActiveRuns {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, watch::Sender<Option<String>>>> {
         // A map is never left half changed, so a panic elsewhere does no harm.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let runs = self.0.runs.lock();
+        runs.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ActiveGuard {
+    pub(crate) fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Takes the run off the list; nothing is left to do about it.
+    pub(crate) fn over(mut self) {
+        self.over = true;
     }
 }
 
 impl Drop for ActiveGuard {
     fn drop(&mut self) {
         self.runs.lock().remove(&self.run);
+        if !self.over {
+            self.runs.0.left.notify_one();
+        }
     }
 }
 
@@ -112,5 +147,23 @@ mod tests {
         drop(guard);
         assert!(!runs.cancel(one, "late"));
         assert_eq!(runs.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_not_over_is_told_of() {
+        let runs = ActiveRuns::default();
+        let run = RunId::from_parts(0, 1);
+        let told = async || {
+            let wait = std::time::Duration::from_secs(1);
+            tokio::time::timeout(wait, runs.left()).await.is_ok()
+        };
+        runs.enter(run).unwrap().0.over();
+        assert!(!runs.contains(run));
+        assert!(!told().await);
+
+        let (guard, _control) = runs.enter(run).unwrap();
+        assert!(runs.contains(run));
+        drop(guard);
+        assert!(told().await);
     }
 }

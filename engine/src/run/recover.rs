@@ -10,12 +10,14 @@
 //! transactional cannot be rolled back and is treated with the same care as
 //! one that may happen only once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use orchestrator_contract::{Reconciled, StepId};
+use orchestrator_contract::Reconciled;
+use tokio::task::JoinSet;
 
 use super::{Driver, step::StepDone};
 use crate::{
+    caught::caught,
     error::EngineError,
     journal::{RecordBody, StepState},
 };
@@ -23,10 +25,46 @@ use crate::{
 /// How long a plugin may take to say what became of a call.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A step of which only its plugin knows what became of it.
+struct Doubt {
+    index: usize,
+    attempt: u32,
+    key: Arc<str>,
+}
+
 impl Driver {
-    /// Settles what only the plugin can know. Steps that may simply run again
-    /// become pending.
-    pub(super) async fn recover(&mut self) -> Result<(), EngineError> {
+    /// Settles what only the plugins can know; they are asked side by side.
+    /// Steps that may simply run again become pending. Returns the reason when
+    /// the run is cancelled meanwhile.
+    pub(super) async fn recover(&mut self) -> Result<Option<String>, EngineError> {
+        let doubts = self.doubts();
+        if doubts.is_empty() {
+            return Ok(None);
+        }
+        let mut doubts = doubts.into_iter();
+        let mut asked = JoinSet::new();
+        loop {
+            let room = self.plan.concurrency.saturating_sub(asked.len());
+            for doubt in doubts.by_ref().take(room) {
+                asked.spawn(self.ask(doubt));
+            }
+            tokio::select! {
+                biased;
+                reason = self.control.cancelled() => return Ok(Some(reason)),
+                answer = asked.join_next() => match answer {
+                    Some(Ok((doubt, answer))) => self.answered(&doubt, answer).await?,
+                    Some(Err(error)) if error.is_panic() => {
+                        std::panic::resume_unwind(error.into_panic())
+                    }
+                    Some(Err(_)) => (),
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    fn doubts(&mut self) -> Vec<Doubt> {
+        let mut doubts = Vec::new();
         for index in 0..self.pipeline().steps().len() {
             let step = self.pipeline().steps()[index].id.clone();
             let StepState::Started {
@@ -41,40 +79,47 @@ impl Driver {
                 self.repeat.insert(step);
                 continue;
             }
-            let (attempt, key) = (*attempt, idempotency_key.clone());
-            self.reconcile(index, step, attempt, &key).await?;
+            doubts.push(Doubt {
+                index,
+                attempt: *attempt,
+                key: Arc::clone(idempotency_key),
+            });
         }
-        Ok(())
+        doubts
     }
 
-    async fn reconcile(
-        &mut self,
-        index: usize,
-        step: StepId,
-        attempt: u32,
-        key: &str,
-    ) -> Result<(), EngineError> {
-        let phase = self.pipeline().steps()[index].phase.clone();
-        let question = self.plan.steps[index].handle.reconcile(&phase, key);
-        let answer = tokio::time::timeout(RECONCILE_TIMEOUT, question).await;
-        match answer.unwrap_or(Reconciled::Unknown) {
+    fn ask(&self, doubt: Doubt) -> impl Future<Output = (Doubt, Reconciled)> + Send + use<> {
+        let phase = self.pipeline().steps()[doubt.index].phase.clone();
+        let handle = self.plan.steps[doubt.index].handle.clone();
+        async move {
+            let question = caught(handle.reconcile(&phase, &doubt.key));
+            let answer = tokio::time::timeout(RECONCILE_TIMEOUT, question).await;
+            let answer = match answer {
+                Ok(Ok(answer)) => answer,
+                // Too late, or it panicked: it cannot tell.
+                Ok(Err(_)) | Err(_) => Reconciled::Unknown,
+            };
+            (doubt, answer)
+        }
+    }
+
+    async fn answered(&mut self, doubt: &Doubt, answer: Reconciled) -> Result<(), EngineError> {
+        let step = self.pipeline().steps()[doubt.index].id.clone();
+        let attempt = doubt.attempt;
+        let record = match answer {
             Reconciled::NotDone => {
                 self.repeat.insert(step);
-                Ok(())
+                return Ok(());
             }
-            Reconciled::Done(reply) => {
-                let done = StepDone {
-                    step,
-                    result: Ok(reply),
-                    attempts: attempt,
-                    duration: Duration::ZERO,
-                };
-                self.end_steps(vec![done.record()]).await
+            Reconciled::Done(reply) => StepDone {
+                step,
+                result: Ok(reply),
+                attempts: attempt,
+                duration: Duration::ZERO,
             }
-            Reconciled::Unknown => {
-                self.end_steps(vec![RecordBody::StepUnknown { step, attempt }.into()])
-                    .await
-            }
-        }
+            .record(),
+            Reconciled::Unknown => RecordBody::StepUnknown { step, attempt }.into(),
+        };
+        self.end_steps(vec![record]).await
     }
 }

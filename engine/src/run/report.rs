@@ -114,10 +114,11 @@ fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
         }
         StepState::Skipped { reason } => report.reason = Some(reason.clone()),
         StepState::Unknown { .. } => {
-            report.reason = Some(
-                "the engine stopped while it ran; whether its effect happened is unknown"
-                    .to_owned(),
-            );
+            report.reason = Some(format!(
+                "the engine stopped while it ran; whether its effect happened is unknown. \
+                 Find out, and if it did not, go on with `orchestrator run retry {} --from {}`",
+                state.run, spec.id,
+            ));
         }
         StepState::Pending | StepState::Started { .. } => (),
     }

@@ -4,32 +4,32 @@ use std::{sync::Arc, time::Duration};
 
 use orchestrator_contract::{CallError, Event, Payload, PhaseCall, PhaseReply, RunId, StepId};
 use orchestrator_observability::trace::with_trace;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tower::ServiceExt;
 
 use crate::{
     journal::{NewRecord, RecordBody, RunState, idempotency_key},
     plan::{Plan, PlannedStep},
-    stack::{PhaseStack, StackCall},
+    stack::{Attempts, PhaseStack, StackCall},
 };
 
 /// A step that is about to be called.
 pub(crate) struct StepTask {
     step: StepId,
-    call: PhaseCall,
+    request: StackCall,
     stack: PhaseStack,
     idempotent: bool,
     version: Arc<str>,
 }
 
 impl StepTask {
-    /// The call of `index`, whose next attempt is `attempt`.
+    /// The next attempt at step `index`. `again` is told of those after it.
     pub(crate) fn new(
         plan: &Plan,
         state: &RunState,
         index: usize,
-        attempt: u32,
         input: Payload,
+        again: &Arc<Notify>,
     ) -> Self {
         let spec = &plan.pipeline.steps()[index];
         let PlannedStep {
@@ -43,7 +43,7 @@ impl StepTask {
             step: spec.id.clone(),
             plugin: handle.id().clone(),
             phase: spec.phase.clone(),
-            attempt,
+            attempt: state.step(&spec.id).attempts() + 1,
             tenant: state.created.tenant.clone(),
             criticality: state.created.criticality,
             deadline: None,
@@ -54,7 +54,7 @@ impl StepTask {
         };
         Self {
             step: spec.id.clone(),
-            call,
+            request: StackCall::watched(call, *repeatable, Arc::clone(again)),
             stack: stack.clone(),
             idempotent: *repeatable,
             version: version.clone(),
@@ -65,6 +65,11 @@ impl StepTask {
         &self.step
     }
 
+    /// Counts the attempts, while the step runs and after.
+    pub(crate) fn attempts(&self) -> Attempts {
+        self.request.attempts()
+    }
+
     /// Whether a second start could do harm.
     pub(crate) fn must_not_repeat(&self) -> bool {
         !self.idempotent
@@ -72,34 +77,35 @@ impl StepTask {
 
     /// The record that an attempt begins.
     pub(crate) fn started(&self) -> NewRecord {
+        let call = self.request.call();
         NewRecord::from(RecordBody::StepStarted {
             step: self.step.clone(),
-            attempt: self.call.attempt,
-            idempotency_key: self.call.idempotency_key.clone(),
+            attempt: call.attempt,
+            idempotency_key: call.idempotency_key.clone(),
         })
     }
 
     pub(crate) fn started_event(&self) -> Event {
+        let call = self.request.call();
         Event::StepStarted {
-            run: self.call.run,
+            run: call.run,
             step: self.step.clone(),
-            plugin: self.call.plugin.clone(),
+            plugin: call.plugin.clone(),
             version: self.version.clone(),
-            phase: self.call.phase.clone(),
+            phase: call.phase.clone(),
         }
     }
 
     /// Calls the phase. Dropping the future cancels the call.
     pub(crate) async fn run(self) -> StepDone {
         let started = Instant::now();
-        let request = StackCall::new(self.call, self.idempotent);
-        let attempts = request.attempts();
-        let trace = request.call().trace;
-        let result = with_trace(trace, self.stack.oneshot(request)).await;
+        let attempts = self.attempts();
+        let trace = self.request.call().trace;
+        let result = with_trace(trace, self.stack.oneshot(self.request)).await;
         StepDone {
             step: self.step,
             result,
-            attempts: attempts(),
+            attempts: attempts.made(),
             duration: started.elapsed(),
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use orchestrator_contract::{self as contract, CallError, Fault, PhaseCall, PhaseReply};
 use orchestrator_policies::{Classify, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// A call on its way through a stack. What the policies change lies beside the
 /// call, so that a copy, of which a retry keeps one, is a pointer and not the
@@ -32,18 +32,30 @@ struct Sheet {
     idempotent: bool,
     /// The last attempt that reached the plugin.
     made: AtomicU32,
+    /// Who is told that there is another attempt than the first.
+    again: Option<Arc<Notify>>,
 }
 
 impl StackCall {
     /// A call whose next attempt is `call.attempt`. `idempotent` says whether
     /// doing it twice does no more than doing it once.
     pub(crate) fn new(call: PhaseCall, idempotent: bool) -> Self {
+        Self::make(call, idempotent, None)
+    }
+
+    /// The same, and tells `again` of each attempt after the first.
+    pub(crate) fn watched(call: PhaseCall, idempotent: bool, again: Arc<Notify>) -> Self {
+        Self::make(call, idempotent, Some(again))
+    }
+
+    fn make(call: PhaseCall, idempotent: bool, again: Option<Arc<Notify>>) -> Self {
         Self {
             attempt: call.attempt,
             deadline: call.deadline.map(Instant::from_std),
             sheet: Arc::new(Sheet {
                 made: AtomicU32::new(call.attempt.saturating_sub(1)),
                 idempotent,
+                again,
                 call,
             }),
         }
@@ -68,14 +80,29 @@ impl StackCall {
     }
 
     /// Reads how many attempts were made, while the stack has the call.
-    pub(crate) fn attempts(&self) -> impl Fn() -> u32 + Send + use<> {
-        let sheet = Arc::clone(&self.sheet);
-        move || sheet.made.load(Ordering::Relaxed)
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts(Arc::clone(&self.sheet))
     }
 
     /// Takes note that an attempt reaches the plugin.
     pub(crate) fn attempted(&self) {
         self.sheet.made.store(self.attempt, Ordering::Relaxed);
+        if self.attempt > self.sheet.call.attempt
+            && let Some(again) = &self.sheet.again
+        {
+            again.notify_one();
+        }
+    }
+}
+
+/// Counts the attempts at a call, those before a resume included.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempts(Arc<Sheet>);
+
+impl Attempts {
+    /// How many reached the plugin by now.
+    pub(crate) fn made(&self) -> u32 {
+        self.0.made.load(Ordering::Relaxed)
     }
 }
 
@@ -180,9 +207,12 @@ impl Classify<StackCall, PhaseReply, StackError> for PhaseClassify {
         request.deadline = Some(deadline);
     }
 
+    fn attempts_made(&self, request: &StackCall) -> u32 {
+        request.sheet.call.attempt.saturating_sub(1)
+    }
+
     fn set_attempt(&self, request: &mut StackCall, attempt: u32) {
-        // Ours goes on counting after a resume, theirs starts at 1.
-        request.attempt = request.sheet.call.attempt + attempt - 1;
+        request.attempt = attempt;
     }
 
     fn tenant(&self, request: &StackCall) -> u64 {

@@ -6,16 +6,19 @@ use std::{
 };
 
 use orchestrator_contract::{BreakerState, PhaseName, PluginId};
-use orchestrator_policies::{Breaker, Bulkhead, ConfigError, Listener, RateLimiter, RetryBudget};
+use orchestrator_policies::{
+    Breaker, Bulkhead, ConfigError as PolicyError, Listener, RateLimiter, RetryBudget,
+};
 
 use super::{Ingredients, PhaseStack, PolicyListener, build, innermost};
 use crate::{
     bus::Bus,
-    config::{Config, PolicyConfig},
+    config::{Config, ConfigError, PolicyConfig},
 };
 use orchestrator_manifest::Phase;
 use orchestrator_observability::Telemetry;
 use orchestrator_plugin_runtime::PluginHandle;
+use serde_json::Value;
 
 /// The policies that know of all calls to a plugin, or to one of its phases
 /// where that phase is configured by itself.
@@ -32,7 +35,7 @@ impl SharedPolicies {
     pub(crate) fn new(
         policy: &PolicyConfig,
         listener: Arc<dyn Listener>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, PolicyError> {
         Ok(Self {
             rate_limit: RateLimiter::new(policy.rate_limit.clone())?,
             budget: RetryBudget::new(policy.retry.budget.clone())?,
@@ -60,34 +63,45 @@ impl Stacks {
         }
     }
 
-    /// The stack of one phase under `policy`.
+    /// The stack of one phase, under the policies that the operator set for it
+    /// and what a step overrides of them. The overrides are this stack's alone.
     pub(crate) fn stack(
         &self,
         config: &Config,
         telemetry: &Telemetry,
         handle: &PluginHandle,
         phase: &Phase,
-        policy: &PolicyConfig,
+        step: Option<&Value>,
         timeout: Option<std::time::Duration>,
     ) -> Result<PhaseStack, ConfigError> {
         let plugin = handle.id().clone();
         let name = PhaseName::new(phase.name.as_str());
+        let misfit = |error| ConfigError::Policy {
+            section: format!("plugins.{plugin}.phases.{name}"),
+            error,
+        };
         let own = config.has_own_policies(plugin.as_str(), name.as_str());
         let scope = (plugin.clone(), own.then(|| name.clone()));
-        let shared = self.shared(scope, policy, telemetry)?;
+        let mut policy = config.phase_policy(plugin.as_str(), phase, None)?;
+        // Before the overrides: what is shared must not depend on who comes first.
+        let shared = self.shared(scope, &policy, telemetry).map_err(misfit)?;
+        if let Some(step) = step.filter(|step| !step.is_null()) {
+            policy = config.phase_policy(plugin.as_str(), phase, Some(step))?;
+        }
         let listener = PolicyListener {
             bus: self.bus.clone(),
             plugin: plugin.clone(),
-            phase: Some(name),
+            phase: Some(name.clone()),
         };
-        build(Ingredients {
+        let stack = build(Ingredients {
             shared: &shared,
-            policy,
+            policy: &policy,
             total: timeout.or(policy.deadline.total).unwrap_or(phase.timeout),
             metrics: telemetry.phase(plugin.as_str(), &phase.name),
             listener,
             plugin: innermost(handle.clone()),
-        })
+        });
+        stack.map_err(misfit)
     }
 
     fn shared(
@@ -95,7 +109,7 @@ impl Stacks {
         scope: Scope,
         policy: &PolicyConfig,
         telemetry: &Telemetry,
-    ) -> Result<SharedPolicies, ConfigError> {
+    ) -> Result<SharedPolicies, PolicyError> {
         // Only whole entries are ever put in, so a panic elsewhere does no harm.
         let mut all = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&scope) {
@@ -111,5 +125,36 @@ impl Stacks {
         telemetry.breaker(scope.0.as_str(), phase, BreakerState::Closed);
         all.insert(scope, made.clone());
         Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use semver::VersionReq;
+    use serde_json::json;
+
+    use super::*;
+    use crate::Engine;
+
+    /// Whoever comes first, what the plugin's stacks share is the operator's.
+    #[tokio::test]
+    async fn a_steps_overrides_are_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let builder = Engine::builder().home(home.path()).unwrap();
+        let config = Config::defaults().unwrap();
+        let engine = builder.config(config.clone()).start().await.unwrap();
+        let any = VersionReq::STAR;
+        let handle = engine.runtime().resolve("template", &any).unwrap();
+        let phase = handle.phase("render").unwrap();
+        let (stacks, telemetry) = (&engine.shared().stacks, engine.telemetry());
+
+        let step = json!({ "retry": { "budget": { "reserve": 3 } } });
+        let stack = stacks.stack(&config, telemetry, &handle, phase, Some(&step), None);
+        stack.unwrap();
+
+        let all = stacks.shared.lock().unwrap();
+        let shared = all.values().next().unwrap();
+        let left = shared.budget.snapshot(tokio::time::Instant::now()).left;
+        assert_eq!(left, u64::from(config.policy.retry.budget.reserve));
     }
 }

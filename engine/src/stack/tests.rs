@@ -13,7 +13,7 @@ use orchestrator_contract::{
     TraceContext,
 };
 use orchestrator_observability::{Build, Telemetry};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tower::{ServiceExt, service_fn};
 
 use super::*;
@@ -291,18 +291,24 @@ async fn a_panic_is_an_error_and_counts() {
     assert_eq!(rig.kind(true).await, "circuit_open");
 }
 
-/// The attempts of a call that is resumed go on counting.
+/// The attempts of a call that is resumed go on counting, up to as many as are
+/// allowed, and of each but the first somebody is told.
 #[tokio::test(start_paused = true)]
 async fn attempts_are_counted_on() {
-    let rig = Rig::new(Does::FailsForNow, |_| ());
-    let mut call = request(true).into_call();
-    call.attempt = 3;
-    let request = StackCall::new(call, true);
-    let attempts = request.attempts();
+    for (first, last) in [(1, 3), (2, 3), (3, 3), (5, 5)] {
+        let rig = Rig::new(Does::FailsForNow, |_| ());
+        let mut call = request(true).into_call();
+        call.attempt = first;
+        let again = Arc::new(Notify::new());
+        let request = StackCall::watched(call, true, Arc::clone(&again));
+        let attempts = request.attempts();
 
-    rig.stack.clone().oneshot(request).await.unwrap_err();
+        rig.stack.clone().oneshot(request).await.unwrap_err();
 
-    assert_eq!(attempts(), 5);
+        assert_eq!((rig.reached(), attempts.made()), (last - first + 1, last));
+        let told = tokio::time::timeout(Duration::ZERO, again.notified()).await;
+        assert_eq!(told.is_ok(), last > first);
+    }
 }
 
 /// Every end of a call is counted with its kind, also of one that nobody waits

@@ -41,6 +41,9 @@ steps:
         .unwrap();
     assert_eq!(report.outcome, Some(RunOutcome::Failed));
     assert_eq!(report.steps[1].outcome, Some(StepOutcome::Unknown));
+    let reason = report.steps[1].reason.as_deref().unwrap();
+    let how = format!("`orchestrator run retry {run} --from wait`");
+    assert!(reason.contains(&how), "{reason}");
     assert_eq!(report.resumed, 1);
     assert_eq!(
         rig.counted(),

@@ -218,6 +218,8 @@ steps:
         .unwrap_err();
 
     assert_eq!(error.class(), ErrorClass::Invalid);
+    let checked = engine.check(&pipeline(body)).unwrap_err();
+    assert_eq!(checked.to_string(), error.to_string());
     let EngineError::Pipeline(errors) = error else {
         panic!("{error:?}")
     };
@@ -245,9 +247,11 @@ async fn a_step_may_override_time_and_retries_only() {
         let body = format!(
             "steps:\n  - {{ id: wait, plugin: hangs, phase: now, timeout: 50ms, policy: {policy} }}\n"
         );
-        RunRequest::new(pipeline(&body))
+        pipeline(&body)
     };
-    let report = run_with(&engine, with("{ retry: { max_attempts: 1 } }")).await;
+    let allowed = "{ retry: { max_attempts: 1, base_delay: 1ms, max_delay: 1ms }, deadline: {} }";
+    engine.check(&with(allowed)).unwrap();
+    let report = run_with(&engine, RunRequest::new(with(allowed))).await;
     assert_eq!(
         report.steps[0].error.as_ref().unwrap().kind(),
         ErrorKind::Timeout
@@ -256,10 +260,18 @@ async fn a_step_may_override_time_and_retries_only() {
     for stray in [
         "{ breaker: { max_probes: 2 } }",
         "{ retry: { max_atempts: 2 } }",
+        "{ retry: { budget: { reserve: 1000 } } }",
     ] {
-        let error = engine.submit(with(stray)).await.unwrap_err();
+        let error = engine
+            .submit(RunRequest::new(with(stray)))
+            .await
+            .unwrap_err();
         assert!(matches!(error, EngineError::StepPolicy { .. }), "{error:?}");
+        let checked = engine.check(&with(stray)).unwrap_err();
+        assert_eq!(checked.to_string(), error.to_string());
     }
+    let runs = engine.history().list(RunFilter::default()).await.unwrap();
+    assert_eq!(runs.len(), 1, "a check runs nothing");
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use std::{
 
 use orchestrator_contract::{CallError, Event, EventSink, Payload, PhaseCall};
 use orchestrator_engine::{
-    Builtin, CallContext, Engine, RunReport, RunRequest, config::Config, pipeline::Pipeline,
+    Builtin, CallContext, Engine, EngineBuilder, RunReport, RunRequest, config::Config,
+    pipeline::Pipeline,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -59,6 +60,10 @@ impl Rig {
     }
 
     pub(crate) async fn start_with(&self, change: impl FnOnce(&mut Config)) -> Engine {
+        self.builder(change).start().await.unwrap()
+    }
+
+    pub(crate) fn builder(&self, change: impl FnOnce(&mut Config)) -> EngineBuilder {
         let mut config = Config::defaults().unwrap();
         config.journal.cancel_poll = Duration::from_millis(10);
         change(&mut config);
@@ -67,7 +72,7 @@ impl Rig {
             counted.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Ok::<_, CallError>(call.input))
         };
-        let builder = Engine::builder()
+        Engine::builder()
             .home(self.home.path())
             .unwrap()
             .config(config)
@@ -75,8 +80,7 @@ impl Rig {
             .builtin(Builtin::phase("echo", "1.0.0", "say", echo).unwrap())
             .builtin(Builtin::phase("fails", "1.0.0", "now", fails).unwrap())
             .builtin(Builtin::phase("hangs", "1.0.0", "now", hangs).unwrap())
-            .builtin(Builtin::phase("counted", "1.0.0", "count", count).unwrap());
-        builder.start().await.unwrap()
+            .builtin(Builtin::phase("counted", "1.0.0", "count", count).unwrap())
     }
 
     pub(crate) fn counted(&self) -> u32 {

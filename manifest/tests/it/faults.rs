@@ -2,6 +2,7 @@
 
 use miette::Diagnostic as _;
 use orchestrator_manifest::{Format, Manifest};
+use serde_json::json;
 
 const YAML: &str = "\
 name: my plugin
@@ -111,6 +112,33 @@ fn a_syntax_error_has_a_line_in_every_format() {
         assert!(
             found[0].2.is_some_and(|line| line >= 2),
             "{format:?}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn names_from_outside_cannot_write_to_the_terminal() {
+    let document = "{\"a\\u001b[2J\": 1, \"a\\u001b[2J\": 2}";
+    let twice = Manifest::parse(document.as_bytes(), Format::Json, "p\u{1b}]0;x\n.json");
+    let twice = twice.unwrap_err();
+    let shown = twice.to_string();
+    assert!(shown.contains("`a\\u{1b}[2J` stands twice"), "{shown}");
+    assert!(shown.starts_with("p\\u{1b}]0;x\\n.json:"), "{shown}");
+
+    let document = "{\"\u{1b}[2J\u{202e}\": 1}";
+    let error = Manifest::parse(document.as_bytes(), Format::Json, "p").unwrap_err();
+    let source = error.source_code().unwrap();
+    let shown = source.read_span(&(0..document.len()).into(), 0, 0).unwrap();
+    assert_eq!(shown.data(), b"{\"?[2J???\": 1}");
+
+    let document = json!({ "x\u{1b}[2J": 1, "config_schema": { "type": "\u{1b}[2J" } });
+    let error = Manifest::from_value(&document, "p").unwrap_err();
+    assert!(error.faults.len() > 1);
+    for fault in &error.faults {
+        assert!(
+            !fault.to_string().contains('\u{1b}'),
+            "{:?}",
+            fault.to_string()
         );
     }
 }

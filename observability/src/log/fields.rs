@@ -8,8 +8,28 @@ use tracing::field::{Field, Visit};
 /// Values longer than this are cut, so that one line stays one write.
 const VALUE_BYTES_MAX: usize = 16 * 1024;
 
-/// Fields whose names contain one of these hold secrets.
-const SECRET: &[&str] = &["passphrase", "password", "secret", "token", "authorization"];
+/// What is called by a name that contains one of these is a secret.
+const SECRET: &[&str] = &[
+    "passphrase",
+    "password",
+    "secret",
+    "token",
+    "authorization",
+    "api_key",
+    "apikey",
+    "private_key",
+    "credential",
+];
+
+/// Whether the name of a field or setting says that its value is a secret, in
+/// whatever case it is written.
+pub fn names_a_secret(name: &str) -> bool {
+    let contains = |word: &&str| {
+        let mut windows = name.as_bytes().windows(word.len());
+        windows.any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    SECRET.iter().any(contains)
+}
 
 #[derive(Default)]
 pub(super) struct Fields {
@@ -21,7 +41,7 @@ pub(super) struct Fields {
 impl Fields {
     fn add(&mut self, field: &Field, value: Value) {
         let name = field.name();
-        if SECRET.iter().any(|secret| name.contains(secret)) {
+        if names_a_secret(name) {
             self.others.push((name, Value::from("[redacted]")));
             return;
         }
@@ -96,6 +116,16 @@ mod tests {
         let clean = cleaned(&"ü".repeat(VALUE_BYTES_MAX));
         assert!(clean.ends_with("ü…"));
         assert!(clean.len() < VALUE_BYTES_MAX + 8);
+    }
+
+    #[test]
+    fn names_of_secrets_are_known_in_any_case() {
+        for name in ["apiToken", "DB_PASSWORD", "x.clientSecret.y", "API_KEY"] {
+            assert!(names_a_secret(name), "{name}");
+        }
+        for name in ["plugin", "key_bytes_max", "", "to_ken"] {
+            assert!(!names_a_secret(name), "{name}");
+        }
     }
 
     #[test]

@@ -261,6 +261,28 @@ fn a_plugin_without_a_process_uses_nothing() {
 }
 
 #[test]
+fn a_version_that_is_refused_says_nothing_about_the_one_that_runs() {
+    let telemetry = telemetry();
+    let recorder = telemetry.recorder();
+    plugin_events().into_iter().for_each(|e| recorder.emit(e));
+    recorder.emit(Event::PluginStateChanged {
+        plugin: plugin(),
+        version: "9.0.0".into(),
+        state: PluginState::Error,
+        reason: "no signature found".into(),
+    });
+    let text = telemetry.render();
+    for line in [
+        r#"orchestrator_plugin_memory_usage_bytes{plugin="git-history"} 1048576"#,
+        r#"orchestrator_plugin_cpu_usage_percent{plugin="git-history"} 99.5"#,
+        r#"orchestrator_plugin_state{plugin="git-history",state="running"} 1"#,
+        r#"orchestrator_plugin_state{plugin="git-history",state="error"} 0"#,
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line}\nin\n{text}");
+    }
+}
+
+#[test]
 fn two_engines_in_one_process_do_not_meet() {
     let (first, second) = (telemetry(), telemetry());
     first.phase("p", "f").executed(Duration::ZERO, None);

@@ -13,10 +13,12 @@ use crate::{
     entry::{Body, Entry, Facts},
     exec::{Exec, ExecParts, Identity as Told},
     lifecycle::Lifecycle,
+    limits,
     load::{self, Candidate, Known, Loaded, Prepared, Rules},
     monitor::Monitor,
     node::{Node, NodeParts},
     outlet::Outlet,
+    unused::unused_keys,
 };
 
 /// What every plugin is surrounded by.
@@ -108,9 +110,11 @@ fn settle(
         match &draft.outcome {
             Ok(_) => {
                 let needs = draft.known.manifest.dependencies.iter();
-                let needs: Needs = needs
-                    .map(|(id, range)| (id.to_string(), range.clone()))
-                    .collect();
+                let needs = needs.map(|(id, range)| (id.to_string(), range.clone()));
+                let needs = Needs {
+                    place: draft.known.facts.place,
+                    plugins: needs.collect(),
+                };
                 usable.insert(identity.clone(), needs);
             }
             Err(problem) => {
@@ -144,19 +148,22 @@ impl Surroundings<'_> {
         }
         let outcome = load::host(&manifest, &self.rules.host_version).and_then(|()| {
             let config = load::configuration(&manifest, &self.rules.config);
-            let config = config.map_err(|error| PluginProblem::new(&error))?;
+            let config = config.map_err(|error| PluginProblem::of(&error))?;
+            limits::builtin(&manifest.resources)
+                .map_err(|error| PluginProblem::at_stage("applying resource limits", &error))?;
             Ok(Content::Builtin(plugin, config))
         });
         let facts = Facts {
             label: "builtin".to_owned(),
+            warnings: unused_keys(&manifest),
             digest: manifest.digest(),
             trust_level: Some(3),
+            verified: true,
             ..Facts::default()
         };
         let known = Known {
             manifest: Arc::new(manifest),
             facts,
-            verified: true,
         };
         let life = self.life(&known);
         Ok(Draft {
@@ -180,7 +187,7 @@ impl Surroundings<'_> {
         let plugin = PluginId::new(known.manifest.id.as_str());
         let version = known.manifest.version.to_string().into();
         let life = Lifecycle::new(plugin, version, Arc::clone(&self.events));
-        if known.verified {
+        if known.facts.verified {
             // The first change of a new life is always legal.
             let _ = life.go(PluginState::Verified, "its origin was checked");
         }
@@ -197,6 +204,10 @@ impl Surroundings<'_> {
             Ok(content) => {
                 // Verified comes before Loaded, so this is legal.
                 let _ = life.go(PluginState::Loaded, "it is in the registry");
+                for warning in &known.facts.warnings {
+                    let plugin = &known.manifest.id;
+                    tracing::warn!(%plugin, "manifest: {warning}");
+                }
                 self.body(&known, &life, content)
             }
             Err(problem) => {

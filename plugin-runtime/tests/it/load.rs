@@ -183,6 +183,56 @@ async fn versions_live_side_by_side_and_the_highest_match_decides() {
     );
 }
 
+/// Whoever can write `./plugins` of some directory could otherwise stop every
+/// pipeline that is run there.
+#[tokio::test]
+async fn a_development_copy_that_is_not_verified_leaves_an_installed_plugin_usable() {
+    let mut home = Home::new();
+    let newer = json!({ "version": "9.0.0" });
+    let lower = home.unsigned_package("tool", json!({ "version": "0.1.0" }), &[SCRIPT]);
+    let claimed = home.unsigned_package("tool", newer.clone(), &[SCRIPT]);
+    let good = home.package("older", newer, &[SCRIPT]);
+    home.development = Some(home.path("here"));
+    for (package, name) in [
+        (claimed, "here/tool"),
+        (lower, "here/lower"),
+        (good, "here/older"),
+    ] {
+        fs::create_dir_all(home.path("here")).unwrap();
+        fs::rename(package, home.path(name)).unwrap();
+    }
+    home.shell("tool", &["run"], "run) echo 1;;");
+    home.shell("older", &["run"], "run) echo 1;;");
+    let runtime = home.start().await;
+    let resolve = |id: &str, range: &str| runtime.resolve(id, &range.parse().unwrap());
+    assert_eq!(
+        output(&handle(&runtime, "tool"), "run", json!({})).await,
+        json!(1)
+    );
+    runtime.disable("tool").unwrap();
+    runtime.enable("tool").unwrap();
+    assert!(handle(&runtime, "tool").is_available());
+    let claimed = resolve("tool", "^9").unwrap_err();
+    assert_eq!(claimed.code().unwrap().to_string(), "ORC-2040");
+    // A verified one is taken when it is asked for, not because it is newer.
+    assert_eq!(
+        resolve("older", "*").unwrap().version().to_string(),
+        "1.0.0"
+    );
+    assert_eq!(
+        resolve("older", "^9").unwrap().version().to_string(),
+        "9.0.0"
+    );
+
+    let installed = home.path("plugins/older/1.0.0/main.sh");
+    let mut program = fs::read(&installed).unwrap();
+    program[0] ^= 1;
+    fs::write(installed, program).unwrap();
+    let runtime = home.start().await;
+    let tampered = runtime.resolve("older", &"*".parse().unwrap()).unwrap_err();
+    assert_eq!(tampered.code().unwrap().to_string(), "ORC-2055");
+}
+
 #[tokio::test]
 async fn an_unknown_name_proposes_the_nearest_and_an_unreadable_manifest_is_no_unknown_name() {
     let home = Home::new();

@@ -12,4 +12,5 @@ mod monitor;
 mod node;
 mod node_faults;
 mod node_plugin;
+mod status;
 mod support;

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use orchestrator_contract::{
-    CallError, Event, HostCallError, HostFuture, HostOperation, HostService, LogLevel, LogStream,
-    PluginId, PluginState, Reconciled, SessionId, Usage,
+    CallError, Event, Fault, HostCallError, HostFuture, HostOperation, HostService, LogLevel,
+    LogStream, PluginId, PluginState, Reconciled, RetryAdvice, SessionId, Usage,
 };
 use orchestrator_plugin_runtime::StartMode;
 use serde_json::{Value, json};
@@ -290,7 +290,10 @@ async fn a_disabled_plugin_keeps_its_process_and_refuses_calls() {
     assert!(!plugin.is_available());
     timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
     let error = call(&plugin, "echo", json!(1)).await.unwrap_err();
-    assert!(error.to_string().contains("disabled"), "{error}");
+    assert_eq!(error.to_string(), "cancelled: disabled by an operator");
+    // Nobody's breaker moves for it, and nobody tries again.
+    assert_eq!(error.fault(), Fault::Caller);
+    assert_eq!(error.retry(), RetryAdvice::Never);
     runtime.enable(&id).unwrap();
     assert_eq!(output(&plugin, "pid", json!(0)).await, pid);
     assert!(runtime.enable("node-x").is_err());

@@ -39,6 +39,8 @@ pub(crate) struct Home {
     pub(crate) settings: RuntimeSettings,
     pub(crate) config: BTreeMap<String, Value>,
     pub(crate) host: Arc<dyn HostService>,
+    /// Searched after `plugins`.
+    pub(crate) development: Option<PathBuf>,
 }
 
 /// One file of a package.
@@ -73,6 +75,7 @@ impl Home {
             settings,
             config: BTreeMap::new(),
             host: Arc::new(NoHost),
+            development: None,
         }
     }
 
@@ -145,6 +148,9 @@ impl Home {
     pub(crate) fn paths(&self) -> RuntimePaths {
         let mut search = SearchPath::default();
         search.add(self.path("plugins"), "tests");
+        if let Some(development) = self.development.clone() {
+            search.add_development(development, "development");
+        }
         RuntimePaths {
             search,
             run_dir: self.path("run"),

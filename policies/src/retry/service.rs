@@ -60,13 +60,14 @@ where
         shared.budget.deposit(clock::now());
         let idempotent = shared.classify.idempotent(&request);
         let deadline = shared.classify.deadline(&request);
-        let spare = (shared.config.max_attempts.get() > 1).then(|| request.clone());
-        shared.classify.set_attempt(&mut request, 1);
+        let number = shared.classify.attempts_made(&request).saturating_add(1);
+        let spare = (shared.config.max_attempts.get() > number).then(|| request.clone());
+        shared.classify.set_attempt(&mut request, number);
         RetryFuture {
             step: Step::Trying {
                 attempt: Oneshot::new(self.inner.clone(), request),
             },
-            number: 1,
+            number,
             idempotent,
             deadline,
             spare,
@@ -231,6 +232,34 @@ mod tests {
 
         assert_eq!((result, script.calls()), (Err(Fault::Broken), 1));
         assert!(events.names().is_empty());
+    }
+
+    /// At least one attempt is made, or a request that was taken up again too
+    /// late would never get an answer.
+    #[tokio::test(start_paused = true)]
+    async fn attempts_made_before_count() {
+        let cases: [(u32, &[u32], &[&str]); 3] = [
+            (1, &[2, 3], &["retry 3", "stop 3 exhausted"]),
+            (2, &[3], &["stop 3 exhausted"]),
+            (7, &[8], &["stop 8 exhausted"]),
+        ];
+        for (made, numbers, told) in cases {
+            let script = broken(9);
+            let (layer, events) = layer(|_| ());
+            let ask = Ask {
+                made,
+                ..Ask::default()
+            };
+
+            let result = layer.layer(script.clone()).oneshot(ask).await;
+
+            assert_eq!(result, Err(Fault::Broken));
+            let seen: Vec<u32> = script.seen().iter().map(|ask| ask.attempt).collect();
+            assert_eq!(
+                (&*seen, events.names()),
+                (numbers, told.iter().map(|it| it.to_string()).collect())
+            );
+        }
     }
 
     /// What each error leads to, for a request that may be repeated and for

@@ -4,6 +4,15 @@
 //! this host made to sign its own root, when the operator adds keys by hand),
 //! `anchor.json` (which version there must be at least, so that a root that
 //! vanished or went back is noticed) and `serials.json`.
+//!
+//! # The local root key is not encrypted
+//!
+//! `root.key` is written without a passphrase, with mode 0600, so that keys can
+//! be added by hand without asking for one. Whoever reads that file, in a copy
+//! of the folder for example, can sign a root that this host accepts, and needs
+//! only the right to write the folder to have it trust any key. Keep it out of
+//! copies that others can read. A host whose root is signed elsewhere has no
+//! such file.
 
 use std::{
     io,
@@ -177,6 +186,11 @@ impl TrustStore {
     /// first call makes this host's own root key, which signs the root from
     /// then on.
     ///
+    /// # Security
+    ///
+    /// That key lies **unencrypted** in the store as `root.key`, mode 0600. Who
+    /// can read it and write to the store decides whom this host trusts.
+    ///
     /// # Errors
     ///
     /// [`TrustError`]; the store is then as it was.
@@ -313,7 +327,7 @@ impl TrustStore {
     }
 
     /// The key that this host signs its own root with. It lies unencrypted in
-    /// the store: whoever can read it could change the store anyway.
+    /// the store: whoever runs as this user could change the store anyway.
     fn local_key(&self, may_make: bool) -> Result<SecretKey, TrustError> {
         let path = self.dir.join(KEY_FILE);
         match path.symlink_metadata() {

@@ -224,6 +224,7 @@ fn a_damaged_file_grants_nothing() {
     grant(&fixture, &package, &["file:read=/data", "system:info"]);
     let path = fixture.path("grants.toml");
     let good = fs::read_to_string(&path).unwrap();
+    assert!(good.starts_with("version = 1\n\n[[grant]]\n"), "{good}");
     for bad in [
         good.replace("version = 1", "version = 2"),
         good.replace("file:read=/data", "file:read"),

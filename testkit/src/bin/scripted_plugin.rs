@@ -6,6 +6,7 @@
 //! | `once` | keeps a note of its result, which is its effect and which it can be asked for, then sleeps `ms` |
 //! | `flaky` | sleeps `ms`, then fails for now in one of `of` attempts |
 //! | `echo` | answers its input |
+//! | `wait` | answers once the file `gate` is there, at most a minute later |
 
 use std::{fs, io::Write as _, path::Path, time::Duration};
 
@@ -26,7 +27,14 @@ struct Work {
     log: String,
     #[serde(default)]
     of: u64,
+    #[serde(default)]
+    gate: String,
 }
+
+/// How often `wait` looks for its file.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often it looks before it gives up.
+const LOOKS_MAX: u32 = 3_000;
 
 #[derive(Deserialize, Serialize)]
 struct Count {
@@ -42,7 +50,7 @@ struct Config {
 impl Plugin for Scripted {
     fn info(&self) -> Info {
         let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap_or_else(|_| "scripted".to_owned());
-        Info::new(id, "1.0.0", ["work", "once", "flaky", "echo"]).concurrent_calls(64)
+        Info::new(id, "1.0.0", ["work", "once", "flaky", "echo", "wait"]).concurrent_calls(64)
     }
 
     async fn call(&self, phase: &str, input: Input, context: &Context) -> Result<Reply, Error> {
@@ -55,6 +63,9 @@ impl Plugin for Scripted {
         if phase == "once" {
             keep_note(context, &count)?;
             append(&work.log, &line)?;
+        }
+        if phase == "wait" {
+            opened(Path::new(&work.gate)).await?;
         }
         tokio::time::sleep(Duration::from_millis(work.ms)).await;
         if phase == "flaky" && unlucky(context.idempotency_key(), context.attempt(), work.of) {
@@ -70,10 +81,16 @@ impl Plugin for Scripted {
         let Ok(config) = setup.config::<Config>() else {
             return Reconciled::Unknown;
         };
-        match fs::read(Path::new(&config.notes).join(key)) {
-            Ok(text) => Reconciled::Done(PhaseReply::new(Payload::from_json_bytes(text))),
-            // The effect of `once` is its note, so no note means no effect.
-            Err(_) => Reconciled::NotDone,
+        let note = Path::new(&config.notes).join(key);
+        if let Ok(text) = fs::read(&note) {
+            return Reconciled::Done(PhaseReply::new(Payload::from_json_bytes(text)));
+        }
+        // The effect of `once` is its note, so no note means no effect. A line
+        // for each such answer, so that a test can count them.
+        let answers = note.with_extension("not_done");
+        match append(&answers.to_string_lossy(), "not_done\n") {
+            Ok(()) => Reconciled::NotDone,
+            Err(_) => Reconciled::Unknown,
         }
     }
 }
@@ -87,6 +104,17 @@ fn keep_note(context: &Context, count: &Count) -> Result<(), Error> {
     fs::write(&draft, text)
         .and_then(|()| fs::rename(&draft, &note))
         .map_err(Error::permanent)
+}
+
+/// Waits until the file is there.
+async fn opened(gate: &Path) -> Result<(), Error> {
+    for _ in 0..LOOKS_MAX {
+        if gate.exists() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(Error::permanent("nobody opened the gate"))
 }
 
 /// One line, in one write, so that lines of several processes do not mix.

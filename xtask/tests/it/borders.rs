@@ -60,16 +60,15 @@ fn dependencies(member: &str) -> Vec<String> {
     let manifest: toml::Table = read(&root().join(member).join("Cargo.toml"))
         .parse()
         .unwrap();
-    let table = |name: &str| {
-        manifest
-            .get(name)
-            .and_then(|table| table.as_table())
-            .cloned()
-    };
-    table("dependencies")
-        .into_iter()
-        .chain(table("build-dependencies"))
-        .flat_map(|table| table.into_iter().map(|(name, _)| name))
+    let targets = manifest.get("target").and_then(|value| value.as_table());
+    let of_targets = targets.into_iter().flat_map(|targets| targets.values());
+    std::iter::once(&manifest)
+        .chain(of_targets.filter_map(|target| target.as_table()))
+        .flat_map(|table| [table.get("dependencies"), table.get("build-dependencies")])
+        .flatten()
+        .filter_map(|dependencies| dependencies.as_table())
+        .flatten()
+        .map(|(name, value)| real_name(name, value))
         .collect()
 }
 

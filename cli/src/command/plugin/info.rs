@@ -2,73 +2,173 @@
 
 use std::fmt::Write as _;
 
+use orchestrator_engine::Engine;
 use orchestrator_plugin_runtime::PluginStatus;
+use semver::{Version, VersionReq};
+use serde_json::Value;
 
-use crate::{context::Context, error::CliError, failure::Result, output::harmless};
+use crate::{
+    context::Context,
+    error::CliError,
+    failure::Result,
+    output::harmless,
+    progress::duration,
+    run_view::{size, time},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The plugin
-    name: String,
+    /// The plugin, or one version of it as NAME@VERSION; without it, every plugin
+    name: Option<String>,
 }
 
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
-        let plugins = context.engine().await?.plugins();
-        let found: Vec<_> = plugins.iter().filter(|it| it.id == self.name).collect();
-        if found.is_empty() {
+        let engine = context.engine().await?;
+        let plugins = engine.plugins();
+        let Some(name) = self.name else {
+            return context.out.show(&plugins, |plugins| {
+                let texts: Vec<_> = plugins.iter().map(text).collect();
+                texts.join("\n")
+            });
+        };
+        let Some((plugin, others)) = chosen(&engine, &plugins, &name) else {
             let names = plugins.iter().map(|plugin| plugin.id.as_str());
-            return Err(CliError::unknown_plugin(&self.name, names).into());
+            return Err(CliError::unknown_plugin(&name, names).into());
+        };
+        let mut value = serde_json::to_value(plugin).map_err(std::io::Error::from)?;
+        if let Value::Object(fields) = &mut value {
+            let versions = others.iter().map(|version| version.to_string());
+            fields.insert("other_versions".to_owned(), Value::from_iter(versions));
         }
-        context.out.show(&found, |found| {
-            let texts: Vec<_> = found.iter().map(|plugin| text(plugin)).collect();
-            texts.join("\n")
+        context.out.show(&value, |_| {
+            let mut text = text(plugin);
+            for version in others {
+                let _ = writeln!(text, "other version {version}");
+            }
+            text
         })
     }
 }
 
-fn text(plugin: &PluginStatus) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        if !value.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name:<13} {}", harmless(&value));
+/// The version that was named, else the one that pipelines get which name none,
+/// else the highest; and the other versions there are.
+fn chosen<'p>(
+    engine: &Engine,
+    plugins: &'p [PluginStatus],
+    name: &str,
+) -> Option<(&'p PluginStatus, Vec<&'p Version>)> {
+    let (id, named) = match name.split_once('@') {
+        Some((id, version)) => (id, Some(Version::parse(version).ok()?)),
+        None => (name, None),
+    };
+    let versions: Vec<_> = plugins.iter().filter(|plugin| plugin.id == id).collect();
+    let of = |version: &Version| versions.iter().find(|it| it.version == *version);
+    let plugin = match &named {
+        Some(version) => of(version)?,
+        None => {
+            let resolved = engine.runtime().resolve(id, &VersionReq::STAR).ok();
+            let resolved = resolved.and_then(|handle| of(handle.version()));
+            resolved.or(versions.iter().max_by_key(|it| &it.version))?
         }
     };
-    line("name", plugin.id.clone());
-    line("version", plugin.version.to_string());
-    line("description", plugin.description.clone());
-    line("kind", plugin.kind.to_owned());
-    line("roles", plugin.roles.join(", "));
-    line("state", plugin.state.as_str().to_owned());
-    let level = plugin.trust_level.map(|level| level.to_string());
-    line("trust level", level.unwrap_or_default());
-    line("signed by", plugin.key_id.clone().unwrap_or_default());
-    line("digest", plugin.digest.clone());
-    let location = plugin
-        .location
-        .as_ref()
-        .map(|path| path.display().to_string());
-    line("location", location.unwrap_or_else(|| plugin.label.clone()));
-    line("phases", plugin.phases.join(", "));
+    let others = versions.iter().map(|it| &it.version);
+    let others = others.filter(|version| **version != plugin.version);
+    Some((plugin, others.collect()))
+}
+
+/// One line for each thing there is to say, its name in front.
+struct Lines(String);
+
+impl Lines {
+    fn line(&mut self, name: &str, value: impl AsRef<str>) {
+        if !value.as_ref().is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(self.0, "{name:<13} {}", harmless(value.as_ref()));
+        }
+    }
+
+    fn maybe(&mut self, name: &str, value: Option<impl ToString>) {
+        self.line(
+            name,
+            value.map_or_else(String::new, |value| value.to_string()),
+        );
+    }
+}
+
+fn text(plugin: &PluginStatus) -> String {
+    let mut lines = Lines(String::new());
+    lines.line("name", &plugin.id);
+    lines.line("version", plugin.version.to_string());
+    lines.line("description", &plugin.description);
+    lines.maybe("author", plugin.author.as_ref());
+    lines.maybe("license", plugin.license.as_ref());
+    lines.line("kind", plugin.kind);
+    lines.line("roles", plugin.roles.join(", "));
+    let since = plugin.history.last().map(|change| time(change.at_ms));
+    let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+    lines.line("state", format!("{}{since}", plugin.state.as_str()));
+    lines.maybe("trust level", plugin.trust_level);
+    match plugin.unsigned {
+        true => lines.line("signed by", "nobody"),
+        false => lines.maybe("signed by", plugin.key_id.as_ref()),
+    }
+    lines.line("digest", &plugin.digest);
+    let location = plugin.location.as_ref().map(|path| path.display());
+    lines.line(
+        "location",
+        location.map_or_else(|| plugin.label.clone(), |path| path.to_string()),
+    );
+    for dependency in &plugin.dependencies {
+        let found = match &dependency.version {
+            Some(version) => version.to_string(),
+            None => "missing".to_owned(),
+        };
+        let (id, range) = (&dependency.id, &dependency.range);
+        lines.line("depends on", format!("{id} {range} ({found})"));
+    }
+    phases(&mut lines, plugin);
     for grant in &plugin.grants {
         let enforced = match plugin.not_enforced.contains(grant) {
             true => " (relied upon, not enforced)",
             false => "",
         };
-        line("granted", format!("{grant}{enforced}"));
+        lines.line("granted", format!("{grant}{enforced}"));
     }
-    let pid = plugin.pid.map(|pid| pid.to_string());
-    line("process", pid.unwrap_or_default());
-    if plugin.restarts > 0 {
-        line("restarts", plugin.restarts.to_string());
-    }
+    let limits = &plugin.limits;
+    lines.maybe("max memory", limits.memory_bytes.map(size));
+    let percent = limits.cpu_percent.map(|percent| format!("{percent} %"));
+    lines.maybe("max processor", percent);
+    lines.maybe("max tasks", limits.tasks);
+    lines.maybe("max files", limits.files);
+    lines.maybe("process", plugin.pid);
+    lines.maybe("restarts", Some(plugin.restarts).filter(|many| *many > 0));
     for copy in &plugin.shadowed {
-        line("shadowed", copy.display().to_string());
+        lines.line("shadowed", copy.display().to_string());
+    }
+    for warning in &plugin.warnings {
+        lines.line("warning", warning);
     }
     if let Some(problem) = &plugin.error {
-        line("error", format!("{}: {}", problem.code, problem.message));
-        line("help", problem.help.clone());
+        lines.line("error", format!("{}: {}", problem.code, problem.message));
+        lines.line("help", &problem.help);
     }
-    text
+    lines.0
+}
+
+fn phases(lines: &mut Lines, plugin: &PluginStatus) {
+    for phase in &plugin.phases {
+        let retries = match phase.max_retries {
+            0 => String::new(),
+            many => format!(", at most {many} retries"),
+        };
+        let description = match &phase.description {
+            Some(description) => format!(": {description}"),
+            None => String::new(),
+        };
+        let (name, effect) = (&phase.name, phase.effect);
+        let timeout = duration(phase.timeout_ms);
+        let text = format!("{name} ({effect}, within {timeout}{retries}){description}");
+        lines.line("phase", text);
+    }
 }

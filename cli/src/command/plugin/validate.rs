@@ -8,24 +8,28 @@ use crate::{context::Context, failure::Result};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The package's directory
+    /// A package's directory, or a manifest file alone
     #[arg(required_unless_present = "schema")]
-    dir: Option<PathBuf>,
+    path: Option<PathBuf>,
 
     /// Print the manifest's JSON Schema, for editors
-    #[arg(long, conflicts_with = "dir")]
+    #[arg(long, conflicts_with = "path")]
     schema: bool,
 }
 
 impl Args {
     pub(crate) fn execute(self, context: &Context) -> Result {
-        let Some(dir) = self.dir else {
+        let Some(path) = self.path else {
             let schema = serde_json::to_value(orchestrator_manifest::json_schema());
             let schema = schema.map_err(std::io::Error::from)?;
             let text = serde_json::to_string_pretty(&schema).map_err(std::io::Error::from)?;
             return context.out.text(&text);
         };
-        let manifest = Manifest::load(&dir)?;
+        let manifest = match path.is_file() {
+            true => Manifest::load_file(&path)?,
+            // Looks for the files that the manifest names too.
+            false => Manifest::load(&path)?,
+        };
         context.out.show(&manifest, |manifest| {
             format!(
                 "{} {} is valid: kind {}, {} phases, asks for {} capabilities",

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use orchestrator_contract::RunOutcome;
+use orchestrator_contract::{RunId, RunOutcome};
 use orchestrator_engine::{Engine, EventItem, EventStream, RunHandle, RunReport};
 use tokio_stream::StreamExt as _;
 
@@ -10,6 +10,7 @@ use crate::{
     context::Context,
     exit::Exit,
     failure::{Failure, Result},
+    output::Output,
     progress::Progress,
     run_view, saved_outputs,
     signals::Signals,
@@ -23,14 +24,51 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Watch {
     events: EventStream,
     signals: Signals,
+    /// How often somebody asked for the end.
+    interrupts: u32,
+    progress: Progress,
 }
 
 impl Watch {
-    pub(crate) fn new(engine: &Engine) -> Result<Self> {
+    pub(crate) fn new(engine: &Engine, out: Output) -> Result<Self> {
         Ok(Self {
             events: engine.events(),
             signals: Signals::new()?,
+            interrupts: 0,
+            progress: Progress::new(out),
         })
+    }
+
+    /// Shows how these runs go, whichever of them is waited for.
+    pub(crate) fn follow<'h>(&mut self, handles: impl IntoIterator<Item = &'h RunHandle>) {
+        let runs = handles.into_iter().map(RunHandle::id);
+        self.progress.follow(runs.collect());
+    }
+
+    /// Whether somebody did not want to wait for the end.
+    pub(crate) fn was_left(&self) -> bool {
+        self.interrupts > 1
+    }
+
+    /// The first time, cancels `run`, which is waited for, and the others that
+    /// are followed.
+    async fn interrupted(&mut self, context: &Context, engine: &Engine, run: RunId) -> Result {
+        self.interrupts += 1;
+        if self.was_left() {
+            let text = format!("left run {run} before its end was written down");
+            context.out.warn(&text);
+            return Err(Failure::silent(Exit::Interrupted));
+        }
+        let note = match self.progress.runs().len() {
+            0 | 1 => "cancelling the run; once more leaves at once",
+            _ => "cancelling the runs; once more leaves at once",
+        };
+        context.out.note(note);
+        for other in self.progress.runs().iter().filter(|other| **other != run) {
+            // It may have ended.
+            engine.cancel(*other, "interrupted").await.ok();
+        }
+        Ok(engine.cancel(run, "interrupted").await?)
     }
 }
 
@@ -47,6 +85,14 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
+    /// Finds out before anything runs whether its outputs can be kept.
+    pub(crate) fn prepare(&self) -> Result {
+        match &self.output_dir {
+            Some(dir) => saved_outputs::prepare(dir),
+            None => Ok(()),
+        }
+    }
+
     /// Waits for the run, shows its progress meanwhile and its report after.
     /// Ctrl-C cancels the run, a second one gives up waiting.
     pub(crate) async fn to_the_end(
@@ -56,7 +102,10 @@ impl Follow {
         handle: RunHandle,
         watch: &mut Watch,
     ) -> Result {
-        let (report, interrupted) = wait(context, engine, handle, watch).await?;
+        let run = handle.id();
+        let waited = wait(context, engine, handle, watch).await;
+        watch.progress.ended(run);
+        let (report, interrupted) = waited?;
         context.flush_log();
         let saved = match &self.output_dir {
             Some(dir) => saved_outputs::save(&report, dir)?,
@@ -83,24 +132,14 @@ async fn wait(
     watch: &mut Watch,
 ) -> Result<(RunReport, bool)> {
     let run = handle.id();
-    let mut interrupted = false;
-    let mut progress = Progress::new(context.out);
     let mut ended = std::pin::pin!(handle.wait());
     let mut listening = true;
     let report = loop {
         tokio::select! {
             biased;
-            () = watch.signals.next() => {
-                if interrupted {
-                    context.out.warn(&format!("left run {run} before its end was written down"));
-                    return Err(Failure::silent(Exit::Interrupted));
-                }
-                interrupted = true;
-                context.out.note("cancelling the run; once more leaves at once");
-                engine.cancel(run, "interrupted").await?;
-            }
+            () = watch.signals.next() => watch.interrupted(context, engine, run).await?,
             item = watch.events.next(), if listening => match item {
-                Some(EventItem::Event(event)) => progress.show(run, &event),
+                Some(EventItem::Event(event)) => watch.progress.show(&event),
                 Some(EventItem::Lagged(lost)) => engine.telemetry().events_dropped(lost),
                 None => listening = false,
             },
@@ -109,7 +148,7 @@ async fn wait(
     };
     // It may have ended by itself just before.
     let cancelled = report.outcome == Some(RunOutcome::Cancelled);
-    Ok((report, interrupted && cancelled))
+    Ok((report, watch.interrupts > 0 && cancelled))
 }
 
 /// The exit status that a run's report means.

@@ -21,16 +21,18 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let run = self.run.as_deref().map(run_id).transpose()?;
-        let engine = context.engine().await?;
-        let mut watch = Watch::new(&engine)?;
-        let handles = engine.resume(run).await?;
-        if handles.is_empty() {
-            context.out.note("no run waits to be resumed");
-        }
         let follow = Follow {
             output_dir: self.output_dir,
             is_one_of_many: run.is_none(),
         };
+        follow.prepare()?;
+        let engine = context.engine().await?;
+        let mut watch = Watch::new(&engine, context.out)?;
+        let handles = engine.resume(run).await?;
+        if handles.is_empty() {
+            context.out.note("no run waits to be resumed");
+        }
+        watch.follow(&handles);
         // They all go on at the same time; each is reported when its turn comes.
         let mut result = Ok(());
         for handle in handles {
@@ -38,6 +40,9 @@ impl Args {
                 .to_the_end(context, &engine, handle, &mut watch)
                 .await;
             result = result.and(of_this);
+            if watch.was_left() {
+                break;
+            }
         }
         follow::stop(context, &engine, result).await
     }

@@ -23,9 +23,11 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let run = run_id(&self.run)?;
+        self.follow.prepare()?;
         let engine = context.engine().await?;
-        let mut watch = Watch::new(&engine)?;
+        let mut watch = Watch::new(&engine, context.out)?;
         let handle = engine.retry(run, self.from.as_deref()).await?;
+        watch.follow([&handle]);
         context
             .out
             .note(&format!("run {} repeats run {run}", handle.id()));

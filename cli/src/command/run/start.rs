@@ -65,9 +65,11 @@ impl Args {
         if let Some(tenant) = self.tenant {
             request = request.tenant(tenant);
         }
+        self.follow.prepare()?;
         let engine = context.engine().await?;
-        let mut watch = Watch::new(&engine)?;
+        let mut watch = Watch::new(&engine, context.out)?;
         let handle = engine.submit(request).await?;
+        watch.follow([&handle]);
         if !handle.is_new() {
             let id = handle.id();
             context

@@ -7,7 +7,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Cost, Job, Message, Tools};
+use super::{Cost, Job, Message, Poison, Tools};
 use crate::journal::{
     append::{Batch, Heads},
     error::AppendError,
@@ -20,7 +20,7 @@ pub(super) struct Thread {
     /// The file's version after our last transaction.
     version: Option<i64>,
     /// Why nothing is taken any more.
-    poison: Option<AppendError>,
+    poison: Poison,
 }
 
 /// What a failed transaction means for those in it and for others.
@@ -57,12 +57,12 @@ impl Verdict {
 }
 
 impl Thread {
-    pub(super) fn new(tools: Tools) -> Self {
+    pub(super) fn new(tools: Tools, poison: Poison) -> Self {
         Self {
             tools,
             heads: Heads::default(),
             version: None,
-            poison: None,
+            poison,
         }
     }
 
@@ -124,7 +124,7 @@ impl Thread {
 
     /// Makes a group durable and answers it.
     fn settle(&mut self, mut group: Vec<Box<dyn Job>>) {
-        if let Some(poison) = &self.poison {
+        if let Some(poison) = self.poison.get() {
             return answer_all(group, Err(poison));
         }
         let started = Instant::now();
@@ -153,7 +153,8 @@ impl Thread {
                     poisoned: verdict == Verdict::Poison,
                 };
                 if verdict == Verdict::Poison {
-                    self.poison = Some(unavailable.clone());
+                    // Nothing gets here a second time.
+                    self.poison.get_or_init(|| unavailable.clone());
                 }
                 answer_all(group, Err(&unavailable));
             }
@@ -259,7 +260,7 @@ mod tests {
             owners,
             events: events.clone(),
         };
-        (dir, Thread::new(tools), events)
+        (dir, Thread::new(tools, Poison::default()), events)
     }
 
     type Asked = (Box<dyn Job>, Answer<i64>);
@@ -335,6 +336,24 @@ mod tests {
             refused,
             Err(AppendError::Unavailable { poisoned: true, .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_journal_tells_when_it_takes_nothing_any_more() {
+        let fixture = Fixture::new().await;
+        assert_eq!(fixture.journal.health(), Ok(()));
+        let broken = |code| {
+            let work = move |_: &mut Batch<'_>| Err::<(), _>(failure(code));
+            fixture.journal.write(Cost::default(), work)
+        };
+        broken(ffi::SQLITE_FULL).await.unwrap_err();
+        assert_eq!(fixture.journal.health(), Ok(()), "it may have room again");
+        let error = broken(ffi::SQLITE_IOERR_FSYNC).await.unwrap_err();
+        assert_eq!(fixture.journal.health(), Err(error));
+
+        let closed = Fixture::new().await;
+        closed.journal.close().await;
+        assert!(closed.journal.health().is_err());
     }
 
     #[tokio::test]

@@ -1,0 +1,136 @@
+//! Runs whose driver fails inside an engine that lives on.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use orchestrator_contract::{Event, EventSink, RunOutcome};
+use orchestrator_engine::{EngineError, ErrorClass, RunRequest};
+use serde_json::json;
+
+use crate::support::{Rig, pipeline, run_with, within};
+
+const IN_FLIGHT: &str = r#"orchestrator_runs_in_flight{pipeline="test"}"#;
+
+fn left(event: &Event) -> bool {
+    matches!(event, Event::RunLeft { .. })
+}
+
+fn large(text: &str) -> RunRequest {
+    let body = r#"
+input: { text: { type: string } }
+steps:
+  - { id: page, plugin: template, phase: render, input: { template: "{{ text }}{{ text }}{{ text }}", data: "${{ input }}" } }
+"#;
+    RunRequest::new(pipeline(body)).input(json!({ "text": text }))
+}
+
+/// The journal is full when the step's result is to be written, and has room
+/// again a moment later.
+#[tokio::test]
+async fn a_run_goes_on_when_the_journal_takes_records_again() {
+    let rig = Rig::new();
+    let engine = rig
+        .start_with(|config| {
+            config.journal.database_bytes_max = 700_000;
+            // Everything goes into the database.
+            config.journal.inline_bytes_max = 1 << 20;
+        })
+        .await;
+    let text = "x".repeat(90_000);
+    let first = run_with(&engine, large(&text)).await;
+    assert_eq!(first.outcome, Some(RunOutcome::Success));
+
+    let second = engine.submit(large(&text)).await.unwrap();
+    let id = second.id();
+    let error = within(second.wait()).await.unwrap_err();
+    assert!(matches!(error, EngineError::Journal(_)), "{error:?}");
+    assert_eq!(error.class(), ErrorClass::Failed);
+    assert_eq!((rig.told.count(left), engine.runs_in_flight()), (1, 0));
+    let page = engine.telemetry().render();
+    assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");
+    assert_eq!(engine.health(), Ok(()), "that passes");
+    engine.history().delete(first.id).await.unwrap();
+
+    let report = within(engine.history().wait(id)).await.unwrap();
+
+    assert_eq!(report.outcome, Some(RunOutcome::Success));
+    assert_eq!(report.resumed, 1);
+    assert_eq!((rig.told.count(left), engine.runs_in_flight()), (1, 0));
+    let page = engine.telemetry().render();
+    assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");
+}
+
+/// Breaks its promise, once.
+struct Faulty(AtomicBool);
+
+impl EventSink for Faulty {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::StepFinished { .. }) && !self.0.swap(true, Ordering::Relaxed) {
+            panic!("scripted");
+        }
+    }
+}
+
+/// A panic in the driver itself ends neither the engine nor the run.
+#[tokio::test]
+async fn a_run_goes_on_after_its_driver_panicked() {
+    let rig = Rig::new();
+    let faulty = Arc::new(Faulty(AtomicBool::new(false)));
+    let engine = rig.builder(|_| ()).sink(faulty).start().await.unwrap();
+    let handle = engine.submit(large("x")).await.unwrap();
+    let id = handle.id();
+
+    let error = within(handle.wait()).await.unwrap_err();
+    assert!(matches!(error, EngineError::Interrupted { .. }), "{error}");
+    let panicked = |event: &Event| matches!(event, Event::RunLeft { reason, .. } if reason.contains("scripted"));
+    assert_eq!(rig.told.count(panicked), 1);
+    let report = within(engine.history().wait(id)).await.unwrap();
+
+    assert_eq!(report.outcome, Some(RunOutcome::Success));
+    assert_eq!(report.resumed, 1);
+}
+
+/// Whoever asks to resume a run that is being driven must not end its driver.
+#[tokio::test]
+async fn a_run_in_flight_is_not_resumed_again() {
+    let rig = Rig::new();
+    let engine = rig.start().await;
+    let body = "steps:\n  - { id: wait, plugin: hangs, phase: now }\n";
+    let handle = engine
+        .submit(RunRequest::new(pipeline(body)))
+        .await
+        .unwrap();
+
+    let refused = engine.resume(Some(handle.id())).await.unwrap_err();
+    assert!(matches!(refused, EngineError::AlreadyDriven { .. }));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    engine.cancel(handle.id(), "enough").await.unwrap();
+
+    let report = within(handle.wait()).await.unwrap();
+    assert_eq!(report.outcome, Some(RunOutcome::Cancelled));
+    assert_eq!(report.resumed, 0);
+    assert_eq!(rig.told.count(left), 0);
+}
+
+/// An engine that is stopped leaves its runs, and says so.
+#[tokio::test]
+async fn a_run_that_a_drain_leaves_open_is_no_longer_in_flight() {
+    let rig = Rig::new();
+    let engine = rig.start().await;
+    let body = "steps:\n  - { id: wait, plugin: hangs, phase: now }\n";
+    let handle = engine
+        .submit(RunRequest::new(pipeline(body)))
+        .await
+        .unwrap();
+    within(engine.drain(Duration::ZERO)).await.unwrap();
+
+    assert!(within(handle.wait()).await.is_err());
+    assert_eq!(rig.told.count(left), 1);
+    let page = engine.telemetry().render();
+    assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");
+}
