@@ -4,6 +4,7 @@ mod builder;
 mod intake;
 mod revive;
 mod service;
+mod strays;
 
 use std::{
     path::Path,
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) history: RunHistory,
     pub(crate) active: ActiveRuns,
+    warnings: Vec<String>,
     accepting: AtomicBool,
     /// One permit for each run that may be in flight.
     places: Arc<Semaphore>,
@@ -196,6 +198,12 @@ impl Engine {
     /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// What an operator should know of this start and is no error: sections of
+    /// the configuration that name no plugin or phase. Logged as well.
+    pub fn warnings(&self) -> &[String] {
+        &self.shared.warnings
     }
 
     /// Whether it takes new runs.

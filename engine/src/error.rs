@@ -3,7 +3,7 @@
 use miette::Diagnostic;
 use orchestrator_contract::RunId;
 use orchestrator_manifest::ManifestError;
-use orchestrator_plugin_runtime::{ResolveError, RuntimeError};
+use orchestrator_plugin_runtime::{ProblemClass, ResolveError, RuntimeError};
 use thiserror::Error;
 
 use crate::{
@@ -190,18 +190,13 @@ pub enum ErrorClass {
     Failed,
 }
 
-impl ErrorClass {
-    /// The class of a plugin's own error, which is known by its code alone:
-    /// it was found when the plugin was loaded, long before anybody asked.
-    fn of_code(code: &str) -> Self {
-        match code
-            .strip_prefix("ORC-")
-            .and_then(|number| number.parse().ok())
-        {
-            Some(1000..=1099) => Self::Invalid,
-            // Grants, and an interpreter or trust level that was not given.
-            Some(2120..=2139 | 3018) => Self::Denied,
-            Some(2000..=2199) => Self::Trust,
+impl From<ProblemClass> for ErrorClass {
+    fn from(class: ProblemClass) -> Self {
+        match class {
+            ProblemClass::Invalid => Self::Invalid,
+            ProblemClass::Denied => Self::Denied,
+            ProblemClass::Trust => Self::Trust,
+            ProblemClass::NotFound => Self::NotFound,
             _ => Self::Failed,
         }
     }
@@ -221,7 +216,7 @@ impl EngineError {
             Self::UnknownStep { .. } => ErrorClass::NotFound,
             Self::AlreadyDriven { .. } | Self::PluginChanged { .. } => ErrorClass::Conflict,
             Self::Busy { .. } | Self::Draining => ErrorClass::Busy,
-            Self::Plugin(ResolveError::Unusable(problem)) => ErrorClass::of_code(&problem.code),
+            Self::Plugin(ResolveError::Unusable(problem)) => problem.class.into(),
             Self::Plugin(_) => ErrorClass::NotFound,
             Self::Journal(error) => of_journal(error),
             Self::Runtime(_) | Self::Interrupted { .. } | Self::HomeUnusable { .. } => {

@@ -35,7 +35,7 @@ mod lookup;
 mod scan;
 mod scope;
 mod step;
-mod words;
+pub(crate) mod words;
 
 use std::{collections::BTreeMap, fs::File, io::Read, num::NonZeroUsize, path::Path, sync::Arc};
 

@@ -98,7 +98,7 @@ fn paths(dir: &Path) -> Result<RuntimePaths, Box<dyn std::error::Error>> {
         search,
         run_dir: dir.join("run"),
         trust_dir,
-        grants_file: dir.join("grants.json"),
+        grants_file: dir.join("grants.toml"),
     })
 }
 

@@ -9,11 +9,11 @@ use std::{
 
 use orchestrator_contract::EventSink;
 use orchestrator_observability::{Build, Telemetry};
-use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimePaths, SearchPath};
+use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimeError, RuntimePaths, SearchPath};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Engine, Shared, private_dir};
+use super::{Engine, Shared, private_dir, strays::strays};
 use crate::{
     builtin,
     bus::Bus,
@@ -149,9 +149,15 @@ impl EngineBuilder {
         )
         .await?;
         for (name, plugin) in &config.plugins {
-            if plugin.disabled {
-                runtime.disable(name)?;
+            match plugin.disabled.then(|| runtime.disable(name)) {
+                // Told below, with every other section that names nothing.
+                None | Some(Ok(()) | Err(RuntimeError::UnknownPlugin { .. })) => (),
+                Some(Err(error)) => return Err(error.into()),
             }
+        }
+        let warnings = strays(&config.plugins, &runtime.plugins());
+        for warning in &warnings {
+            tracing::warn!("{warning}");
         }
         let shared = Arc::new(Shared {
             journal: history.journal(),
@@ -163,6 +169,7 @@ impl EngineBuilder {
             telemetry,
             history,
             active: ActiveRuns::default(),
+            warnings,
             accepting: AtomicBool::new(true),
             drivers: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -9,7 +9,10 @@ use std::{
 };
 
 use orchestrator_contract::{Event, EventSink, RunOutcome};
-use orchestrator_engine::{EngineError, ErrorClass, RunRequest};
+use orchestrator_engine::{
+    EngineError, ErrorClass, RunRequest,
+    journal::{RunFilter, RunStatus},
+};
 use serde_json::json;
 
 use crate::support::{Rig, pipeline, run_with, within};
@@ -133,4 +136,26 @@ async fn a_run_that_a_drain_leaves_open_is_no_longer_in_flight() {
     assert_eq!(rig.told.count(left), 1);
     let page = engine.telemetry().render();
     assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");
+}
+
+/// Who asks for a run and leaves before the answer may find it in the journal,
+/// and then it is driven to its end.
+#[tokio::test]
+async fn a_run_that_was_asked_for_and_not_waited_for_is_driven() {
+    let rig = Rig::new();
+    let engine = rig.start().await;
+    for step in 0..40 {
+        let patience = Duration::from_micros(step * 100);
+        drop(tokio::time::timeout(patience, engine.submit(large("x"))).await);
+    }
+    let all_ended = async {
+        loop {
+            let runs = engine.history().list(RunFilter::default()).await.unwrap();
+            if runs.iter().all(|run| run.status != RunStatus::Running) {
+                return runs.len();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(within(all_ended).await > 0);
 }

@@ -355,3 +355,42 @@ async fn the_engine_is_a_tower_service() {
     let report = within(engine.oneshot(request)).await.unwrap();
     assert_eq!(report.outcome, Some(RunOutcome::Success));
 }
+
+/// A misspelt section is told of, and is no reason not to start.
+#[tokio::test]
+async fn sections_that_name_nothing_are_warned_about() {
+    let rig = Rig::new();
+    let plugin = |text: serde_json::Value| serde_json::from_value(text).unwrap();
+    let disabled = || plugin(json!({ "disabled": true }));
+    let engine = rig
+        .start_with(|config| {
+            config.plugins.insert("ecko".to_owned(), disabled());
+            config.plugins.insert("fails".to_owned(), disabled());
+            let phases = plugin(json!({ "phases": { "now": {}, "nwo": {} } }));
+            config.plugins.insert("hangs".to_owned(), phases);
+            let nobody = plugin(json!({ "policy": {} }));
+            config.plugins.insert("zzz".to_owned(), nobody);
+        })
+        .await;
+
+    assert_eq!(
+        engine.warnings(),
+        [
+            "`[plugins.ecko]` names no plugin that was found, so nothing is disabled; \
+             did you mean `echo`?",
+            "`[plugins.hangs.phases.nwo]` names no phase that was found, so it has no effect; \
+             did you mean `now`?",
+            "`[plugins.zzz]` names no plugin that was found, so it has no effect",
+        ]
+    );
+    let report = run(
+        &engine,
+        "steps:\n  - { id: a, plugin: fails, phase: now }\n",
+    )
+    .await;
+    assert_eq!(report.outcome, Some(RunOutcome::Failed), "it is disabled");
+    assert_ne!(
+        report.steps[0].error.as_ref().unwrap().kind(),
+        ErrorKind::PluginPermanent
+    );
+}
