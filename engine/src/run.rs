@@ -343,7 +343,7 @@ impl Driver {
     /// that it does not bring down one engine after the other.
     pub(crate) async fn give_up(mut self) -> Result<RunReport, EngineError> {
         let error = CallError::Unknown {
-            message: "given up: every engine that drove it stopped before any step ended"
+            message: "given up: time and again it was left before any of its steps ended"
                 .to_owned(),
         };
         self.end_run(RunOutcome::Failed, None, Some(error)).await?;

@@ -53,8 +53,9 @@ impl RunHandle {
     ///
     /// # Errors
     ///
-    /// When the engine stopped before, or the journal failed. The run can be
-    /// resumed then.
+    /// When the engine stopped before, or the journal failed. The run is open
+    /// then: this engine goes on with it by itself if it can, and another one
+    /// can resume it once this one is gone.
     pub async fn wait(self) -> Result<RunReport, EngineError> {
         let interrupted = EngineError::Interrupted { run: self.run };
         match self.end {

@@ -80,8 +80,10 @@ impl Shared {
             }
             match error {
                 EngineError::Draining => return Revived::NeverMore,
+                // Somebody was faster.
                 EngineError::AlreadyDriven { .. }
-                | EngineError::Journal(JournalError::Ended { .. }) => (),
+                | EngineError::Journal(JournalError::Ended { .. } | JournalError::Owned { .. }) => {
+                }
                 error if may_pass(&error) => {
                     tracing::warn!(%run, %error, "the run cannot go on yet");
                     revived = Revived::Some;

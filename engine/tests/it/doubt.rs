@@ -70,7 +70,9 @@ impl Plugin for Silent {
     fn reconcile(&self, _: &PhaseName, _: &str) -> BoxFuture<'_, Reconciled> {
         Box::pin(async {
             match &self.0 {
-                Some(all) => drop(all.wait().await),
+                Some(all) => {
+                    all.wait().await;
+                }
                 None => std::future::pending().await,
             }
             Reconciled::Unknown

@@ -18,7 +18,11 @@ fn it_runs_and_prints_its_events() {
         .collect();
     let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
     assert_eq!(
-        (count("run.started"), count("step.finished"), count("run.finished")),
+        (
+            count("run.started"),
+            count("step.finished"),
+            count("run.finished")
+        ),
         (1, 2, 1)
     );
 }
