@@ -128,7 +128,7 @@ pub enum EngineError {
     #[diagnostic(
         code("ORC-4009"),
         help(
-            "a step may override `deadline` and `retry`; `orchestrator config show` lists their keys"
+            "a step may override `deadline` and, of `retry`, `max_attempts`, `base_delay` and `max_delay`"
         )
     )]
     StepPolicy {

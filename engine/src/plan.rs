@@ -36,6 +36,9 @@ pub(crate) struct PlannedStep {
     /// calls itself transactional would need a transaction of ours, which it
     /// is not given, so it may not be repeated either.
     pub(crate) repeatable: bool,
+    /// Whether a failed attempt that started may be followed by another. An
+    /// author may say no to that and yes to going on after a crash.
+    pub(crate) retryable: bool,
 }
 
 impl Plan {
@@ -157,10 +160,12 @@ impl PlannedStep {
             Some(&spec.policy),
             spec.timeout,
         );
+        let repeatable = phase.effect.is_retry_safe() && phase.effect != Effect::Transactional;
         Ok(Self {
             stack: stack.map_err(|error| refused(error.to_string()))?,
             version: handle.version().to_string().into(),
-            repeatable: phase.effect.is_retry_safe() && phase.effect != Effect::Transactional,
+            retryable: repeatable && phase.retryable,
+            repeatable,
             handle,
         })
     }

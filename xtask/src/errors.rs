@@ -1,9 +1,9 @@
 //! The page of error codes, made from the error types of the crates.
 //!
 //! A code is *defined* by an attribute of an error type, by an arm of a `Rule`
-//! enum, or, where the command makes an error on the spot, by [`written`]. What
+//! enum, or, where the command makes an error on the spot, by `written.rs`. What
 //! is defined says what the code means and what to do; what merely *uses* a
-//! code in passing has to be known in [`written`] too, so that no code gets a
+//! code in passing has to be known in `written.rs` too, so that no code gets a
 //! second meaning unnoticed.
 
 mod declared;

@@ -37,6 +37,7 @@ impl StepTask {
             stack,
             version,
             repeatable,
+            retryable,
         } = &plan.steps[index];
         let call = PhaseCall {
             run: state.run,
@@ -54,7 +55,7 @@ impl StepTask {
         };
         Self {
             step: spec.id.clone(),
-            request: StackCall::watched(call, *repeatable, Arc::clone(again)),
+            request: StackCall::watched(call, *retryable, Arc::clone(again)),
             stack: stack.clone(),
             idempotent: *repeatable,
             version: version.clone(),
