@@ -203,7 +203,7 @@ mod tests {
     fn the_documented_order() {
         let surroundings = Surroundings {
             program: Some(Path::new("/opt/o/bin/orchestrator")),
-            working_directory: Some(Path::new("/work")),
+            working_directory: Some(Path::new("/project")),
         };
         let env = [("HOME", "/home/me"), ("ORCHESTRATOR_PLUGIN_PATH", "/a::/b")];
         let expected = [
@@ -214,7 +214,7 @@ mod tests {
             "system /usr/local/share/orchestrator/plugins",
             "system /usr/share/orchestrator/plugins",
             "user configuration /home/me/.config/orchestrator/plugins",
-            "development /work/plugins",
+            "development /project/plugins",
             "ORCHESTRATOR_PLUGIN_PATH /a",
             "ORCHESTRATOR_PLUGIN_PATH /b",
         ];
@@ -223,7 +223,7 @@ mod tests {
         assert!(path.warnings.is_empty());
         let development = path.entries.iter().filter(|entry| entry.development);
         let development: Vec<_> = development.map(|entry| entry.path.as_path()).collect();
-        assert_eq!(development, ["/work/plugins", "/a", "/b"].map(Path::new));
+        assert_eq!(development, ["/project/plugins", "/a", "/b"].map(Path::new));
 
         let service = shown(&at(surroundings, true, &env));
         assert!(!service.iter().any(|entry| entry.starts_with("development")));
