@@ -16,6 +16,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// How long pipes and sockets are read after the process and its group are gone.
+/// Only somebody who left the group can still hold them open.
+pub(crate) const DRAIN_AFTER_END: Duration = Duration::from_millis(500);
+
 /// A native process. Dropping it kills its process group; nothing of it stays.
 #[derive(Debug)]
 pub(crate) struct Process {

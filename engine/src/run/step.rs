@@ -18,7 +18,7 @@ pub(crate) struct StepTask {
     step: StepId,
     request: StackCall,
     stack: PhaseStack,
-    idempotent: bool,
+    repeatable: bool,
     version: Arc<str>,
 }
 
@@ -57,7 +57,7 @@ impl StepTask {
             step: spec.id.clone(),
             request: StackCall::watched(call, *retryable, Arc::clone(again)),
             stack: stack.clone(),
-            idempotent: *repeatable,
+            repeatable: *repeatable,
             version: version.clone(),
         }
     }
@@ -73,7 +73,7 @@ impl StepTask {
 
     /// Whether a second start could do harm.
     pub(crate) fn must_not_repeat(&self) -> bool {
-        !self.idempotent
+        !self.repeatable
     }
 
     /// The record that an attempt begins.

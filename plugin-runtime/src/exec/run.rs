@@ -15,15 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Exec, environment::Variables};
 use crate::{
     logs::{Origin, PIPE_READ_BYTES, Tail, drain},
-    process::{Process, StartError, input_pipe, output_pipe},
+    process::{DRAIN_AFTER_END, Process, StartError, input_pipe, output_pipe},
     program::Program,
 };
 
 /// Where a sealed script is for its interpreter.
 const SCRIPT_FD: i32 = 3;
-/// How long pipes are read after the process and its group are gone. Only somebody
-/// who left the group can still hold them open.
-const DRAIN_AFTER_END: Duration = Duration::from_millis(500);
 
 /// A process that ran to its end.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use crate::{
     exec::same_phases,
     logs::{Tail, drain},
     monitor::WatchGuard,
-    process::{Process, StartError, describe, explain, output_pipe},
+    process::{DRAIN_AFTER_END, Process, StartError, describe, explain, output_pipe},
 };
 use std::sync::atomic::AtomicU64;
 
@@ -34,8 +34,6 @@ use std::sync::atomic::AtomicU64;
 const NODE_FD: i32 = 3;
 /// Where a sealed script is for its interpreter.
 const SCRIPT_FD: i32 = 4;
-/// How long pipes and the socket are read after the process is gone.
-pub(super) const DRAIN_AFTER_END: Duration = Duration::from_millis(500);
 
 /// A process that takes calls. Dropping it kills the process and ends every call.
 pub(super) struct Running {

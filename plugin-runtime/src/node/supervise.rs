@@ -21,13 +21,13 @@ use tokio::{
 use super::{
     Command, Counters, Link, NodeParts,
     connection::Connection,
-    launch::{DRAIN_AFTER_END, Failure, Running, half_frame, launch},
+    launch::{Failure, Running, half_frame, launch},
     reader::End,
 };
 use crate::{
     PluginProblem,
     error::LifecycleError,
-    process::{Process, describe},
+    process::{DRAIN_AFTER_END, Process, describe},
     supervisor::{Restarts, Verdict},
 };
 
