@@ -186,6 +186,9 @@ fn dict(state: &mut State<'_, '_>, from: Option<Value>, more: Kwargs) -> Result<
     weighed(Budget::of(state), table)
 }
 
+/// The farthest a range may reach; the engine calculates without a check.
+const RANGE_MAX: usize = 1 << 52;
+
 /// A list of numbers, which is one and not the promise of one: what is lazy
 /// is gone through again for every item that is looked up.
 fn range(
@@ -194,6 +197,11 @@ fn range(
     upper: Option<isize>,
     step: Option<isize>,
 ) -> Result<Value, Error> {
+    let is_far = |number: isize| number.unsigned_abs() > RANGE_MAX;
+    if [Some(lower), upper, step].into_iter().flatten().any(is_far) {
+        let message = format!("a range cannot reach beyond {RANGE_MAX}");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     let numbers = functions::range(lower, upper, step)?;
     weighed(Budget::of(state), numbers)
 }

@@ -145,6 +145,7 @@ fn filters_work_as_ever() {
         ("'a,b,c' | split(',') | last", "c"),
         ("'a\nb' | lines", "['a', 'b']"),
         ("range(3) | join('-')", "0-1-2"),
+        ("range(5, 0, -2)", "[5, 3, 1]"),
         ("rows | join(', ', attribute='id')", "2, 1, 3"),
         (
             "text | replace('<', '\\\\<') | upper | title | trim | length",
@@ -180,6 +181,8 @@ fn mistakes_are_told_as_ever() {
         ("table.nope == 2", "`table.nope` is undefined"),
         ("1 in table.nope", "`table.nope` is undefined"),
         ("table.nope[1:]", "`table.nope` is undefined"),
+        ("range(-9223372036854775807, 1)", "cannot reach beyond"),
+        ("range(9, 1, -9223372036854775807)", "cannot reach beyond"),
         ("1[:2]", "value of type number cannot be sliced"),
         ("text['a':]", "string is no whole number to slice at"),
         ("text[::0]", "cannot go on by 0"),
