@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     handle::{Breaker, BreakerSnapshot},
     permit::Permit,
-    service::{BreakerFuture, BreakerLayer, BreakerService},
+    service::{BreakerLayer, Hold},
 };
 use crate::{
     config::{ConfigError, Ratio, check_time},

@@ -12,25 +12,21 @@ mod slots;
 
 use std::{
     num::NonZeroUsize,
-    pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::{Layer, Service, util::Oneshot};
 
 use self::slots::Wait;
 pub use self::slots::{Bulkhead, BulkheadSnapshot};
 use crate::{
-    classify::Classify,
-    clock::{self, Instant},
+    admission::{Admission, Call, End},
     config::{ConfigError, check_time},
-    event::{Emitter, Listener},
     refusal::Refusal,
+    retry::Once,
+    stack::Policies,
 };
 
 /// How many calls may be in flight, and how many may wait.
@@ -85,142 +81,63 @@ impl BulkheadConfig {
     }
 }
 
-/// Sends calls through a [`Bulkhead`].
-#[derive(Clone, Debug)]
-pub struct BulkheadLayer<C> {
-    bulkhead: Bulkhead,
-    classify: C,
-    emitter: Emitter,
-}
+/// A [`Bulkhead`] alone, as a layer.
+///
+/// A call takes its slot when it is first polled, and frees it when its
+/// future ends or is dropped, wherever it is.
+pub type BulkheadLayer<C> = Policies<C, (), Once, Bulkhead>;
 
 impl<C> BulkheadLayer<C> {
     /// Sends every service that this layer wraps through `bulkhead`.
     pub fn new(bulkhead: Bulkhead, classify: C) -> Self {
-        let emitter = Emitter::default();
-        Self {
-            bulkhead,
-            classify,
-            emitter,
-        }
-    }
-
-    /// Tells `listener` about refusals.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.emitter = Emitter::new(listener);
-        self
-    }
-}
-
-impl<S, C: Clone> Layer<S> for BulkheadLayer<C> {
-    type Service = BulkheadService<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        BulkheadService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// Answers with [`Refusal::Overloaded`] when there is no slot for a call.
-///
-/// A slot is taken when the call is first polled and freed when its future
-/// ends or is dropped, wherever it is.
-#[derive(Clone, Debug)]
-pub struct BulkheadService<S, C> {
-    inner: S,
-    layer: BulkheadLayer<C>,
-}
-
-impl<S, C, Req> Service<Req> for BulkheadService<S, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-    C: Classify<Req, S::Response, S::Error>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BulkheadFuture<Oneshot<S, Req>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Req) -> Self::Future {
-        BulkheadFuture {
-            deadline: self.layer.classify.deadline(&request),
-            inner: Oneshot::new(self.inner.clone(), request),
-            place: Place::Outside,
-            bulkhead: self.layer.bulkhead.clone(),
-            emitter: self.layer.emitter.clone(),
-        }
+        Self::of(classify, (), Once, bulkhead)
     }
 }
 
 /// Where a call is.
+#[derive(Default)]
+pub struct Hold(Place);
+
+#[derive(Default)]
 enum Place {
+    #[default]
     Outside,
     Waiting(Wait),
     /// Dropping the slot frees it.
     Inside {
         _slot: OwnedSemaphorePermit,
     },
-    Gone,
 }
 
-pin_project! {
-    /// The answer, or the refusal if there is no slot.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct BulkheadFuture<F> {
-        // Before the place: the slot is freed when the call is over for good.
-        #[pin]
-        inner: F,
-        place: Place,
-        deadline: Option<Instant>,
-        bulkhead: Bulkhead,
-        emitter: Emitter,
-    }
-}
+/// Refuses with [`Refusal::Overloaded`] when there is no slot for a call.
+impl<Req, Res, Err> Admission<Req, Res, Err> for Bulkhead {
+    type Hold = Hold;
 
-impl<F, T, E> Future for BulkheadFuture<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Refusal>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let entered = match this.place {
-                Place::Inside { .. } => {
-                    let result = ready!(this.inner.as_mut().poll(cx));
-                    *this.place = Place::Gone;
-                    return Poll::Ready(result);
-                }
-                Place::Waiting(wait) => ready!(wait.as_mut().poll(cx)),
-                Place::Outside => match this.bulkhead.try_enter() {
-                    Some(slot) => Ok(slot),
-                    None => match this.bulkhead.wait(clock::now(), *this.deadline) {
-                        Ok(wait) => {
-                            *this.place = Place::Waiting(wait);
-                            continue;
-                        }
-                        Err(refusal) => Err(refusal),
-                    },
-                },
-                // As every future does that is polled after its end.
-                Place::Gone => panic!("polled after it ended"),
-            };
-            match entered {
-                Ok(slot) => *this.place = Place::Inside { _slot: slot },
-                Err(refusal) => {
-                    *this.place = Place::Gone;
-                    return Poll::Ready(Err(this.emitter.refuse(refusal)));
-                }
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        _: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if let Place::Outside = hold.0 {
+            if let Some(slot) = self.try_enter() {
+                hold.0 = Place::Inside { _slot: slot };
+                return Poll::Ready(Ok(()));
             }
+            hold.0 = Place::Waiting(self.wait(call.now(), call.deadline())?);
         }
+        if let Place::Waiting(wait) = &mut hold.0 {
+            let slot = ready!(wait.as_mut().poll(cx))?;
+            hold.0 = Place::Inside { _slot: slot };
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn settle(&self, hold: &mut Hold, _: &mut Call, _: &End<'_, Res, Err>) {
+        hold.0 = Place::Outside;
     }
 }
 
@@ -230,10 +147,10 @@ mod tests {
         sync::mpsc,
         time::{advance, sleep, timeout},
     };
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, Service, ServiceExt, service_fn};
 
     use super::*;
-    use crate::testing::{Ask, Fault, Script, Tester, recorder};
+    use crate::{clock, testing::{Ask, Fault, Script, Tester, recorder}};
 
     const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_millis(1);

@@ -118,6 +118,7 @@
 //! shortest, `breaker.rs` the deepest. Each reads in the same order: what it
 //! is for, configuration, layer, service, tests.
 
+pub mod admission;
 pub mod breaker;
 pub mod bulkhead;
 pub mod classify;
@@ -129,19 +130,23 @@ pub mod panic;
 pub mod rate_limit;
 pub mod refusal;
 pub mod retry;
+pub mod stack;
+mod striped;
 #[cfg(test)]
 mod testing;
 mod window;
 
 pub use self::{
+    admission::Admission,
     breaker::{Breaker, BreakerConfig, BreakerLayer, BreakerSnapshot, BreakerState},
     bulkhead::{Bulkhead, BulkheadConfig, BulkheadLayer},
     classify::{Classify, Outcome, Plain, RetryAdvice},
     config::{ConfigError, Ratio},
-    deadline::{AttemptDeadlineLayer, DeadlineConfig, TotalDeadlineLayer},
+    deadline::{AttemptDeadline, AttemptDeadlineLayer, DeadlineConfig, TotalDeadline, TotalDeadlineLayer},
     event::{BreakerChange, ChangeReason, Listener, PolicyEvent, RetryStop},
     panic::CatchPanicLayer,
     rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimiter},
     refusal::{Refusal, RefusalKind, TimeoutScope},
-    retry::{RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer},
+    retry::{Retry, RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer},
+    stack::{Policies, Stack},
 };

@@ -22,24 +22,21 @@ mod tenants;
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
-    pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
-use tower::{Layer, Service, util::Oneshot};
 
 pub use self::limiter::RateLimiter;
-use self::limiter::{Admission, Wait};
+use self::limiter::{Turn, Wait};
 use crate::{
-    classify::Classify,
-    clock::{self, Instant},
+    admission::{Admission, Call, End},
+    clock,
     config::{ConfigError, check_time},
-    event::{Emitter, Listener},
     refusal::Refusal,
+    retry::Once,
+    stack::Policies,
 };
 
 /// How often a service may be called. There is no limit by default.
@@ -161,130 +158,52 @@ impl RateLimitConfig {
     }
 }
 
-/// Sends calls through a [`RateLimiter`].
-#[derive(Clone, Debug)]
-pub struct RateLimitLayer<C> {
-    limiter: RateLimiter,
-    classify: C,
-    emitter: Emitter,
-}
+/// A [`RateLimiter`] alone, as a layer.
+///
+/// A token is taken when the call is first polled. A call that is dropped
+/// while it waits has taken none.
+pub type RateLimitLayer<C> = Policies<C, RateLimiter>;
 
 impl<C> RateLimitLayer<C> {
     /// Sends every service that this layer wraps through `limiter`.
     pub fn new(limiter: RateLimiter, classify: C) -> Self {
-        let emitter = Emitter::default();
-        Self {
-            limiter,
-            classify,
-            emitter,
+        Self::of(classify, limiter, Once, ())
+    }
+}
+
+/// A call's place in the queue, if it has one.
+#[derive(Default)]
+pub struct Hold(Option<Wait>);
+
+/// Refuses with [`Refusal::RateLimited`] when calls come too fast.
+impl<Req, Res, Err> Admission<Req, Res, Err> for RateLimiter {
+    type Hold = Hold;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        _: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.0.is_none() {
+            match self.admit(call) {
+                Turn::Now => return Poll::Ready(Ok(())),
+                Turn::Never(refusal) => return Poll::Ready(Err(refusal)),
+                Turn::Later(place) => hold.0 = Some(place.wait()),
+            }
         }
-    }
-
-    /// Tells `listener` about refusals.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.emitter = Emitter::new(listener);
-        self
-    }
-}
-
-impl<S, C: Clone> Layer<S> for RateLimitLayer<C> {
-    type Service = RateLimit<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RateLimit {
-            inner,
-            layer: self.clone(),
+        if let Some(wait) = &mut hold.0 {
+            ready!(wait.as_mut().poll(cx))?;
+            hold.0 = None;
         }
-    }
-}
-
-/// Answers with [`Refusal::RateLimited`] when calls come too fast.
-///
-/// A token is taken when the call is first polled. A call that is dropped
-/// while it waits has taken none.
-#[derive(Clone, Debug)]
-pub struct RateLimit<S, C> {
-    inner: S,
-    layer: RateLimitLayer<C>,
-}
-
-impl<S, C, Req> Service<Req> for RateLimit<S, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-    C: Classify<Req, S::Response, S::Error>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = RateLimitFuture<Oneshot<S, Req>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
-        RateLimitFuture {
-            tenant: self.layer.classify.tenant(&request),
-            deadline: self.layer.classify.deadline(&request),
-            inner: Oneshot::new(self.inner.clone(), request),
-            place: Place::Outside,
-            limiter: self.layer.limiter.clone(),
-            emitter: self.layer.emitter.clone(),
-        }
-    }
-}
-
-/// Where a call is.
-enum Place {
-    Outside,
-    Waiting(Wait),
-    Inside,
-}
-
-pin_project! {
-    /// The answer, or the refusal if the call came too soon.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct RateLimitFuture<F> {
-        #[pin]
-        inner: F,
-        place: Place,
-        tenant: u64,
-        deadline: Option<Instant>,
-        limiter: RateLimiter,
-        emitter: Emitter,
-    }
-}
-
-impl<F, T, E> Future for RateLimitFuture<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Refusal>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let next = match this.place {
-                Place::Inside => return this.inner.as_mut().poll(cx),
-                Place::Waiting(wait) => ready!(wait.as_mut().poll(cx)).map(|()| Place::Inside),
-                Place::Outside => {
-                    match this
-                        .limiter
-                        .admit(*this.tenant, clock::now(), *this.deadline)
-                    {
-                        Admission::Go => Ok(Place::Inside),
-                        Admission::Queue(place) => Ok(Place::Waiting(place.wait())),
-                        Admission::Refuse(refusal) => Err(refusal),
-                    }
-                }
-            };
-            match next {
-                Ok(next) => *this.place = next,
-                Err(refusal) => return Poll::Ready(Err(this.emitter.refuse(refusal))),
-            }
-        }
+    #[inline]
+    fn settle(&self, hold: &mut Hold, _: &mut Call, _: &End<'_, Res, Err>) {
+        hold.0 = None;
     }
 }
 
@@ -294,7 +213,7 @@ mod tests {
         sync::mpsc,
         time::{advance, timeout},
     };
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
     use crate::testing::{Ask, Fault, Script, Tester, recorder};

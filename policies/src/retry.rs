@@ -15,7 +15,8 @@
 
 mod backoff;
 mod budget;
-mod service;
+#[cfg(test)]
+mod layer_tests;
 
 use std::{
     num::NonZeroU32,
@@ -27,13 +28,14 @@ use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
 pub use self::budget::{RetryBudget, RetryBudgetConfig, RetryBudgetSnapshot};
-pub use self::service::{Retry, RetryFuture};
 use crate::{
+    admission::Call,
     classify::RetryAdvice,
     clock::{self, Instant},
     config::{ConfigError, check_time},
-    event::{Emitter, Listener, RetryStop},
+    event::RetryStop,
     refusal::RefusalKind,
+    stack::Policies,
 };
 
 /// How often failed calls are tried, and when.
@@ -77,39 +79,114 @@ impl RetryConfig {
     }
 }
 
-/// Tries failed calls again.
-#[derive(Debug)]
-pub struct RetryLayer<C>(Arc<Shared<C>>);
+/// Whether a failed attempt is followed by another. [`Once`] and [`Retry`]
+/// are all there are.
+pub trait Repeat<Req>: sealed::Sealed {
+    /// Whether there ever is another.
+    const REPEATS: bool;
 
-#[derive(Debug)]
-struct Shared<C> {
-    config: RetryConfig,
-    budget: RetryBudget,
-    classify: C,
-    emitter: Emitter,
-    rng: Mutex<Rng>,
+    /// Takes note of a new call.
+    #[doc(hidden)]
+    fn begin(&self, call: &mut Call);
+
+    /// What an attempt after number `number` would ask, if there may be one.
+    #[doc(hidden)]
+    fn spare(&self, request: &Req, number: u32) -> Option<Req>;
+
+    /// What follows a failed attempt.
+    #[doc(hidden)]
+    fn next(&self, failed: &Failed, now: Instant) -> Next;
 }
 
-impl<C> Clone for RetryLayer<C> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Once {}
+    impl Sealed for super::Retry {}
+}
+
+/// Tries each call once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Once;
+
+impl<Req> Repeat<Req> for Once {
+    const REPEATS: bool = false;
+
+    #[inline]
+    fn begin(&self, _: &mut Call) {}
+
+    #[inline]
+    fn spare(&self, _: &Req, _: u32) -> Option<Req> {
+        None
+    }
+
+    #[inline]
+    fn next(&self, _: &Failed, _: Instant) -> Next {
+        Next::GiveUp
     }
 }
 
+/// Tries failed calls again. Copies share budget and random numbers.
+#[derive(Clone, Debug)]
+pub struct Retry(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: RetryConfig,
+    budget: RetryBudget,
+    rng: Mutex<Rng>,
+}
+
+impl Retry {
+    /// Tries again as `config` says, with a budget of its own.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work.
+    pub fn new(config: RetryConfig) -> Result<Self, ConfigError> {
+        let budget = RetryBudget::new(config.budget.clone())?;
+        Self::with_budget(config, budget)
+    }
+
+    /// Tries again as `config` says, but out of `budget`, which others may
+    /// share; the budget in `config` is not used.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work.
+    pub fn with_budget(config: RetryConfig, budget: RetryBudget) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self(Arc::new(Shared {
+            config,
+            budget,
+            rng: Mutex::new(Rng::new()),
+        })))
+    }
+
+    /// Makes the waits repeatable.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self(Arc::new(Shared {
+            config: self.0.config.clone(),
+            budget: self.0.budget.clone(),
+            rng: Mutex::new(Rng::with_seed(seed)),
+        }))
+    }
+}
+
+/// [`Retry`] alone, as a layer.
+pub type RetryLayer<C> = Policies<C, (), Retry>;
+
 impl<C> RetryLayer<C> {
-    /// Tries again as `config` says, with a budget of its own that all
-    /// services wrapped by this layer and its clones share.
+    /// See [`Retry::new`].
     ///
     /// # Errors
     ///
     /// Says why `config` cannot work.
     pub fn new(config: RetryConfig, classify: C) -> Result<Self, ConfigError> {
-        let budget = RetryBudget::new(config.budget.clone())?;
-        Self::with_budget(config, budget, classify)
+        Ok(Self::of(classify, (), Retry::new(config)?, ()))
     }
 
-    /// Tries again as `config` says, but out of `budget`, which others may
-    /// share; the budget in `config` is not used.
+    /// See [`Retry::with_budget`].
     ///
     /// # Errors
     ///
@@ -119,47 +196,15 @@ impl<C> RetryLayer<C> {
         budget: RetryBudget,
         classify: C,
     ) -> Result<Self, ConfigError> {
-        config.validate()?;
-        Ok(Self(Arc::new(Shared {
-            config,
-            budget,
-            classify,
-            emitter: Emitter::default(),
-            rng: Mutex::new(Rng::new()),
-        })))
+        let retry = Retry::with_budget(config, budget)?;
+        Ok(Self::of(classify, (), retry, ()))
     }
 
-    /// Tells `listener` about retries.
+    /// See [`Retry::with_seed`].
     #[must_use]
-    pub fn with_listener(self, listener: Arc<dyn Listener>) -> Self
-    where
-        C: Clone,
-    {
-        self.change(|shared| shared.emitter = Emitter::new(listener))
-    }
-
-    /// Makes the waits repeatable.
-    #[must_use]
-    pub fn with_seed(self, seed: u64) -> Self
-    where
-        C: Clone,
-    {
-        self.change(|shared| shared.rng = Mutex::new(Rng::with_seed(seed)))
-    }
-
-    fn change(self, change: impl FnOnce(&mut Shared<C>)) -> Self
-    where
-        C: Clone,
-    {
-        let mut shared = Shared {
-            config: self.0.config.clone(),
-            budget: self.0.budget.clone(),
-            classify: self.0.classify.clone(),
-            emitter: self.0.emitter.clone(),
-            rng: Mutex::new(lock(&self.0.rng).fork()),
-        };
-        change(&mut shared);
-        Self(Arc::new(shared))
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.retry = self.retry.with_seed(seed);
+        self
     }
 }
 
@@ -169,26 +214,47 @@ fn lock(rng: &Mutex<Rng>) -> std::sync::MutexGuard<'_, Rng> {
 }
 
 /// A failed attempt, as far as the decision to make another depends on it.
-struct Failed {
-    attempt: u32,
-    advice: RetryAdvice,
-    refusal: Option<RefusalKind>,
-    idempotent: bool,
-    deadline: Option<Instant>,
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Failed {
+    pub(crate) attempt: u32,
+    pub(crate) advice: RetryAdvice,
+    pub(crate) refusal: Option<RefusalKind>,
+    pub(crate) idempotent: bool,
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// What follows a failed attempt.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub enum Next {
     /// The error is the answer, and always was going to be.
     GiveUp,
     /// The error is the answer, though another attempt might have helped.
     Stop(RetryStop),
-    /// Another attempt, at this instant.
-    At(Instant),
+    /// Another attempt, after this wait.
+    After(Duration),
 }
 
-impl<C> Shared<C> {
+impl<Req: Clone> Repeat<Req> for Retry {
+    const REPEATS: bool = true;
+
+    #[inline]
+    fn begin(&self, call: &mut Call) {
+        self.0.budget.deposit(call.now());
+    }
+
+    #[inline]
+    fn spare(&self, request: &Req, number: u32) -> Option<Req> {
+        (number < self.0.config.max_attempts.get()).then(|| request.clone())
+    }
+
+    fn next(&self, failed: &Failed, now: Instant) -> Next {
+        self.0.next(failed, now)
+    }
+}
+
+impl Shared {
     fn next(&self, failed: &Failed, now: Instant) -> Next {
         let final_refusal =
             |kind: RefusalKind| kind.is_turned_away() || matches!(kind, RefusalKind::TotalTimeout);
@@ -215,7 +281,7 @@ impl<C> Shared<C> {
         if !self.budget.withdraw(now) {
             return Next::Stop(RetryStop::Budget);
         }
-        Next::At(at)
+        Next::After(delay)
     }
 }
 

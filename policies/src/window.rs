@@ -3,14 +3,15 @@
 //! Time is cut into slices, a tenth of the window each, and a ring of ten
 //! buckets holds the counts of the last ten slices. So the window slides by a
 //! slice at a time: it covers between nine tenths and the whole of its
-//! length.
+//! length. Every stripe of threads has a ring of its own; the sum is taken
+//! when something failed, which is seldom.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use crate::clock;
+use crate::{clock, striped::Striped};
 
 const BUCKETS: usize = 10;
 
@@ -21,9 +22,11 @@ pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
 /// Two counters of events, both over the same recent past.
 #[derive(Debug)]
 pub(crate) struct Window {
-    buckets: [AtomicU64; BUCKETS],
+    rings: Striped<Ring>,
     slice: u64,
 }
+
+type Ring = [AtomicU64; BUCKETS];
 
 /// What a [`Window`] counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,14 +102,16 @@ impl Window {
     /// A window of `length`, at least [`SHORTEST`].
     pub(crate) fn new(length: Duration) -> Self {
         Self {
-            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            rings: Striped::new(|| std::array::from_fn(|_| AtomicU64::new(0))),
             slice: clock::nanos(length.max(SHORTEST)) / BUCKETS as u64,
         }
     }
 
     /// Counts one event that happened at `now`, in nanoseconds.
+    #[inline]
     pub(crate) fn add(&self, now: u64, marked: bool) {
-        let (slice, bucket) = self.at(now / self.slice);
+        let (slice, index) = place(now / self.slice);
+        let bucket = &self.rings.mine()[index];
         // Relaxed: a bucket is one word, and no other memory hangs on it.
         let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             Bucket::unpack(word).with(slice, marked).map(Bucket::pack)
@@ -119,11 +124,13 @@ impl Window {
         let first = last.saturating_sub(BUCKETS as u64 - 1);
         let mut sum = Counts::default();
         for number in first..=last {
-            let (slice, word) = self.at(number);
-            let bucket = Bucket::unpack(word.load(Ordering::Relaxed));
-            if bucket.slice == slice {
-                sum.all += bucket.counts.all;
-                sum.marked += bucket.counts.marked;
+            let (slice, index) = place(number);
+            for ring in self.rings.iter() {
+                let bucket = Bucket::unpack(ring[index].load(Ordering::Relaxed));
+                if bucket.slice == slice {
+                    sum.all += bucket.counts.all;
+                    sum.marked += bucket.counts.marked;
+                }
             }
         }
         sum
@@ -131,16 +138,17 @@ impl Window {
 
     /// Forgets everything.
     pub(crate) fn clear(&self) {
-        for bucket in &self.buckets {
+        for bucket in self.rings.iter().flatten() {
             bucket.store(0, Ordering::Relaxed);
         }
     }
+}
 
-    /// What a bucket stores as the number of slice `number`, and the bucket.
-    fn at(&self, number: u64) -> (u64, &AtomicU64) {
-        let index = (number % BUCKETS as u64) as usize;
-        (number & SLICE_MASK, &self.buckets[index])
-    }
+/// What a bucket stores as the number of slice `number`, and which bucket it
+/// is.
+#[inline]
+fn place(number: u64) -> (u64, usize) {
+    (number & SLICE_MASK, (number % BUCKETS as u64) as usize)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     classify::Outcome,
-    clock::{self, Instant, Origin},
+    clock::{self, Instant},
     config::ConfigError,
     event::{Emitter, Listener, PolicyEvent},
 };
@@ -27,7 +27,6 @@ pub struct Breaker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: BreakerConfig,
-    origin: Origin,
     gate: Arc<Gate>,
     tally: Arc<Tally>,
     machine: Mutex<Machine>,
@@ -105,7 +104,6 @@ impl Breaker {
         let machine = Machine::new(config.clone(), Arc::clone(&tally), Arc::clone(&gate), rng);
         Ok(Self(Arc::new(Shared {
             config,
-            origin: Origin::new(clock::now()),
             gate,
             tally,
             machine: Mutex::new(machine),
@@ -125,7 +123,14 @@ impl Breaker {
     ///
     /// Says how long the caller should stay away, as far as can be told.
     pub fn admit(&self, now: Instant) -> Result<Permit, Duration> {
-        let nanos = self.0.origin.nanos(now);
+        self.pass(now).map(|pass| Permit::new(self.clone(), pass))
+    }
+
+    /// As [`Self::admit`], for callers that see to it that the end of the call
+    /// is recorded.
+    #[inline]
+    pub(super) fn pass(&self, now: Instant) -> Result<Pass, Duration> {
+        let nanos = now.as_nanos();
         let pass = match self.0.gate.ask(nanos) {
             Answer::Pass(generation) => Ok(Pass {
                 generation,
@@ -134,10 +139,7 @@ impl Breaker {
             Answer::Refuse(wait) => Err(wait),
             Answer::Ask => self.decide(|machine| machine.admit(nanos)),
         };
-        match pass {
-            Ok(pass) => Ok(Permit::new(self.clone(), pass)),
-            Err(wait) => Err(Duration::from_nanos(wait)),
-        }
+        pass.map_err(Duration::from_nanos)
     }
 
     /// Whether it lets calls through.
@@ -149,7 +151,7 @@ impl Breaker {
     /// What it knows at `now`.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> BreakerSnapshot {
-        let now = self.0.origin.nanos(now);
+        let now = now.as_nanos();
         let mut machine = self.machine();
         let word = self.0.gate.word();
         let calls = self.0.tally.calls(now);
@@ -195,7 +197,7 @@ impl Breaker {
     }
 
     pub(super) fn record(&self, pass: Pass, outcome: Outcome, now: Instant) {
-        let nanos = self.0.origin.nanos(now);
+        let nanos = now.as_nanos();
         let word = self.0.gate.word();
         if word.generation != pass.generation {
             return;

@@ -1,199 +1,88 @@
-//! The breaker as a tower layer.
+//! The breaker as a policy of a stack.
 
-use std::{
-    marker::PhantomData,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use pin_project_lite::pin_project;
-use tower::{Layer, Service, util::Oneshot};
-
-use super::{Breaker, Permit};
+use super::{Breaker, machine::Pass};
 use crate::{
-    classify::{Classify, Outcome},
+    admission::{Admission, Call, End},
+    classify::Outcome,
     clock::{self, Instant},
-    event::{Emitter, Listener},
     refusal::{Refusal, RefusalKind},
+    retry::Once,
+    stack::Policies,
 };
 
-/// Asks a [`Breaker`] before each call.
-#[derive(Clone, Debug)]
-pub struct BreakerLayer<C> {
-    breaker: Breaker,
-    classify: C,
-    emitter: Emitter,
-}
-
-impl<C> BreakerLayer<C> {
-    /// Makes every service that this layer wraps ask `breaker`.
-    pub fn new(breaker: Breaker, classify: C) -> Self {
-        let emitter = Emitter::default();
-        Self {
-            breaker,
-            classify,
-            emitter,
-        }
-    }
-
-    /// Tells `listener` about refusals. Changes of state are told by the
-    /// breaker to its own listener.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.emitter = Emitter::new(listener);
-        self
-    }
-}
-
-impl<S, C: Clone> Layer<S> for BreakerLayer<C> {
-    type Service = BreakerService<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        BreakerService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// Answers with [`Refusal::CircuitOpen`] while the service rests.
+/// A [`Breaker`] alone, as a layer.
 ///
 /// The breaker is asked when the call is first polled. A call that is dropped
 /// gives its probe back; dropped after the request's deadline, or while it
 /// panics, it counts as a failure.
-#[derive(Clone, Debug)]
-pub struct BreakerService<S, C> {
-    inner: S,
-    layer: BreakerLayer<C>,
+pub type BreakerLayer<C> = Policies<C, (), Once, Breaker>;
+
+impl<C> BreakerLayer<C> {
+    /// Makes every service that this layer wraps ask `breaker`.
+    pub fn new(breaker: Breaker, classify: C) -> Self {
+        Self::of(classify, (), Once, breaker)
+    }
 }
 
-impl<S, C, Req> Service<Req> for BreakerService<S, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-    C: Classify<Req, S::Response, S::Error> + Clone,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BreakerFuture<Oneshot<S, Req>, C, Req>;
+/// A call that the breaker let in, if it did.
+#[derive(Debug, Default)]
+pub struct Hold(Option<Admitted>);
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+#[derive(Clone, Copy, Debug)]
+struct Admitted {
+    pass: Pass,
+    at: Instant,
+    /// When its caller will have left, if it gave the service its time.
+    until: Option<Instant>,
+}
+
+/// Refuses with [`Refusal::CircuitOpen`] while the service rests.
+impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
+    type Hold = Hold;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        let at = call.now();
+        let pass = match self.pass(at) {
+            Ok(pass) => pass,
+            Err(retry_after) => return Poll::Ready(Err(Refusal::CircuitOpen { retry_after })),
+        };
+        let short = clock::after(at, self.config().short_deadline);
+        let until = call.deadline().map(|deadline| deadline.at());
+        let until = until.filter(|until| *until > short);
+        hold.0 = Some(Admitted { pass, at, until });
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
-        BreakerFuture {
-            deadline: self.layer.classify.deadline(&request),
-            inner: Oneshot::new(self.inner.clone(), request),
-            admitted: None,
-            layer: self.layer.clone(),
-            request: PhantomData,
-        }
-    }
-}
-
-/// A call that was let in.
-#[derive(Debug)]
-struct Admitted {
-    permit: Permit,
-    at: Instant,
-}
-
-pin_project! {
-    /// The answer, or the refusal if the service rests.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct BreakerFuture<F, C, Req> {
-        // Before the permit: the probe's place is free when the call is over.
-        #[pin]
-        inner: F,
-        admitted: Option<Admitted>,
-        deadline: Option<Instant>,
-        layer: BreakerLayer<C>,
-        request: PhantomData<fn(Req)>,
-    }
-}
-
-impl<C> BreakerLayer<C> {
-    fn admit(&self, deadline: Option<Instant>) -> Result<Admitted, Refusal> {
-        let at = clock::now();
-        let permit = self
-            .breaker
-            .admit(at)
-            .map_err(|retry_after| Refusal::CircuitOpen { retry_after })?;
-        let short = clock::after(at, self.breaker.config().short_deadline);
-        let permit = match deadline {
-            Some(deadline) if deadline > short => permit.until(deadline),
-            _ => permit,
+    #[inline]
+    fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
+        let Some(Admitted { pass, at, until }) = hold.0.take() else {
+            return;
         };
-        Ok(Admitted { permit, at })
-    }
-}
-
-impl Admitted {
-    fn record<Req, Res, Err, C>(self, result: &Result<Res, Err>, classify: &C)
-    where
-        C: Classify<Req, Res, Err>,
-    {
-        let now = clock::now();
-        let refusal = result
-            .as_ref()
-            .err()
-            .and_then(|error| classify.refusal(error));
-        let outcome = match refusal {
-            Some(kind) if kind.is_turned_away() => Outcome::Ignore,
-            // Whether the service had its time is known since it was let in.
-            Some(RefusalKind::TotalTimeout) if self.permit.deadline().is_some() => Outcome::Failure,
-            Some(RefusalKind::TotalTimeout) => Outcome::Ignore,
-            _ => classify.outcome(result),
+        let outcome = match end {
+            End::Answered {
+                refusal: Some(RefusalKind::TotalTimeout),
+                ..
+            } if until.is_none() => Outcome::Ignore,
+            End::Answered { outcome, .. } => *outcome,
+            End::Panicked => Outcome::Failure,
+            End::Dropped if until.is_some_and(|until| call.now() >= until) => Outcome::Failure,
+            End::Dropped => Outcome::Ignore,
         };
-        let slow_after = self.permit.slow_after();
-        let slow = slow_after.is_some_and(|slow_after| now - self.at >= slow_after);
-        let outcome = match outcome {
-            Outcome::Success if slow => Outcome::Slow,
-            outcome => outcome,
+        let slow_after = self.config().slow_after;
+        let outcome = match (outcome, slow_after) {
+            (Outcome::Success, Some(limit)) if call.now() - at >= limit => Outcome::Slow,
+            (outcome, _) => outcome,
         };
-        self.permit.record(outcome, now);
-    }
-}
-
-/// Counts a panic of the call as a failure. Without this the permit could not
-/// tell it from a call that was dropped.
-struct Unwinding<'a>(&'a mut Option<Admitted>);
-
-impl Drop for Unwinding<'_> {
-    fn drop(&mut self) {
-        if let Some(admitted) = self.0.take() {
-            admitted.permit.record(Outcome::Failure, clock::now());
-        }
-    }
-}
-
-impl<F, C, Req, Res, Err> Future for BreakerFuture<F, C, Req>
-where
-    F: Future<Output = Result<Res, Err>>,
-    C: Classify<Req, Res, Err>,
-    Err: From<Refusal>,
-{
-    type Output = Result<Res, Err>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if this.admitted.is_none() {
-            match this.layer.admit(*this.deadline) {
-                Ok(admitted) => *this.admitted = Some(admitted),
-                Err(refusal) => return Poll::Ready(Err(this.layer.emitter.refuse(refusal))),
-            }
-        }
-        let unwinding = Unwinding(this.admitted);
-        let poll = this.inner.poll(cx);
-        std::mem::forget(unwinding);
-        if let Poll::Ready(result) = &poll
-            && let Some(admitted) = this.admitted.take()
-        {
-            admitted.record::<Req, _, _, _>(result, &this.layer.classify);
-        }
-        poll
+        self.record(pass, outcome, call.now());
     }
 }
 
@@ -202,7 +91,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::time::{advance, sleep, timeout};
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, Service, ServiceExt, service_fn};
 
     use super::*;
     use crate::{

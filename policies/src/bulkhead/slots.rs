@@ -14,6 +14,7 @@ use super::BulkheadConfig;
 use crate::{
     clock::{self, Instant},
     config::ConfigError,
+    deadline::Deadline,
     refusal::Refusal,
 };
 
@@ -105,9 +106,9 @@ impl Bulkhead {
     }
 
     /// Waits for a slot, at most until the caller leaves.
-    pub(super) fn wait(&self, now: Instant, deadline: Option<Instant>) -> Result<Wait, Refusal> {
+    pub(super) fn wait(&self, now: Instant, deadline: Option<Deadline>) -> Result<Wait, Refusal> {
         let patience = clock::after(now, self.0.config.max_wait);
-        let until = deadline.map_or(patience, |deadline| deadline.min(patience));
+        let until = deadline.map_or(patience, |deadline| deadline.at().min(patience));
         if until <= now {
             return Err(self.overloaded());
         }
@@ -116,7 +117,7 @@ impl Bulkhead {
         };
         Ok(Box::pin(async move {
             let slot = Arc::clone(&place.0.0.slots).acquire_owned();
-            match tokio::time::timeout_at(until, slot).await {
+            match tokio::time::timeout(until - now, slot).await {
                 Ok(Ok(slot)) => Ok(slot),
                 // The semaphore is never closed, so time is up.
                 Ok(Err(_)) | Err(_) => Err(place.0.overloaded()),

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::Semaphore,
-    time::{sleep_until, timeout_at},
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -19,7 +19,8 @@ use super::{
     gcra::{Bucket, TenantBuckets},
 };
 use crate::{
-    clock::{self, Instant, Origin},
+    admission::Call,
+    clock::{self, Instant},
     config::ConfigError,
     refusal::Refusal,
 };
@@ -30,7 +31,6 @@ pub struct RateLimiter(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    origin: Origin,
     tenants: Option<TenantBuckets>,
     overall: Option<Line>,
     max_wait: Duration,
@@ -67,10 +67,10 @@ impl Drop for Queued {
 pub(super) type Wait = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
 /// What becomes of a call that just came.
-pub(super) enum Admission {
-    Go,
-    Queue(Queued),
-    Refuse(Refusal),
+pub(super) enum Turn {
+    Now,
+    Later(Queued),
+    Never(Refusal),
 }
 
 impl RateLimiter {
@@ -90,7 +90,6 @@ impl RateLimiter {
             next: AtomicU64::new(0),
         };
         Ok(Self(Arc::new(Shared {
-            origin: Origin::new(clock::now()),
             tenants: config
                 .per_tenant
                 .map(|rate| TenantBuckets::new(&rate, config.max_tenants.get())),
@@ -105,7 +104,7 @@ impl RateLimiter {
     ///
     /// Says how long until there may be a token.
     pub fn try_take(&self, tenant: u64, now: Instant) -> Result<(), Duration> {
-        let nanos = self.0.origin.nanos(now);
+        let nanos = now.as_nanos();
         if let Some(tenants) = &self.0.tenants {
             tenants.take(tenant, nanos)?;
         }
@@ -122,28 +121,34 @@ impl RateLimiter {
         self.0.overall.as_ref().map_or(0, queued)
     }
 
-    pub(super) fn admit(&self, tenant: u64, now: Instant, deadline: Option<Instant>) -> Admission {
-        let refuse = |retry_after| Admission::Refuse(Refusal::RateLimited { retry_after });
-        let nanos = self.0.origin.nanos(now);
+    pub(super) fn admit(&self, call: &mut Call) -> Turn {
+        let refuse = |retry_after| Turn::Never(Refusal::RateLimited { retry_after });
+        if self.0.tenants.is_none() && self.0.overall.is_none() {
+            return Turn::Now;
+        }
+        let (tenant, now) = (call.tenant(), call.now());
+        let nanos = now.as_nanos();
         if let Some(tenants) = &self.0.tenants
             && let Err(retry_after) = tenants.take(tenant, nanos)
         {
             return refuse(retry_after);
         }
         let Some(line) = &self.0.overall else {
-            return Admission::Go;
+            return Turn::Now;
         };
         let Err(wait) = line.take(nanos) else {
-            return Admission::Go;
+            return Turn::Now;
         };
         let until = clock::after(now, self.0.max_wait);
-        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        let until = call
+            .deadline()
+            .map_or(until, |deadline| deadline.at().min(until));
         // Whoever would wait in vain is told at once.
         if clock::after(now, wait) > until || !line.join_queue() {
             return refuse(wait);
         }
         let limiter = self.clone();
-        Admission::Queue(Queued { limiter, until })
+        Turn::Later(Queued { limiter, until })
     }
 }
 
@@ -176,12 +181,13 @@ impl Line {
     }
 
     /// Waits for the turn, then for a token.
-    async fn wait(&self, origin: Origin) {
+    async fn wait(&self) {
         // The semaphore is never closed; if it were, there would be no order.
         let _head = self.head.acquire().await.ok();
         loop {
-            sleep_until(origin.instant(self.next.load(Ordering::Relaxed))).await;
-            let now = origin.nanos(clock::now());
+            let next = self.next.load(Ordering::Relaxed);
+            sleep(Instant::from_nanos(next) - clock::now()).await;
+            let now = clock::now().as_nanos();
             match self.bucket.take(now) {
                 Ok(()) => {
                     let interval = clock::nanos(self.interval);
@@ -202,11 +208,10 @@ impl Queued {
             let Some(line) = &self.limiter.0.overall else {
                 return Ok(());
             };
-            let origin = self.limiter.0.origin;
-            timeout_at(self.until, line.wait(origin))
+            timeout(self.until - clock::now(), line.wait())
                 .await
                 .map_err(|_| {
-                    let retry_after = line.backlog(origin.nanos(clock::now()));
+                    let retry_after = line.backlog(clock::now().as_nanos());
                     Refusal::RateLimited { retry_after }
                 })
         })
@@ -258,7 +263,7 @@ mod tests {
 
         let tick = Duration::from_nanos(1);
         assert_eq!(limiter.try_take(0, start), Err(TENTH));
-        assert_eq!(limiter.try_take(0, start + TENTH - tick), Err(tick));
+        assert_eq!(limiter.try_take(0, start + (TENTH - tick)), Err(tick));
         assert_eq!(limiter.try_take(0, start + TENTH), Ok(()));
     }
 

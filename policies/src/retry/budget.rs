@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    clock::{self, Instant, Origin},
+    clock::Instant,
     config::{ConfigError, Ratio, check_time},
     window::{SHORTEST, Window},
 };
@@ -58,7 +58,6 @@ pub struct RetryBudget(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: RetryBudgetConfig,
-    origin: Origin,
     requests: Window,
     retries: Window,
     /// Held while a retry is granted, so that no two take the last one.
@@ -87,7 +86,6 @@ impl RetryBudget {
         let (requests, retries) = (Window::new(config.ttl), Window::new(config.ttl));
         Ok(Self(Arc::new(Shared {
             config,
-            origin: Origin::new(clock::now()),
             requests,
             retries,
             granting: Mutex::new(()),
@@ -98,7 +96,7 @@ impl RetryBudget {
     /// successes counted, a failing service would drain its own budget; were
     /// attempts, retries would earn further retries.
     pub fn deposit(&self, now: Instant) {
-        self.0.requests.add(self.0.origin.nanos(now), false);
+        self.0.requests.add(now.as_nanos(), false);
     }
 
     /// Grants one retry, or says that there is none left.
@@ -111,7 +109,7 @@ impl RetryBudget {
             .unwrap_or_else(PoisonError::into_inner);
         let granted = self.snapshot(now).left > 0;
         if granted {
-            self.0.retries.add(self.0.origin.nanos(now), false);
+            self.0.retries.add(now.as_nanos(), false);
         }
         granted
     }
@@ -119,7 +117,7 @@ impl RetryBudget {
     /// What it remembers at `now`.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> RetryBudgetSnapshot {
-        let now = self.0.origin.nanos(now);
+        let now = now.as_nanos();
         let (requests, retries) = (self.0.requests.sum(now).all, self.0.retries.sum(now).all);
         let earned = self.0.config.ratio.of(requests);
         let left = (earned + u64::from(self.0.config.reserve)).saturating_sub(retries);
@@ -136,6 +134,7 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+    use crate::clock;
 
     fn budget(reserve: u32) -> RetryBudget {
         RetryBudget::new(RetryBudgetConfig {

@@ -1,0 +1,234 @@
+//! What most policies are: they decide whether a call comes in, and learn how
+//! it ended.
+//!
+//! A policy of this kind is a pure core with an [`Admission`] on top. It
+//! becomes a tower layer by [`Stack`](crate::Stack), which drives one or many
+//! of them in one future: with one reading of the clock on the way in and one
+//! on the way out, one pointer to all of them, and one place that gives back
+//! what a call holds however it ends.
+
+use std::task::{Context, Poll, ready};
+
+use crate::{
+    classify::Outcome,
+    clock::{self, Instant},
+    deadline::Deadline,
+    refusal::{Refusal, RefusalKind},
+};
+
+/// Decides whether a call comes in, and learns how it ended.
+///
+/// To add a policy, implement this; `bulkhead.rs` is the shortest to follow.
+/// Policies go together as pairs, the outer one first.
+pub trait Admission<Req, Res, Err> {
+    /// What one call holds of this policy. The default is what a call holds
+    /// that has not come in. Holds nothing that must be given back other than
+    /// by [`settle`](Self::settle).
+    type Hold: Default;
+
+    /// Lets a call in, or refuses it, or has it wait.
+    ///
+    /// Asked again with the same `hold` after it had the call wait, and never
+    /// after it let the call in or refused it. A wait must not go on after
+    /// [`Call::deadline`].
+    fn poll_admit(
+        &self,
+        hold: &mut Self::Hold,
+        call: &mut Call,
+        request: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>>;
+
+    /// Learns how a call ended that asked to come in, and takes back what it
+    /// holds. The call may have been refused, by this policy or by one
+    /// further in, or dropped while it waited; then the hold says so.
+    fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>);
+}
+
+/// What policies know of a call, and tell each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    moment: Option<Instant>,
+    deadline: Option<Deadline>,
+    tenant: u64,
+}
+
+impl Call {
+    pub(crate) fn new(deadline: Option<Instant>, tenant: u64) -> Self {
+        Self {
+            moment: None,
+            deadline: deadline.map(Deadline::of_caller),
+            tenant,
+        }
+    }
+
+    /// The time. Read once, and then the same until the call has waited or
+    /// the service has answered.
+    #[inline]
+    pub fn now(&mut self) -> Instant {
+        *self.moment.get_or_insert_with(clock::now)
+    }
+
+    /// Makes [`Self::now`] read the clock again.
+    #[inline]
+    pub(crate) fn time_passed(&mut self) {
+        self.moment = None;
+    }
+
+    /// Takes over the time that `other` has read.
+    #[inline]
+    pub(crate) fn same_moment(&mut self, other: &Self) {
+        self.moment = other.moment;
+    }
+
+    /// When the call's time is up, as far as is known where it is now.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
+    /// Sets when the call's time is up, for the policies further in and for
+    /// the service.
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = Some(deadline);
+    }
+
+    /// Whose call it is.
+    #[must_use]
+    pub fn tenant(&self) -> u64 {
+        self.tenant
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub enum End<'a, Res, Err> {
+    /// With a result: the service's, or a refusal further in.
+    Answered {
+        /// The result.
+        result: &'a Result<Res, Err>,
+        /// What it says of the service. [`Outcome::Ignore`] if the service
+        /// was not asked.
+        outcome: Outcome,
+        /// The policy that ended the call, if one did.
+        refusal: Option<RefusalKind>,
+    },
+    /// Without one: the caller gave up.
+    Dropped,
+    /// Without one: the service panicked.
+    Panicked,
+}
+
+impl<Res, Err> End<'_, Res, Err> {
+    /// The policy that ended the call, if one did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<RefusalKind> {
+        match self {
+            Self::Answered { refusal, .. } => *refusal,
+            Self::Dropped | Self::Panicked => None,
+        }
+    }
+}
+
+/// Lets every call in.
+impl<Req, Res, Err> Admission<Req, Res, Err> for () {
+    type Hold = ();
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        (): &mut (),
+        _: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn settle(&self, (): &mut (), _: &mut Call, _: &End<'_, Res, Err>) {}
+}
+
+/// A policy that may be left out.
+impl<Req, Res, Err, A> Admission<Req, Res, Err> for Option<A>
+where
+    A: Admission<Req, Res, Err>,
+{
+    type Hold = A::Hold;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut A::Hold,
+        call: &mut Call,
+        request: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        match self {
+            Some(policy) => policy.poll_admit(hold, call, request, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    #[inline]
+    fn settle(&self, hold: &mut A::Hold, call: &mut Call, end: &End<'_, Res, Err>) {
+        if let Some(policy) = self {
+            policy.settle(hold, call, end);
+        }
+    }
+}
+
+/// What a call holds of a pair.
+#[derive(Debug, Default)]
+pub struct Both<A, B> {
+    outer: A,
+    inner: B,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Outside,
+    /// The outer policy was asked.
+    Outer,
+    /// It let the call in, and the inner one was asked.
+    Inner,
+}
+
+/// Asks the outer policy, then the inner one. The inner one learns first how
+/// the call ended.
+impl<Req, Res, Err, A, B> Admission<Req, Res, Err> for (A, B)
+where
+    A: Admission<Req, Res, Err>,
+    B: Admission<Req, Res, Err>,
+{
+    type Hold = Both<A::Hold, B::Hold>;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut Self::Hold,
+        call: &mut Call,
+        request: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.place != Place::Inner {
+            hold.place = Place::Outer;
+            ready!(self.0.poll_admit(&mut hold.outer, call, request, cx))?;
+            hold.place = Place::Inner;
+        }
+        self.1.poll_admit(&mut hold.inner, call, request, cx)
+    }
+
+    #[inline]
+    fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>) {
+        let place = std::mem::take(&mut hold.place);
+        if place == Place::Inner {
+            self.1.settle(&mut hold.inner, call, end);
+        }
+        if place != Place::Outside {
+            self.0.settle(&mut hold.outer, call, end);
+        }
+    }
+}
