@@ -66,19 +66,24 @@ impl Call {
     /// the service has answered.
     #[inline]
     pub fn now(&mut self) -> Instant {
-        *self.moment.get_or_insert_with(clock::now)
+        match self.moment {
+            Some(moment) => moment,
+            None => self.read_clock(),
+        }
+    }
+
+    /// Out of line: every policy asks for the time, and most find it read.
+    #[inline(never)]
+    fn read_clock(&mut self) -> Instant {
+        let now = clock::now();
+        self.moment = Some(now);
+        now
     }
 
     /// Makes [`Self::now`] read the clock again.
     #[inline]
     pub(crate) fn time_passed(&mut self) {
         self.moment = None;
-    }
-
-    /// Takes over the time that `other` has read.
-    #[inline]
-    pub(crate) fn same_moment(&mut self, other: &Self) {
-        self.moment = other.moment;
     }
 
     /// When the call's time is up, as far as is known where it is now.
@@ -91,6 +96,11 @@ impl Call {
     /// the service.
     pub fn set_deadline(&mut self, deadline: Deadline) {
         self.deadline = Some(deadline);
+    }
+
+    /// Undoes what the policies of an attempt set.
+    pub(crate) fn restore_deadline(&mut self, deadline: Option<Deadline>) {
+        self.deadline = deadline;
     }
 
     /// Whose call it is.

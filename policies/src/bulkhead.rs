@@ -90,7 +90,7 @@ pub type BulkheadLayer<C> = Policies<C, (), Once, Bulkhead>;
 impl<C> BulkheadLayer<C> {
     /// Sends every service that this layer wraps through `bulkhead`.
     pub fn new(bulkhead: Bulkhead, classify: C) -> Self {
-        Self::of(classify, (), Once, bulkhead)
+        Self::assemble(classify, (), Once, bulkhead)
     }
 }
 

@@ -68,14 +68,26 @@ impl DeadlineConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     at: Instant,
-    /// The limit that ends the call; nothing if its caller only told when it
-    /// will have left.
-    limit: Option<(TimeoutScope, Duration)>,
+    whose: Whose,
+    /// The time there was, in nanoseconds, where a policy says so.
+    limit: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The caller only told when it will have left.
+    Caller,
+    /// A policy ends the call.
+    Policy(TimeoutScope),
 }
 
 impl Deadline {
     pub(crate) fn of_caller(at: Instant) -> Self {
-        Self { at, limit: None }
+        Self {
+            at,
+            whose: Whose::Caller,
+            limit: 0,
+        }
     }
 
     /// The moment.
@@ -87,43 +99,78 @@ impl Deadline {
     /// Whether a policy ends the call then.
     #[must_use]
     pub fn is_enforced(self) -> bool {
-        self.limit.is_some()
+        self.whose != Whose::Caller
     }
 
     /// What a policy that ends the call then says.
     pub(crate) fn refusal(self) -> Option<Refusal> {
-        self.limit
-            .map(|(scope, limit)| Refusal::Timeout { scope, limit })
+        match self.whose {
+            Whose::Caller => None,
+            Whose::Policy(scope) => Some(Refusal::Timeout {
+                scope,
+                limit: Duration::from_nanos(self.limit),
+            }),
+        }
     }
 
     /// The earlier of `limit` from `now` and `known`. Only a limit of the
     /// policy's own is one of `scope`: when `known` is earlier, the whole
     /// call's time is up.
-    fn earlier(scope: TimeoutScope, limit: Duration, known: Option<Self>, now: Instant) -> Self {
-        let own = clock::after(now, limit);
+    #[inline]
+    fn earlier(scope: TimeoutScope, limit: Limit, known: Option<Self>, now: Instant) -> Self {
+        let own = Instant::from_nanos(now.as_nanos().saturating_add(limit.0));
         match known {
+            Some(known) if known.at < own && known.is_enforced() => known,
             Some(known) if known.at < own => Self {
                 at: known.at,
-                limit: known.limit.or(Some((TimeoutScope::Total, known.at - now))),
+                whose: Whose::Policy(TimeoutScope::Total),
+                limit: known.at.as_nanos().saturating_sub(now.as_nanos()),
             },
             _ => Self {
                 at: own,
-                limit: Some((scope, limit.min(HORIZON))),
+                whose: Whose::Policy(scope),
+                limit: limit.0,
             },
         }
     }
 }
 
-/// Ends calls that long after they began, or when their own deadline says.
+/// A time in nanoseconds, within the [`HORIZON`].
+#[derive(Clone, Copy, Debug)]
+struct Limit(u64);
+
+impl Limit {
+    fn new(limit: Duration) -> Self {
+        Self(clock::nanos(limit.min(HORIZON)))
+    }
+}
+
+/// Ends calls some time after they began, or when their own deadline says.
 /// Goes outside everything that waits or tries again.
 #[derive(Clone, Copy, Debug)]
-pub struct TotalDeadline(pub Duration);
+pub struct TotalDeadline(Limit);
 
-/// Ends attempts that long after they began, or when the deadline of the whole
+/// Ends attempts some time after they began, or when the deadline of the whole
 /// call says. Goes inside retry, breaker and bulkhead: a timeout is a failure,
 /// and frees the slot.
 #[derive(Clone, Copy, Debug)]
-pub struct AttemptDeadline(pub Duration);
+pub struct AttemptDeadline(Limit);
+
+impl TotalDeadline {
+    /// Ends calls `limit` after they began, which may be up to a year.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self(Limit::new(limit))
+    }
+}
+
+impl AttemptDeadline {
+    /// Ends attempts `limit` after they began, which may be up to a year.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self(Limit::new(limit))
+    }
+}
 
 /// [`TotalDeadline`] alone, as a layer.
 ///
@@ -138,7 +185,7 @@ pub type AttemptDeadlineLayer<C> = Policies<C, (), Once, AttemptDeadline>;
 impl<C> TotalDeadlineLayer<C> {
     /// Ends calls `total` after they began, or when their own deadline says.
     pub fn new(total: Duration, classify: C) -> Self {
-        Self::of(classify, TotalDeadline(total), Once, ())
+        Self::assemble(classify, TotalDeadline::new(total), Once, ())
     }
 }
 
@@ -146,13 +193,13 @@ impl<C> AttemptDeadlineLayer<C> {
     /// Ends attempts `attempt` after they began, or when the deadline of the
     /// whole call says.
     pub fn new(attempt: Duration, classify: C) -> Self {
-        Self::of(classify, (), Once, AttemptDeadline(attempt))
+        Self::assemble(classify, (), Once, AttemptDeadline::new(attempt))
     }
 }
 
 /// Refuses a call whose time was up before it began.
 #[inline]
-fn admit(call: &mut Call, scope: TimeoutScope, limit: Duration) -> Poll<Result<(), Refusal>> {
+fn admit(call: &mut Call, scope: TimeoutScope, limit: Limit) -> Poll<Result<(), Refusal>> {
     let now = call.now();
     let deadline = Deadline::earlier(scope, limit, call.deadline(), now);
     call.set_deadline(deadline);

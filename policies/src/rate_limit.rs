@@ -167,7 +167,7 @@ pub type RateLimitLayer<C> = Policies<C, RateLimiter>;
 impl<C> RateLimitLayer<C> {
     /// Sends every service that this layer wraps through `limiter`.
     pub fn new(limiter: RateLimiter, classify: C) -> Self {
-        Self::of(classify, limiter, Once, ())
+        Self::assemble(classify, limiter, Once, ())
     }
 }
 

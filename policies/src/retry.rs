@@ -183,7 +183,7 @@ impl<C> RetryLayer<C> {
     ///
     /// Says why `config` cannot work.
     pub fn new(config: RetryConfig, classify: C) -> Result<Self, ConfigError> {
-        Ok(Self::of(classify, (), Retry::new(config)?, ()))
+        Ok(Self::assemble(classify, (), Retry::new(config)?, ()))
     }
 
     /// See [`Retry::with_budget`].
@@ -197,7 +197,7 @@ impl<C> RetryLayer<C> {
         classify: C,
     ) -> Result<Self, ConfigError> {
         let retry = Retry::with_budget(config, budget)?;
-        Ok(Self::of(classify, (), retry, ()))
+        Ok(Self::assemble(classify, (), retry, ()))
     }
 
     /// See [`Retry::with_seed`].

@@ -47,8 +47,8 @@ pub struct Policies<C, O = (), R = Once, I = ()> {
 
 impl<C> Policies<C> {
     /// No policies, for requests and results that `classify` knows about.
-    pub fn new(classify: C) -> Self {
-        Self::of(classify, (), Once, ())
+    pub fn with(classify: C) -> Self {
+        Self::assemble(classify, (), Once, ())
     }
 }
 
@@ -66,7 +66,7 @@ impl<C, O, I> Policies<C, O, Once, I> {
 }
 
 impl<C, O, R, I> Policies<C, O, R, I> {
-    pub(crate) fn of(classify: C, per_call: O, retry: R, per_attempt: I) -> Self {
+    pub(crate) fn assemble(classify: C, per_call: O, retry: R, per_attempt: I) -> Self {
         Self {
             classify,
             per_call,

@@ -23,7 +23,7 @@ pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Window {
     rings: Striped<Ring>,
-    slice: u64,
+    slices: Slices,
 }
 
 type Ring = [AtomicU64; BUCKETS];
@@ -50,6 +50,9 @@ struct Bucket {
 
 const COUNT_BITS: u32 = 20;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+/// From here on counting takes care not to run over. Far enough below the top
+/// that all threads at once cannot get there unseen.
+const COUNT_FULL: u64 = COUNT_MAX - (1 << 16);
 const SLICE_BITS: u32 = 24;
 const SLICE_MASK: u64 = (1 << SLICE_BITS) - 1;
 
@@ -87,7 +90,7 @@ impl Bucket {
                 counts: Counts::default(),
             };
         }
-        if self.counts.all == COUNT_MAX {
+        if self.counts.all >= COUNT_FULL {
             // Keeps the ratio, which is what large counts are used for.
             self.counts.all /= 2;
             self.counts.marked /= 2;
@@ -103,24 +106,30 @@ impl Window {
     pub(crate) fn new(length: Duration) -> Self {
         Self {
             rings: Striped::new(|| std::array::from_fn(|_| AtomicU64::new(0))),
-            slice: clock::nanos(length.max(SHORTEST)) / BUCKETS as u64,
+            slices: Slices::of(clock::nanos(length.max(SHORTEST)) / BUCKETS as u64),
         }
     }
 
     /// Counts one event that happened at `now`, in nanoseconds.
     #[inline]
     pub(crate) fn add(&self, now: u64, marked: bool) {
-        let (slice, index) = place(now / self.slice);
+        let (slice, index) = place(self.slices.number(now));
         let bucket = &self.rings.mine()[index];
         // Relaxed: a bucket is one word, and no other memory hangs on it.
-        let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            Bucket::unpack(word).with(slice, marked).map(Bucket::pack)
-        });
+        let word = bucket.load(Ordering::Relaxed);
+        let known = Bucket::unpack(word);
+        if known.slice == slice && known.counts.all < COUNT_FULL {
+            // A bucket that moves on just now counts this event for the slice
+            // after, which is as good.
+            bucket.fetch_add((1 << COUNT_BITS) | u64::from(marked), Ordering::Relaxed);
+        } else {
+            add_slowly(bucket, slice, marked);
+        }
     }
 
     /// What was counted in the window that ends at `now`, in nanoseconds.
     pub(crate) fn sum(&self, now: u64) -> Counts {
-        let last = now / self.slice;
+        let last = self.slices.number(now);
         let first = last.saturating_sub(BUCKETS as u64 - 1);
         let mut sum = Counts::default();
         for number in first..=last {
@@ -141,6 +150,42 @@ impl Window {
         for bucket in self.rings.iter().flatten() {
             bucket.store(0, Ordering::Relaxed);
         }
+    }
+}
+
+/// Counts an event where the bucket is of an earlier slice, or full.
+#[cold]
+fn add_slowly(bucket: &AtomicU64, slice: u64, marked: bool) {
+    let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        Bucket::unpack(word).with(slice, marked).map(Bucket::pack)
+    });
+}
+
+/// Numbers the slices of time. A division would cost as much as the rest of
+/// counting, so the length's inverse is multiplied with instead.
+#[derive(Debug)]
+struct Slices {
+    length: u64,
+    /// 2^64 / length.
+    inverse: u64,
+}
+
+impl Slices {
+    /// Slices of `length` nanoseconds, more than one.
+    fn of(length: u64) -> Self {
+        Self {
+            length,
+            inverse: u64::MAX / length,
+        }
+    }
+
+    /// The number of the slice that `now` is in.
+    #[inline]
+    fn number(&self, now: u64) -> u64 {
+        let product = u128::from(now) * u128::from(self.inverse);
+        let number = (product >> 64) as u64;
+        // The inverse is rounded down, by less than one slice's worth.
+        number + u64::from(now - number * self.length >= self.length)
     }
 }
 
@@ -188,12 +233,12 @@ mod tests {
     fn a_full_bucket_keeps_its_ratio() {
         let full = Bucket {
             slice: 3,
-            counts: counts(COUNT_MAX, COUNT_MAX / 4),
+            counts: counts(COUNT_FULL, COUNT_FULL / 4),
         };
 
         let more = full.with(3, true).unwrap();
 
-        assert_eq!(more.counts, counts(COUNT_MAX / 2 + 1, COUNT_MAX / 8 + 1));
+        assert_eq!(more.counts, counts(COUNT_FULL / 2 + 1, COUNT_FULL / 8 + 1));
         assert_eq!(Bucket::unpack(more.pack()), more);
     }
 
@@ -239,6 +284,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn slices_are_numbered_as_by_division(length in 2u64..1 << 40, now in any::<u64>()) {
+            prop_assert_eq!(Slices::of(length).number(now), now / length);
+        }
+
         /// Against the plain thing: a list of all events.
         #[test]
         fn counts_what_a_list_would(steps in prop::collection::vec((0u64..3 * SLICE, any::<bool>()), 1..200)) {

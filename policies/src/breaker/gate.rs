@@ -43,6 +43,7 @@ impl Word {
         (self.generation << (STATE_BITS + PROBE_BITS)) | (probes << STATE_BITS) | state
     }
 
+    #[inline]
     fn unpack(word: u64) -> Self {
         let state = match word & ((1 << STATE_BITS) - 1) {
             0 => BreakerState::Closed,
@@ -119,6 +120,7 @@ impl Gate {
         }
     }
 
+    #[inline]
     pub(super) fn word(&self) -> Word {
         // Pairs with the release in `publish`: whoever sees a state also sees
         // the counts that the machine cleared before it.
@@ -136,6 +138,7 @@ impl Gate {
     }
 
     /// Whether a call may pass at `now`.
+    #[inline]
     pub(super) fn ask(&self, now: u64) -> Answer {
         let word = self.word();
         match word.state {

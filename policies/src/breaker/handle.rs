@@ -27,6 +27,8 @@ pub struct Breaker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: BreakerConfig,
+    /// Of `config`, in nanoseconds.
+    short_deadline: u64,
     gate: Arc<Gate>,
     tally: Arc<Tally>,
     machine: Mutex<Machine>,
@@ -103,6 +105,7 @@ impl Breaker {
         let tally = Arc::new(Tally::new(config.clone()));
         let machine = Machine::new(config.clone(), Arc::clone(&tally), Arc::clone(&gate), rng);
         Ok(Self(Arc::new(Shared {
+            short_deadline: clock::nanos(config.short_deadline),
             config,
             gate,
             tally,
@@ -140,6 +143,13 @@ impl Breaker {
             Answer::Ask => self.decide(|machine| machine.admit(nanos)),
         };
         pass.map_err(Duration::from_nanos)
+    }
+
+    /// Whether a call let in `at` that ends `until` gives the service enough
+    /// time to be blamed for not using it.
+    #[inline]
+    pub(super) fn is_time_enough(&self, at: Instant, until: Instant) -> bool {
+        until.as_nanos().saturating_sub(at.as_nanos()) > self.0.short_deadline
     }
 
     /// Whether it lets calls through.
@@ -196,6 +206,7 @@ impl Breaker {
         decision
     }
 
+    #[inline]
     pub(super) fn record(&self, pass: Pass, outcome: Outcome, now: Instant) {
         let nanos = now.as_nanos();
         let word = self.0.gate.word();

@@ -44,6 +44,7 @@ impl Tally {
     }
 
     /// Counts a call that did not fail. This is the path of nearly all.
+    #[inline]
     pub(super) fn passed(&self, now: u64, slow: bool) {
         self.calls.add(now, false);
         if self.rules.slow_ratio.is_some() {

@@ -6,7 +6,8 @@ use super::{Breaker, machine::Pass};
 use crate::{
     admission::{Admission, Call, End},
     classify::Outcome,
-    clock::{self, Instant},
+    clock::Instant,
+    deadline::Deadline,
     refusal::{Refusal, RefusalKind},
     retry::Once,
     stack::Policies,
@@ -22,7 +23,7 @@ pub type BreakerLayer<C> = Policies<C, (), Once, Breaker>;
 impl<C> BreakerLayer<C> {
     /// Makes every service that this layer wraps ask `breaker`.
     pub fn new(breaker: Breaker, classify: C) -> Self {
-        Self::of(classify, (), Once, breaker)
+        Self::assemble(classify, (), Once, breaker)
     }
 }
 
@@ -55,9 +56,8 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
             Ok(pass) => pass,
             Err(retry_after) => return Poll::Ready(Err(Refusal::CircuitOpen { retry_after })),
         };
-        let short = clock::after(at, self.config().short_deadline);
-        let until = call.deadline().map(|deadline| deadline.at());
-        let until = until.filter(|until| *until > short);
+        let until = call.deadline().map(Deadline::at);
+        let until = until.filter(|until| self.is_time_enough(at, *until));
         hold.0 = Some(Admitted { pass, at, until });
         Poll::Ready(Ok(()))
     }
@@ -95,6 +95,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock,
         breaker::{BreakerConfig, BreakerSnapshot, BreakerState},
         config::Ratio,
         refusal::TimeoutScope,

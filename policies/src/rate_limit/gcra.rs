@@ -49,6 +49,7 @@ impl Bucket {
 
     /// Takes a token, or says how long until there is one. `now` is in
     /// nanoseconds from a fixed origin.
+    #[inline]
     pub(super) fn take(&self, now: u64) -> Result<(), Duration> {
         at(now, || self.0.check()).map_err(|until| wait(&until, now))
     }

@@ -121,6 +121,7 @@ impl RateLimiter {
         self.0.overall.as_ref().map_or(0, queued)
     }
 
+    #[inline]
     pub(super) fn admit(&self, call: &mut Call) -> Turn {
         let refuse = |retry_after| Turn::Never(Refusal::RateLimited { retry_after });
         if self.0.tenants.is_none() && self.0.overall.is_none() {
@@ -155,6 +156,7 @@ impl RateLimiter {
 impl Line {
     /// Takes a token, but none that those who wait are due; or says how long
     /// until a token would be left for a newcomer.
+    #[inline]
     fn take(&self, now: u64) -> Result<(), Duration> {
         if self.queued.load(Ordering::Relaxed) > 0 {
             return Err(self.backlog(now));

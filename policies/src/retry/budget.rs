@@ -95,6 +95,7 @@ impl RetryBudget {
     /// Counts a request: its first attempt, however it will end. Were only
     /// successes counted, a failing service would drain its own budget; were
     /// attempts, retries would earn further retries.
+    #[inline]
     pub fn deposit(&self, now: Instant) {
         self.0.requests.add(now.as_nanos(), false);
     }

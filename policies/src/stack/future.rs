@@ -13,6 +13,7 @@ use super::Policies;
 use crate::{
     admission::{Admission, Call, End},
     classify::{Classify, Outcome},
+    deadline::Deadline,
     event::{PolicyEvent, RetryStop},
     refusal::{Refusal, RefusalKind},
     retry::{Failed, Next, Repeat},
@@ -32,8 +33,10 @@ pin_project! {
         O: Admission<Req, S::Response, S::Error>,
         I: Admission<Req, S::Response, S::Error>,
     {
+        stage: Stage,
+        // The service's work, while there is some.
         #[pin]
-        step: Step<S::Future>,
+        answer: Option<S::Future>,
         // Made when something is first seen to take time: registering a timer
         // costs more than all else here.
         #[pin]
@@ -48,8 +51,8 @@ pin_project! {
         // What a further attempt would ask.
         spare: Option<Req>,
         call: Call,
-        // The call as its attempt finds it.
-        attempt: Call,
+        // When the whole call's time is up.
+        total: Option<Deadline>,
         number: u32,
         idempotent: bool,
         per_call: O::Hold,
@@ -64,55 +67,41 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let place = this.step.place();
-            if place == Place::Done {
+            let stage = std::mem::replace(this.stage, Stage::Done);
+            if stage == Stage::Done {
                 return;
             }
             let end = if *this.running { End::Panicked } else { End::Dropped };
-            this.step.set(Step::Done);
+            this.answer.set(None);
             this.call.time_passed();
-            if place == Place::Attempt {
-                this.attempt.time_passed();
-                this.policies.per_attempt.settle(this.per_attempt, this.attempt, &end);
+            if stage.is_attempt() {
+                this.policies.per_attempt.settle(this.per_attempt, this.call, &end);
             }
             this.policies.per_call.settle(this.per_call, this.call, &end);
         }
     }
 }
 
-pin_project! {
-    /// What a call is doing.
-    #[project = StepProj]
-    enum Step<F> {
-        // Asks the policies of the call.
-        Enter,
-        // Asks the policies of an attempt.
-        Admit,
-        // Waits for the service to be ready.
-        Ready,
-        // Waits for the service to answer.
-        Answer { #[pin] future: F },
-        // Is between two attempts.
-        Pause,
-        Done,
-    }
-}
-
-/// Whose holds a call has.
+/// What a call is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Call,
-    Attempt,
+enum Stage {
+    /// Asks the policies of the call.
+    Enter,
+    /// Asks the policies of an attempt.
+    Admit,
+    /// Waits for the service to be ready.
+    Ready,
+    /// Waits for the service to answer.
+    Answer,
+    /// Is between two attempts.
+    Pause,
     Done,
 }
 
-impl<F> Step<F> {
-    fn place(&self) -> Place {
-        match self {
-            Self::Enter | Self::Pause => Place::Call,
-            Self::Admit | Self::Ready | Self::Answer { .. } => Place::Attempt,
-            Self::Done => Place::Done,
-        }
+impl Stage {
+    /// Whether an attempt may hold something.
+    fn is_attempt(self) -> bool {
+        matches!(self, Self::Admit | Self::Ready | Self::Answer)
     }
 }
 
@@ -129,7 +118,8 @@ where
         let classify = &policies.classify;
         let call = Call::new(classify.deadline(&request), classify.tenant(&request));
         Self {
-            step: Step::Enter,
+            stage: Stage::Enter,
+            answer: None,
             timer: None,
             running: false,
             service,
@@ -137,8 +127,8 @@ where
             idempotent: R::REPEATS && classify.idempotent(&request),
             request: Some(request),
             spare: None,
+            total: None,
             call,
-            attempt: call,
             per_call: O::Hold::default(),
             per_attempt: I::Hold::default(),
             policies,
@@ -166,29 +156,29 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         this.call.time_passed();
-        this.attempt.time_passed();
         loop {
-            let result = match this.step.as_mut().project() {
-                StepProj::Enter => match ready!(this.poll_enter(cx)) {
+            let result = match *this.stage {
+                Stage::Enter => match ready!(this.poll_enter(cx)) {
                     Ok(()) => continue,
                     Err(refusal) => return Poll::Ready(this.finish(Err(refusal))),
                 },
-                StepProj::Admit => match ready!(this.poll_admit(cx)) {
+                Stage::Admit => match ready!(this.poll_admit(cx)) {
                     Ok(()) => continue,
                     Err(refusal) => Err(refusal),
                 },
-                StepProj::Ready => match ready!(this.poll_service_ready(cx)) {
+                Stage::Ready => match ready!(this.poll_service_ready(cx)) {
                     Ok(()) => continue,
                     Err(error) => Err(error),
                 },
-                StepProj::Answer { .. } => ready!(this.poll_answer(cx)),
-                StepProj::Pause => {
+                Stage::Answer => ready!(this.poll_answer(cx)),
+                Stage::Pause => {
                     ready!(this.poll_timer(cx));
+                    this.timer.set(None);
                     this.begin_attempt();
                     continue;
                 }
                 // As every future does that is polled after its end.
-                StepProj::Done => panic!("polled after it ended"),
+                Stage::Done => panic!("polled after it ended"),
             };
             if let Some(result) = this.end_attempt(result) {
                 return Poll::Ready(this.finish(result));
@@ -219,6 +209,7 @@ where
             return Poll::Ready(Err(policies.emitter.refuse(refusal)));
         }
         policies.retry.begin(self.call);
+        *self.total = self.call.deadline();
         self.begin_attempt();
         Poll::Ready(Ok(()))
     }
@@ -235,9 +226,7 @@ where
             policies.classify.set_attempt(&mut request, *self.number);
             *self.request = Some(request);
         }
-        *self.attempt = *self.call;
-        self.timer.set(None);
-        self.step.set(Step::Admit);
+        *self.stage = Stage::Admit;
     }
 
     #[inline]
@@ -248,11 +237,11 @@ where
         let policies = &***self.policies;
         let admitted = policies
             .per_attempt
-            .poll_admit(self.per_attempt, self.attempt, request, cx);
+            .poll_admit(self.per_attempt, self.call, request, cx);
         if let Err(refusal) = ready!(admitted) {
             return Poll::Ready(Err(policies.emitter.refuse(refusal)));
         }
-        self.step.set(Step::Ready);
+        *self.stage = Stage::Ready;
         Poll::Ready(Ok(()))
     }
 
@@ -269,26 +258,26 @@ where
         let Some(mut request) = self.request.take() else {
             unreachable!("an attempt asks once");
         };
-        if let Some(deadline) = self.attempt.deadline().filter(|deadline| deadline.is_enforced()) {
+        if let Some(deadline) = self.call.deadline().filter(|deadline| deadline.is_enforced()) {
             let classify = &self.policies.classify;
             classify.set_deadline(&mut request, deadline.at());
         }
         *self.running = true;
-        let future = self.service.call(request);
-        self.step.set(Step::Answer { future });
+        self.answer.set(Some(self.service.call(request)));
         *self.running = false;
+        *self.stage = Stage::Answer;
         Poll::Ready(Ok(()))
     }
 
     #[inline]
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
-        let StepProj::Answer { future } = self.step.as_mut().project() else {
-            unreachable!("only asked while there is one");
+        let Some(answer) = self.answer.as_mut().as_pin_mut() else {
+            unreachable!("the service works while its answer is waited for");
         };
         *self.running = true;
-        let polled = future.poll(cx);
+        let polled = answer.poll(cx);
         *self.running = false;
-        self.attempt.time_passed();
+        self.call.time_passed();
         match polled {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => self.poll_deadline(cx).map(Err),
@@ -297,20 +286,20 @@ where
 
     /// Ready when the attempt's time is up.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<S::Error> {
-        let Some(deadline) = self.attempt.deadline() else {
+        let Some(deadline) = self.call.deadline() else {
             return Poll::Pending;
         };
         let Some(refusal) = deadline.refusal() else {
             return Poll::Pending;
         };
         if self.timer.is_none() {
-            let left = deadline.at() - self.attempt.now();
+            let left = deadline.at() - self.call.now();
             self.timer.set(Some(tokio::time::sleep(left)));
         }
         ready!(self.poll_timer(cx));
-        self.attempt.time_passed();
+        self.call.time_passed();
         // The work ends before anybody hears of it and frees what it held.
-        self.step.set(Step::Ready);
+        self.answer.set(None);
         Poll::Ready(self.policies.emitter.refuse(refusal))
     }
 
@@ -328,12 +317,12 @@ where
         result: Result<S::Response, S::Error>,
     ) -> Option<Result<S::Response, S::Error>> {
         let policies = &***self.policies;
-        self.step.set(Step::Pause);
+        self.answer.set(None);
+        *self.stage = Stage::Pause;
         let end = judge(&policies.classify, &result);
         policies
             .per_attempt
-            .settle(self.per_attempt, self.attempt, &end);
-        self.call.same_moment(self.attempt);
+            .settle(self.per_attempt, self.call, &end);
         if R::REPEATS
             && let Err(error) = &result
             && self.repeats(error, end.refusal())
@@ -353,11 +342,12 @@ where
             advice: policies.classify.retry(error),
             refusal,
             idempotent: *self.idempotent,
-            deadline: self.call.deadline().map(|deadline| deadline.at()),
+            deadline: self.total.map(Deadline::at),
         };
         let reason = match policies.retry.next(&failed, self.call.now()) {
             Next::After(delay) => {
                 *self.number += 1;
+                self.call.restore_deadline(*self.total);
                 let attempt = *self.number;
                 self.timer.set(Some(tokio::time::sleep(delay)));
                 let event = PolicyEvent::RetryScheduled { attempt, delay };
@@ -383,7 +373,7 @@ where
         result: Result<S::Response, S::Error>,
     ) -> Result<S::Response, S::Error> {
         let policies = &***self.policies;
-        self.step.set(Step::Done);
+        *self.stage = Stage::Done;
         let end = judge(&policies.classify, &result);
         policies.per_call.settle(self.per_call, self.call, &end);
         result
