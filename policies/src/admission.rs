@@ -39,25 +39,26 @@ pub trait Admission<Req, Res, Err> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>>;
 
-    /// Learns how a call ended that asked to come in, and takes back what it
-    /// holds. The call may have been refused, by this policy or by one
-    /// further in, or dropped while it waited; then the hold says so.
+    /// Learns how a call ended, and takes back what it holds, so that `hold`
+    /// is the default again. The call may have been refused by this policy or
+    /// another, may wait still, or may not have come this far; `hold` tells.
     fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>);
 }
 
 /// What policies know of a call, and tell each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    moment: Option<Instant>,
-    deadline: Option<Deadline>,
+    /// Nothing is before the first moment, so that one means none.
+    moment: Instant,
+    deadline: Deadline,
     tenant: u64,
 }
 
 impl Call {
     pub(crate) fn new(deadline: Option<Instant>, tenant: u64) -> Self {
         Self {
-            moment: None,
-            deadline: deadline.map(Deadline::of_caller),
+            moment: Instant::from_nanos(0),
+            deadline: Deadline::of_caller(deadline),
             tenant,
         }
     }
@@ -66,40 +67,33 @@ impl Call {
     /// the service has answered.
     #[inline]
     pub fn now(&mut self) -> Instant {
-        match self.moment {
-            Some(moment) => moment,
-            None => self.read_clock(),
+        if self.moment == Instant::from_nanos(0) {
+            self.read_clock();
         }
+        self.moment
     }
 
     /// Out of line: every policy asks for the time, and most find it read.
     #[inline(never)]
-    fn read_clock(&mut self) -> Instant {
-        let now = clock::now();
-        self.moment = Some(now);
-        now
+    fn read_clock(&mut self) {
+        self.moment = clock::now();
     }
 
     /// Makes [`Self::now`] read the clock again.
     #[inline]
     pub(crate) fn time_passed(&mut self) {
-        self.moment = None;
+        self.moment = Instant::from_nanos(0);
     }
 
     /// When the call's time is up, as far as is known where it is now.
     #[must_use]
-    pub fn deadline(&self) -> Option<Deadline> {
+    pub fn deadline(&self) -> Deadline {
         self.deadline
     }
 
     /// Sets when the call's time is up, for the policies further in and for
     /// the service.
     pub fn set_deadline(&mut self, deadline: Deadline) {
-        self.deadline = Some(deadline);
-    }
-
-    /// Undoes what the policies of an attempt set.
-    pub(crate) fn restore_deadline(&mut self, deadline: Option<Deadline>) {
         self.deadline = deadline;
     }
 
@@ -193,17 +187,8 @@ where
 pub struct Both<A, B> {
     outer: A,
     inner: B,
-    place: Place,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
-    #[default]
-    Outside,
-    /// The outer policy was asked.
-    Outer,
-    /// It let the call in, and the inner one was asked.
-    Inner,
+    /// Whether the outer policy has let the call in.
+    entered: bool,
 }
 
 /// Asks the outer policy, then the inner one. The inner one learns first how
@@ -223,22 +208,17 @@ where
         request: &Req,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
-        if hold.place != Place::Inner {
-            hold.place = Place::Outer;
+        if !hold.entered {
             ready!(self.0.poll_admit(&mut hold.outer, call, request, cx))?;
-            hold.place = Place::Inner;
+            hold.entered = true;
         }
         self.1.poll_admit(&mut hold.inner, call, request, cx)
     }
 
     #[inline]
     fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>) {
-        let place = std::mem::take(&mut hold.place);
-        if place == Place::Inner {
-            self.1.settle(&mut hold.inner, call, end);
-        }
-        if place != Place::Outside {
-            self.0.settle(&mut hold.outer, call, end);
-        }
+        hold.entered = false;
+        self.1.settle(&mut hold.inner, call, end);
+        self.0.settle(&mut hold.outer, call, end);
     }
 }

@@ -68,13 +68,15 @@ impl DeadlineConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     at: Instant,
-    whose: Whose,
     /// The time there was, in nanoseconds, where a policy says so.
     limit: u64,
+    whose: Whose,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whose {
+    /// Nobody's: there is no deadline.
+    Nobody,
     /// The caller only told when it will have left.
     Caller,
     /// A policy ends the call.
@@ -82,15 +84,26 @@ enum Whose {
 }
 
 impl Deadline {
-    pub(crate) fn of_caller(at: Instant) -> Self {
-        Self {
-            at,
-            whose: Whose::Caller,
-            limit: 0,
+    /// No deadline.
+    pub const NEVER: Self = Self {
+        at: Instant::from_nanos(u64::MAX),
+        limit: 0,
+        whose: Whose::Nobody,
+    };
+
+    #[inline]
+    pub(crate) fn of_caller(at: Option<Instant>) -> Self {
+        match at {
+            None => Self::NEVER,
+            Some(at) => Self {
+                at,
+                limit: 0,
+                whose: Whose::Caller,
+            },
         }
     }
 
-    /// The moment.
+    /// The moment: the last there is if there is no deadline.
     #[must_use]
     pub fn at(self) -> Instant {
         self.at
@@ -99,13 +112,13 @@ impl Deadline {
     /// Whether a policy ends the call then.
     #[must_use]
     pub fn is_enforced(self) -> bool {
-        self.whose != Whose::Caller
+        matches!(self.whose, Whose::Policy(_))
     }
 
     /// What a policy that ends the call then says.
     pub(crate) fn refusal(self) -> Option<Refusal> {
         match self.whose {
-            Whose::Caller => None,
+            Whose::Nobody | Whose::Caller => None,
             Whose::Policy(scope) => Some(Refusal::Timeout {
                 scope,
                 limit: Duration::from_nanos(self.limit),
@@ -113,24 +126,26 @@ impl Deadline {
         }
     }
 
-    /// The earlier of `limit` from `now` and `known`. Only a limit of the
-    /// policy's own is one of `scope`: when `known` is earlier, the whole
-    /// call's time is up.
+    /// The earlier of `limit` from `now` and this. Only a limit of the
+    /// policy's own is one of `scope`: when this is earlier, the whole call's
+    /// time is up.
     #[inline]
-    fn earlier(scope: TimeoutScope, limit: Limit, known: Option<Self>, now: Instant) -> Self {
-        let own = Instant::from_nanos(now.as_nanos().saturating_add(limit.0));
-        match known {
-            Some(known) if known.at < own && known.is_enforced() => known,
-            Some(known) if known.at < own => Self {
-                at: known.at,
-                whose: Whose::Policy(TimeoutScope::Total),
-                limit: known.at.as_nanos().saturating_sub(now.as_nanos()),
-            },
-            _ => Self {
-                at: own,
-                whose: Whose::Policy(scope),
+    fn or_earlier(self, scope: TimeoutScope, limit: Limit, now: Instant) -> Self {
+        let own = now.as_nanos().saturating_add(limit.0);
+        if self.at.as_nanos() >= own {
+            return Self {
+                at: Instant::from_nanos(own),
                 limit: limit.0,
-            },
+                whose: Whose::Policy(scope),
+            };
+        }
+        if self.is_enforced() {
+            return self;
+        }
+        Self {
+            at: self.at,
+            limit: self.at.as_nanos().saturating_sub(now.as_nanos()),
+            whose: Whose::Policy(TimeoutScope::Total),
         }
     }
 }
@@ -201,12 +216,14 @@ impl<C> AttemptDeadlineLayer<C> {
 #[inline]
 fn admit(call: &mut Call, scope: TimeoutScope, limit: Limit) -> Poll<Result<(), Refusal>> {
     let now = call.now();
-    let deadline = Deadline::earlier(scope, limit, call.deadline(), now);
+    let deadline = call.deadline().or_earlier(scope, limit, now);
     call.set_deadline(deadline);
-    match deadline.refusal() {
-        Some(refusal) if deadline.at <= now => Poll::Ready(Err(refusal)),
-        _ => Poll::Ready(Ok(())),
+    if deadline.at <= now
+        && let Some(refusal) = deadline.refusal()
+    {
+        return Poll::Ready(Err(refusal));
     }
+    Poll::Ready(Ok(()))
 }
 
 impl<Req, Res, Err> Admission<Req, Res, Err> for TotalDeadline {

@@ -221,7 +221,7 @@ pub struct Failed {
     pub(crate) advice: RetryAdvice,
     pub(crate) refusal: Option<RefusalKind>,
     pub(crate) idempotent: bool,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Instant,
 }
 
 /// What follows a failed attempt.
@@ -274,7 +274,7 @@ impl Shared {
         }
         let delay = backoff::delay(&self.config, failed.attempt, after, &mut lock(&self.rng));
         let at = clock::after(now, delay);
-        if failed.deadline.is_some_and(|deadline| at >= deadline) {
+        if at >= failed.deadline {
             return Next::Stop(RetryStop::Deadline);
         }
         // Last, so that only attempts that will be made are paid for.

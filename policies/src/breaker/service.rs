@@ -7,7 +7,6 @@ use crate::{
     admission::{Admission, Call, End},
     classify::Outcome,
     clock::Instant,
-    deadline::Deadline,
     refusal::{Refusal, RefusalKind},
     retry::Once,
     stack::Policies,
@@ -35,8 +34,10 @@ pub struct Hold(Option<Admitted>);
 struct Admitted {
     pass: Pass,
     at: Instant,
-    /// When its caller will have left, if it gave the service its time.
-    until: Option<Instant>,
+    /// When its caller will have left.
+    until: Instant,
+    /// Whether that gives the service enough time.
+    had_time: bool,
 }
 
 /// Refuses with [`Refusal::CircuitOpen`] while the service rests.
@@ -56,25 +57,35 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
             Ok(pass) => pass,
             Err(retry_after) => return Poll::Ready(Err(Refusal::CircuitOpen { retry_after })),
         };
-        let until = call.deadline().map(Deadline::at);
-        let until = until.filter(|until| self.is_time_enough(at, *until));
-        hold.0 = Some(Admitted { pass, at, until });
+        let until = call.deadline().at();
+        let had_time = self.is_time_enough(at, until);
+        hold.0 = Some(Admitted {
+            pass,
+            at,
+            until,
+            had_time,
+        });
         Poll::Ready(Ok(()))
     }
 
     #[inline]
     fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
-        let Some(Admitted { pass, at, until }) = hold.0.take() else {
+        let Some(Admitted {
+            pass,
+            at,
+            until,
+            had_time,
+        }) = hold.0.take() else {
             return;
         };
         let outcome = match end {
             End::Answered {
                 refusal: Some(RefusalKind::TotalTimeout),
                 ..
-            } if until.is_none() => Outcome::Ignore,
+            } if !had_time => Outcome::Ignore,
             End::Answered { outcome, .. } => *outcome,
             End::Panicked => Outcome::Failure,
-            End::Dropped if until.is_some_and(|until| call.now() >= until) => Outcome::Failure,
+            End::Dropped if had_time && call.now() >= until => Outcome::Failure,
             End::Dropped => Outcome::Ignore,
         };
         let slow_after = self.config().slow_after;

@@ -106,9 +106,9 @@ impl Bulkhead {
     }
 
     /// Waits for a slot, at most until the caller leaves.
-    pub(super) fn wait(&self, now: Instant, deadline: Option<Deadline>) -> Result<Wait, Refusal> {
+    pub(super) fn wait(&self, now: Instant, deadline: Deadline) -> Result<Wait, Refusal> {
         let patience = clock::after(now, self.0.config.max_wait);
-        let until = deadline.map_or(patience, |deadline| deadline.at().min(patience));
+        let until = deadline.at().min(patience);
         if until <= now {
             return Err(self.overloaded());
         }

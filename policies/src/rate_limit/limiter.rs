@@ -141,9 +141,7 @@ impl RateLimiter {
             return Turn::Now;
         };
         let until = clock::after(now, self.0.max_wait);
-        let until = call
-            .deadline()
-            .map_or(until, |deadline| deadline.at().min(until));
+        let until = call.deadline().at().min(until);
         // Whoever would wait in vain is told at once.
         if clock::after(now, wait) > until || !line.join_queue() {
             return refuse(wait);

@@ -33,7 +33,6 @@ pin_project! {
         O: Admission<Req, S::Response, S::Error>,
         I: Admission<Req, S::Response, S::Error>,
     {
-        stage: Stage,
         // The service's work, while there is some.
         #[pin]
         answer: Option<S::Future>,
@@ -41,22 +40,7 @@ pin_project! {
         // costs more than all else here.
         #[pin]
         timer: Option<Sleep>,
-        // Whether the service is running right now, so that a panic of its
-        // can be told from a caller who gives up.
-        running: bool,
-        policies: Local<Policies<C, O, R, I>>,
-        service: S,
-        // What the next attempt asks; taken when the service is asked.
-        request: Option<Req>,
-        // What a further attempt would ask.
-        spare: Option<Req>,
-        call: Call,
-        // When the whole call's time is up.
-        total: Option<Deadline>,
-        number: u32,
-        idempotent: bool,
-        per_call: O::Hold,
-        per_attempt: I::Hold,
+        state: State<S, C, O, R, I, Req, O::Hold, I::Hold>,
     }
 
     impl<S, C, O, R, I, Req> PinnedDrop for StackFuture<S, C, O, R, I, Req>
@@ -67,19 +51,43 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let stage = std::mem::replace(this.stage, Stage::Done);
+            let state = this.state;
+            let stage = std::mem::replace(&mut state.stage, Stage::Done);
             if stage == Stage::Done {
                 return;
             }
-            let end = if *this.running { End::Panicked } else { End::Dropped };
+            let end = if state.running { End::Panicked } else { End::Dropped };
             this.answer.set(None);
-            this.call.time_passed();
+            state.call.time_passed();
+            let policies = &**state.policies;
             if stage.is_attempt() {
-                this.policies.per_attempt.settle(this.per_attempt, this.call, &end);
+                policies.per_attempt.settle(&mut state.per_attempt, &mut state.call, &end);
             }
-            this.policies.per_call.settle(this.per_call, this.call, &end);
+            policies.per_call.settle(&mut state.per_call, &mut state.call, &end);
         }
     }
+}
+
+/// What stays in place by itself. One struct, so that one pointer leads to all
+/// of it.
+struct State<S, C, O, R, I, Req, H, J> {
+    stage: Stage,
+    /// Whether the service is running right now, so that a panic of its can be
+    /// told from a caller who gives up.
+    running: bool,
+    idempotent: bool,
+    number: u32,
+    policies: Local<Policies<C, O, R, I>>,
+    service: S,
+    /// What the next attempt asks; taken when the service is asked.
+    request: Option<Req>,
+    /// What a further attempt would ask.
+    spare: Option<Req>,
+    call: Call,
+    /// When the whole call's time is up.
+    total: Deadline,
+    per_call: H,
+    per_attempt: J,
 }
 
 /// What a call is doing.
@@ -114,24 +122,30 @@ where
     I: Admission<Req, S::Response, S::Error>,
 {
     #[inline]
-    pub(super) fn new(policies: Local<Policies<C, O, R, I>>, service: S, request: Req) -> Self {
+    pub(super) fn new(policies: Local<Policies<C, O, R, I>>, service: S, mut request: Req) -> Self {
         let classify = &policies.classify;
+        let number = classify.attempts_made(&request).saturating_add(1);
+        if R::REPEATS {
+            classify.set_attempt(&mut request, number);
+        }
         let call = Call::new(classify.deadline(&request), classify.tenant(&request));
         Self {
-            stage: Stage::Enter,
             answer: None,
             timer: None,
-            running: false,
-            service,
-            number: classify.attempts_made(&request).saturating_add(1),
-            idempotent: R::REPEATS && classify.idempotent(&request),
-            request: Some(request),
-            spare: None,
-            total: None,
-            call,
-            per_call: O::Hold::default(),
-            per_attempt: I::Hold::default(),
-            policies,
+            state: State {
+                stage: Stage::Enter,
+                running: false,
+                idempotent: R::REPEATS && classify.idempotent(&request),
+                number,
+                policies,
+                service,
+                request: Some(request),
+                spare: None,
+                call,
+                total: Deadline::NEVER,
+                per_call: O::Hold::default(),
+                per_attempt: I::Hold::default(),
+            },
         }
     }
 
@@ -155,31 +169,17 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        this.call.time_passed();
+        this.state.call.time_passed();
+        if this.state.stage == Stage::Enter
+            && let Err(refused) = ready!(this.poll_enter(cx))
+        {
+            return Poll::Ready(this.finish(Err(refused)));
+        }
         loop {
-            let result = match *this.stage {
-                Stage::Enter => match ready!(this.poll_enter(cx)) {
-                    Ok(()) => continue,
-                    Err(refusal) => return Poll::Ready(this.finish(Err(refusal))),
-                },
-                Stage::Admit => match ready!(this.poll_admit(cx)) {
-                    Ok(()) => continue,
-                    Err(refusal) => Err(refusal),
-                },
-                Stage::Ready => match ready!(this.poll_service_ready(cx)) {
-                    Ok(()) => continue,
-                    Err(error) => Err(error),
-                },
-                Stage::Answer => ready!(this.poll_answer(cx)),
-                Stage::Pause => {
-                    ready!(this.poll_timer(cx));
-                    this.timer.set(None);
-                    this.begin_attempt();
-                    continue;
-                }
-                // As every future does that is polled after its end.
-                Stage::Done => panic!("polled after it ended"),
-            };
+            if this.state.stage == Stage::Pause {
+                ready!(this.poll_pause(cx));
+            }
+            let result = ready!(this.poll_attempt(cx));
             if let Some(result) = this.end_attempt(result) {
                 return Poll::Ready(this.finish(result));
             }
@@ -196,76 +196,105 @@ where
     R: Repeat<Req>,
     I: Admission<Req, S::Response, S::Error>,
 {
+    /// Asks the policies of the call.
     #[inline]
     fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let Some(request) = self.request.as_ref() else {
+        let Some(request) = self.state.request.as_ref() else {
             unreachable!("no attempt has taken it yet");
         };
-        let policies = &***self.policies;
-        let admitted = policies
-            .per_call
-            .poll_admit(self.per_call, self.call, request, cx);
+        let policies = &**self.state.policies;
+        let admitted = policies.per_call.poll_admit(
+            &mut self.state.per_call,
+            &mut self.state.call,
+            request,
+            cx,
+        );
         if let Err(refusal) = ready!(admitted) {
             return Poll::Ready(Err(policies.emitter.refuse(refusal)));
         }
-        policies.retry.begin(self.call);
-        *self.total = self.call.deadline();
-        self.begin_attempt();
+        policies.retry.begin(&mut self.state.call);
+        self.state.total = self.state.call.deadline();
+        self.state.stage = Stage::Admit;
         Poll::Ready(Ok(()))
     }
 
+    /// Waits for the next attempt to be due.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_timer(cx));
+        self.timer.set(None);
+        // An attempt that was turned away has not asked its own.
+        let request = self
+            .state
+            .spare
+            .take()
+            .or_else(|| self.state.request.take());
+        let Some(mut request) = request else {
+            unreachable!("a pause follows only where a request was kept");
+        };
+        let classify = &self.state.policies.classify;
+        classify.set_attempt(&mut request, self.state.number);
+        self.state.request = Some(request);
+        self.state.call.set_deadline(self.state.total);
+        self.state.stage = Stage::Admit;
+        Poll::Ready(())
+    }
+
+    /// Goes on with an attempt, wherever it is.
     #[inline]
-    fn begin_attempt(&mut self) {
-        let policies = &***self.policies;
-        if R::REPEATS {
-            let request = self.request.take().or_else(|| self.spare.take());
-            let Some(mut request) = request else {
-                unreachable!("an attempt follows only where a request was kept for it");
-            };
-            *self.spare = policies.retry.spare(&request, *self.number);
-            policies.classify.set_attempt(&mut request, *self.number);
-            *self.request = Some(request);
+    fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+        if self.state.stage == Stage::Admit {
+            ready!(self.poll_admit(cx))?;
         }
-        *self.stage = Stage::Admit;
+        if self.state.stage == Stage::Ready {
+            ready!(self.poll_service_ready(cx))?;
+        }
+        self.poll_answer(cx)
     }
 
     #[inline]
     fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let Some(request) = self.request.as_ref() else {
+        let Some(request) = self.state.request.as_ref() else {
             unreachable!("the service has not been asked yet");
         };
-        let policies = &***self.policies;
-        let admitted = policies
-            .per_attempt
-            .poll_admit(self.per_attempt, self.call, request, cx);
+        let policies = &**self.state.policies;
+        let admitted = policies.per_attempt.poll_admit(
+            &mut self.state.per_attempt,
+            &mut self.state.call,
+            request,
+            cx,
+        );
         if let Err(refusal) = ready!(admitted) {
             return Poll::Ready(Err(policies.emitter.refuse(refusal)));
         }
-        *self.stage = Stage::Ready;
+        self.state.stage = Stage::Ready;
         Poll::Ready(Ok(()))
     }
 
+    /// Waits for the service to be ready, and asks it.
     #[inline]
     fn poll_service_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        *self.running = true;
-        let polled = self.service.poll_ready(cx);
-        *self.running = false;
+        self.state.running = true;
+        let polled = self.state.service.poll_ready(cx);
+        self.state.running = false;
         match polled {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(ready) => ready?,
             Poll::Pending => return self.poll_deadline(cx).map(Err),
         }
-        let Some(mut request) = self.request.take() else {
+        let Some(mut request) = self.state.request.take() else {
             unreachable!("an attempt asks once");
         };
-        if let Some(deadline) = self.call.deadline().filter(|deadline| deadline.is_enforced()) {
-            let classify = &self.policies.classify;
-            classify.set_deadline(&mut request, deadline.at());
+        let policies = &**self.state.policies;
+        if R::REPEATS {
+            self.state.spare = policies.retry.spare(&request, self.state.number);
         }
-        *self.running = true;
-        self.answer.set(Some(self.service.call(request)));
-        *self.running = false;
-        *self.stage = Stage::Answer;
+        let deadline = self.state.call.deadline();
+        if deadline.is_enforced() {
+            policies.classify.set_deadline(&mut request, deadline.at());
+        }
+        self.state.running = true;
+        self.answer.set(Some(self.state.service.call(request)));
+        self.state.running = false;
+        self.state.stage = Stage::Answer;
         Poll::Ready(Ok(()))
     }
 
@@ -274,10 +303,10 @@ where
         let Some(answer) = self.answer.as_mut().as_pin_mut() else {
             unreachable!("the service works while its answer is waited for");
         };
-        *self.running = true;
+        self.state.running = true;
         let polled = answer.poll(cx);
-        *self.running = false;
-        self.call.time_passed();
+        self.state.running = false;
+        self.state.call.time_passed();
         match polled {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => self.poll_deadline(cx).map(Err),
@@ -286,21 +315,19 @@ where
 
     /// Ready when the attempt's time is up.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<S::Error> {
-        let Some(deadline) = self.call.deadline() else {
-            return Poll::Pending;
-        };
+        let deadline = self.state.call.deadline();
         let Some(refusal) = deadline.refusal() else {
             return Poll::Pending;
         };
         if self.timer.is_none() {
-            let left = deadline.at() - self.call.now();
+            let left = deadline.at() - self.state.call.now();
             self.timer.set(Some(tokio::time::sleep(left)));
         }
         ready!(self.poll_timer(cx));
-        self.call.time_passed();
+        self.state.call.time_passed();
         // The work ends before anybody hears of it and frees what it held.
         self.answer.set(None);
-        Poll::Ready(self.policies.emitter.refuse(refusal))
+        Poll::Ready(self.state.policies.emitter.refuse(refusal))
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -316,13 +343,13 @@ where
         &mut self,
         result: Result<S::Response, S::Error>,
     ) -> Option<Result<S::Response, S::Error>> {
-        let policies = &***self.policies;
+        let policies = &**self.state.policies;
         self.answer.set(None);
-        *self.stage = Stage::Pause;
+        self.state.stage = Stage::Pause;
         let end = judge(&policies.classify, &result);
         policies
             .per_attempt
-            .settle(self.per_attempt, self.call, &end);
+            .settle(&mut self.state.per_attempt, &mut self.state.call, &end);
         if R::REPEATS
             && let Err(error) = &result
             && self.repeats(error, end.refusal())
@@ -336,19 +363,18 @@ where
     /// due when the timer ends.
     #[cold]
     fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>) -> bool {
-        let policies = &***self.policies;
+        let policies = &**self.state.policies;
         let failed = Failed {
-            attempt: *self.number,
+            attempt: self.state.number,
             advice: policies.classify.retry(error),
             refusal,
-            idempotent: *self.idempotent,
-            deadline: self.total.map(Deadline::at),
+            idempotent: self.state.idempotent,
+            deadline: self.state.total.at(),
         };
-        let reason = match policies.retry.next(&failed, self.call.now()) {
+        let reason = match policies.retry.next(&failed, self.state.call.now()) {
             Next::After(delay) => {
-                *self.number += 1;
-                self.call.restore_deadline(*self.total);
-                let attempt = *self.number;
+                self.state.number += 1;
+                let attempt = self.state.number;
                 self.timer.set(Some(tokio::time::sleep(delay)));
                 let event = PolicyEvent::RetryScheduled { attempt, delay };
                 policies.emitter.emit(&event);
@@ -362,20 +388,19 @@ where
     }
 
     fn stop(&self, reason: RetryStop) {
-        let attempts = *self.number;
+        let attempts = self.state.number;
         let event = PolicyEvent::RetryStopped { attempts, reason };
-        self.policies.emitter.emit(&event);
+        self.state.policies.emitter.emit(&event);
     }
 
     #[inline]
-    fn finish(
-        &mut self,
-        result: Result<S::Response, S::Error>,
-    ) -> Result<S::Response, S::Error> {
-        let policies = &***self.policies;
-        *self.stage = Stage::Done;
+    fn finish(&mut self, result: Result<S::Response, S::Error>) -> Result<S::Response, S::Error> {
+        let policies = &**self.state.policies;
+        self.state.stage = Stage::Done;
         let end = judge(&policies.classify, &result);
-        policies.per_call.settle(self.per_call, self.call, &end);
+        policies
+            .per_call
+            .settle(&mut self.state.per_call, &mut self.state.call, &end);
         result
     }
 }
