@@ -206,21 +206,40 @@ impl Breaker {
         decision
     }
 
+    /// Whether it matters how long a successful call took.
     #[inline]
+    pub(super) fn times_calls(&self) -> bool {
+        self.0.config.slow_ratio.is_some()
+    }
+
+    pub(super) fn is_slow(&self, took: Duration) -> bool {
+        self.0.config.slow_after.is_some_and(|limit| took >= limit)
+    }
+
+    /// [`Self::record`] of a success, which needs no lock while closed.
+    #[inline]
+    pub(super) fn succeeded(&self, pass: Pass, now: Instant) {
+        let word = self.0.gate.word();
+        if word.generation == pass.generation && word.state == BreakerState::Closed {
+            self.0.tally.passed(now.as_nanos(), false);
+        } else {
+            self.record(pass, Outcome::Success, now);
+        }
+    }
+
     pub(super) fn record(&self, pass: Pass, outcome: Outcome, now: Instant) {
         let nanos = now.as_nanos();
         let word = self.0.gate.word();
         if word.generation != pass.generation {
             return;
         }
-        let slow_matters = self.0.config.slow_ratio.is_some();
         match outcome {
             // A call that is not a probe holds nothing.
             Outcome::Ignore if pass.probe.is_none() => return,
             Outcome::Success if word.state == BreakerState::Closed => {
                 return self.0.tally.passed(nanos, false);
             }
-            Outcome::Slow if word.state == BreakerState::Closed && !slow_matters => {
+            Outcome::Slow if word.state == BreakerState::Closed && !self.times_calls() => {
                 return self.0.tally.passed(nanos, true);
             }
             _ => {}

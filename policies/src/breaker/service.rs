@@ -30,7 +30,7 @@ impl<C> BreakerLayer<C> {
 #[derive(Debug, Default)]
 pub struct Hold(Option<Admitted>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Admitted {
     pass: Pass,
     at: Instant,
@@ -70,30 +70,45 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
 
     #[inline]
     fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
-        let Some(Admitted {
-            pass,
-            at,
-            until,
-            had_time,
-        }) = hold.0.take() else {
+        let Some(admitted) = hold.0.take() else {
             return;
         };
-        let outcome = match end {
+        match end {
+            // Nearly all calls end like this.
+            End::Answered {
+                outcome: Outcome::Success,
+                ..
+            } if !self.times_calls() => self.succeeded(admitted.pass, call.now()),
+            end => {
+                let outcome = admitted.outcome(self, call, end);
+                self.record(admitted.pass, outcome, call.now());
+            }
+        }
+    }
+}
+
+impl Admitted {
+    #[cold]
+    fn outcome<Res, Err>(
+        &self,
+        breaker: &Breaker,
+        call: &mut Call,
+        end: &End<'_, Res, Err>,
+    ) -> Outcome {
+        match end {
             End::Answered {
                 refusal: Some(RefusalKind::TotalTimeout),
                 ..
-            } if !had_time => Outcome::Ignore,
+            } if !self.had_time => Outcome::Ignore,
+            End::Answered {
+                outcome: Outcome::Success,
+                ..
+            } if breaker.is_slow(call.now() - self.at) => Outcome::Slow,
             End::Answered { outcome, .. } => *outcome,
             End::Panicked => Outcome::Failure,
-            End::Dropped if had_time && call.now() >= until => Outcome::Failure,
+            End::Dropped if self.had_time && call.now() >= self.until => Outcome::Failure,
             End::Dropped => Outcome::Ignore,
-        };
-        let slow_after = self.config().slow_after;
-        let outcome = match (outcome, slow_after) {
-            (Outcome::Success, Some(limit)) if call.now() - at >= limit => Outcome::Slow,
-            (outcome, _) => outcome,
-        };
-        self.record(pass, outcome, call.now());
+        }
     }
 }
 
