@@ -13,6 +13,7 @@ use crate::{
     classify::Outcome,
     clock::{self, Instant},
     deadline::Deadline,
+    event::PolicyEvent,
     refusal::{Refusal, RefusalKind},
 };
 
@@ -43,6 +44,13 @@ pub trait Admission<Req, Res, Err> {
     /// is the default again. The call may have been refused by this policy or
     /// another, may wait still, or may not have come this far; `hold` tells.
     fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>);
+
+    /// Hears of a refusal or a retry of a call. Only asked of policies that a
+    /// call meets once; for those that keep a record of calls.
+    #[inline]
+    fn on_event(&self, hold: &mut Self::Hold, event: &PolicyEvent) {
+        let _ = (hold, event);
+    }
 }
 
 /// What policies know of a call, and tell each other.
@@ -180,6 +188,13 @@ where
             policy.settle(hold, call, end);
         }
     }
+
+    #[inline]
+    fn on_event(&self, hold: &mut A::Hold, event: &PolicyEvent) {
+        if let Some(policy) = self {
+            policy.on_event(hold, event);
+        }
+    }
 }
 
 /// What a call holds of a pair.
@@ -220,5 +235,11 @@ where
         hold.entered = false;
         self.1.settle(&mut hold.inner, call, end);
         self.0.settle(&mut hold.outer, call, end);
+    }
+
+    #[inline]
+    fn on_event(&self, hold: &mut Self::Hold, event: &PolicyEvent) {
+        self.1.on_event(&mut hold.inner, event);
+        self.0.on_event(&mut hold.outer, event);
     }
 }

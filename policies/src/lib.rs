@@ -126,6 +126,8 @@ pub mod clock;
 mod config;
 pub mod deadline;
 pub mod event;
+pub mod latency;
+pub mod order;
 pub mod panic;
 pub mod rate_limit;
 pub mod refusal;
@@ -144,6 +146,8 @@ pub use self::{
     config::{ConfigError, Ratio},
     deadline::{AttemptDeadline, AttemptDeadlineLayer, DeadlineConfig, TotalDeadline, TotalDeadlineLayer},
     event::{BreakerChange, ChangeReason, Listener, PolicyEvent, RetryStop},
+    latency::{Latency, LatencyLayer, LatencySnapshot},
+    order::{OrderError, PolicyKind, check_order},
     panic::CatchPanicLayer,
     rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimiter},
     refusal::{Refusal, RefusalKind, TimeoutScope},

@@ -14,7 +14,7 @@ use crate::{
     admission::{Admission, Call, End},
     classify::{Classify, Outcome},
     deadline::Deadline,
-    event::{PolicyEvent, RetryStop},
+    event::PolicyEvent,
     refusal::{Refusal, RefusalKind},
     retry::{Failed, Next, Repeat},
     striped::Local,
@@ -210,7 +210,7 @@ where
             cx,
         );
         if let Err(refusal) = ready!(admitted) {
-            return Poll::Ready(Err(policies.emitter.refuse(refusal)));
+            return Poll::Ready(Err(self.refuse(refusal)));
         }
         policies.retry.begin(&mut self.state.call);
         self.state.total = self.state.call.deadline();
@@ -264,7 +264,7 @@ where
             cx,
         );
         if let Err(refusal) = ready!(admitted) {
-            return Poll::Ready(Err(policies.emitter.refuse(refusal)));
+            return Poll::Ready(Err(self.refuse(refusal)));
         }
         self.state.stage = Stage::Ready;
         Poll::Ready(Ok(()))
@@ -327,7 +327,7 @@ where
         self.state.call.time_passed();
         // The work ends before anybody hears of it and frees what it held.
         self.answer.set(None);
-        Poll::Ready(self.state.policies.emitter.refuse(refusal))
+        Poll::Ready(self.refuse(refusal))
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -371,26 +371,34 @@ where
             idempotent: self.state.idempotent,
             deadline: self.state.total.at(),
         };
-        let reason = match policies.retry.next(&failed, self.state.call.now()) {
+        match policies.retry.next(&failed, self.state.call.now()) {
             Next::After(delay) => {
                 self.state.number += 1;
-                let attempt = self.state.number;
                 self.timer.set(Some(tokio::time::sleep(delay)));
-                let event = PolicyEvent::RetryScheduled { attempt, delay };
-                policies.emitter.emit(&event);
-                return true;
+                let attempt = self.state.number;
+                self.tell(&PolicyEvent::RetryScheduled { attempt, delay });
+                true
             }
-            Next::GiveUp => return false,
-            Next::Stop(reason) => reason,
-        };
-        self.stop(reason);
-        false
+            Next::Stop(reason) => {
+                let attempts = self.state.number;
+                self.tell(&PolicyEvent::RetryStopped { attempts, reason });
+                false
+            }
+            Next::GiveUp => false,
+        }
     }
 
-    fn stop(&self, reason: RetryStop) {
-        let attempts = self.state.number;
-        let event = PolicyEvent::RetryStopped { attempts, reason };
-        self.state.policies.emitter.emit(&event);
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) -> S::Error {
+        let by = refusal.kind();
+        self.tell(&PolicyEvent::Refused { by });
+        refusal.into()
+    }
+
+    fn tell(&mut self, event: &PolicyEvent) {
+        let policies = &**self.state.policies;
+        policies.emitter.emit(event);
+        policies.per_call.on_event(&mut self.state.per_call, event);
     }
 
     #[inline]

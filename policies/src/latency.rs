@@ -1,0 +1,268 @@
+//! Measures how long calls take.
+//!
+//! For: knowing it. A quantile is what a hedge waits for, an adaptive limit
+//! steers by, and a person looks at.
+//!
+//! Not for: telling calls apart. One histogram is of one service; it has no
+//! labels and remembers no call.
+//!
+//! Times are counted in buckets whose width grows with the time, four to each
+//! doubling, as HDR histograms do. A quantile is thus at most an eighth from
+//! the truth. Nothing is kept for a call, so memory is bounded by the number
+//! of buckets whatever the traffic.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use crate::{
+    admission::{Admission, Call, End},
+    clock::Instant,
+    refusal::Refusal,
+    retry::Once,
+    stack::Policies,
+    striped::Striped,
+};
+
+/// Times up to 2^8 ns share the first bucket.
+const LEAST_BITS: u32 = 8;
+/// Times from 2^41 ns on, which is 36 minutes, share the last.
+const MOST_BITS: u32 = 41;
+/// Buckets to each doubling, as a power of two.
+const SPLIT_BITS: u32 = 2;
+const BUCKETS: usize = ((MOST_BITS - LEAST_BITS) << SPLIT_BITS) as usize + 2;
+
+/// A histogram of call durations, refusals left out. Copies share it.
+#[derive(Clone, Debug)]
+pub struct Latency(Arc<Striped<Counts>>);
+
+#[derive(Debug)]
+struct Counts {
+    buckets: [AtomicU64; BUCKETS],
+    /// Of all times, in nanoseconds. Comes round after 584 years of calls.
+    sum: AtomicU64,
+}
+
+/// What a [`Latency`] has counted.
+#[derive(Clone, Debug)]
+pub struct LatencySnapshot {
+    buckets: [u64; BUCKETS],
+    /// How many calls.
+    pub count: u64,
+    /// How long they took together.
+    pub sum: Duration,
+}
+
+/// [`Latency`] alone, as a layer.
+pub type LatencyLayer<C> = Policies<C, Latency>;
+
+impl<C> LatencyLayer<C> {
+    /// Counts the calls of every service that this layer wraps in `latency`.
+    pub fn new(latency: Latency, classify: C) -> Self {
+        Self::assemble(classify, latency, Once, ())
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Latency {
+    /// An empty histogram.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Striped::new(|| Counts {
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            sum: AtomicU64::new(0),
+        })))
+    }
+
+    /// Counts one call.
+    pub fn record(&self, took: Duration) {
+        self.count(crate::clock::nanos(took));
+    }
+
+    #[inline]
+    fn count(&self, nanos: u64) {
+        let counts = self.0.mine();
+        // Relaxed: each is a number by itself, and read as such.
+        counts.buckets[bucket_of(nanos)].fetch_add(1, Ordering::Relaxed);
+        counts.sum.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// What was counted until now. Calls that end meanwhile may be in or not.
+    #[must_use]
+    pub fn snapshot(&self) -> LatencySnapshot {
+        let mut buckets = [0; BUCKETS];
+        let mut sum = 0_u64;
+        for counts in self.0.iter() {
+            for (all, one) in buckets.iter_mut().zip(&counts.buckets) {
+                *all += one.load(Ordering::Relaxed);
+            }
+            sum = sum.wrapping_add(counts.sum.load(Ordering::Relaxed));
+        }
+        LatencySnapshot {
+            count: buckets.iter().sum(),
+            buckets,
+            sum: Duration::from_nanos(sum),
+        }
+    }
+}
+
+impl LatencySnapshot {
+    /// The time that a part `quantile` of the calls did not exceed, such as
+    /// 0.95 of them; nothing if there were no calls.
+    #[must_use]
+    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share of a count, rounded to a whole one"
+        )]
+        let rank = (quantile.clamp(0.0, 1.0) * self.count as f64).ceil() as u64;
+        let mut seen = 0;
+        self.buckets()
+            .find(|(_, count)| {
+                seen += count;
+                seen >= rank.max(1)
+            })
+            .map(|(most, _)| most)
+    }
+
+    /// Each bucket's upper bound, and how many calls are in it.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let bound = |index| Duration::from_nanos(bound_of(index));
+        (0..).map(bound).zip(self.buckets)
+    }
+}
+
+/// The bucket for a time.
+#[inline]
+fn bucket_of(nanos: u64) -> usize {
+    let above = nanos >> LEAST_BITS;
+    if above == 0 {
+        return 0;
+    }
+    let doubling = above.ilog2();
+    // The bits after the first say where between two doublings it is.
+    let part = (nanos >> (doubling + LEAST_BITS - SPLIT_BITS)) & ((1 << SPLIT_BITS) - 1);
+    (1 + ((u64::from(doubling) << SPLIT_BITS) | part) as usize).min(BUCKETS - 1)
+}
+
+/// The least time that is too long for a bucket.
+fn bound_of(index: usize) -> u64 {
+    let Some(index) = (index as u64).checked_sub(1) else {
+        return 1 << LEAST_BITS;
+    };
+    if index as usize + 2 >= BUCKETS {
+        return u64::MAX;
+    }
+    let (doubling, part) = (index >> SPLIT_BITS, index & ((1 << SPLIT_BITS) - 1));
+    ((1 << SPLIT_BITS) + part + 1) << (doubling + u64::from(LEAST_BITS - SPLIT_BITS))
+}
+
+/// When a call began.
+#[derive(Debug, Default)]
+pub struct Hold(Option<Instant>);
+
+impl<Req, Res, Err> Admission<Req, Res, Err> for Latency {
+    type Hold = Hold;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        hold.0 = Some(call.now());
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
+        if let Some(at) = hold.0.take()
+            && !end.refusal().is_some_and(|kind| kind.is_turned_away())
+        {
+            self.count(call.now().as_nanos().saturating_sub(at.as_nanos()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::time::sleep;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::testing::{Ask, Fault, Script, Tester};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_counts_for_as_long_as_it_took() {
+        let latency = Latency::new();
+        let service = service_fn(|ask: Ask| async move {
+            sleep(Duration::from_millis(ask.tenant)).await;
+            Ok::<u32, Fault>(1)
+        });
+        let service = LatencyLayer::new(latency.clone(), Tester).layer(service);
+
+        for millis in [10, 20, 30, 40] {
+            let asked = service.clone().oneshot(Ask::of_tenant(millis)).await;
+            assert_eq!(asked, Ok(1));
+        }
+
+        let snapshot = latency.snapshot();
+        assert_eq!(snapshot.count, 4);
+        assert_eq!(snapshot.sum, Duration::from_millis(100));
+        let median = snapshot.quantile(0.5).unwrap().as_millis();
+        assert!((20..=25).contains(&median), "{median}");
+    }
+
+    #[tokio::test]
+    async fn what_was_turned_away_took_no_time_and_does_not_count() {
+        let latency = Latency::new();
+        let refused = Refusal::Overloaded {
+            limit: 1,
+            queued: 0,
+        };
+        let script = Script::answers([Err(Fault::Refused(refused)), Err(Fault::Broken)]);
+        let service = LatencyLayer::new(latency.clone(), Tester).layer(script);
+
+        for _ in 0..2 {
+            assert!(service.clone().oneshot(Ask::default()).await.is_err());
+        }
+
+        assert_eq!(latency.snapshot().count, 1, "the failure does");
+    }
+
+    #[test]
+    fn an_empty_histogram_has_no_quantile() {
+        assert_eq!(Latency::new().snapshot().quantile(0.5), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_is_below_its_bucket_s_bound_and_not_far(nanos in 0u64..1 << MOST_BITS) {
+            let index = bucket_of(nanos);
+            prop_assert!(nanos < bound_of(index));
+            prop_assert!(index == 0 || nanos >= bound_of(index - 1));
+            prop_assert!(index == 0 || bound_of(index) - nanos <= (nanos >> SPLIT_BITS) + 1);
+        }
+
+        #[test]
+        fn long_times_share_the_last_bucket(nanos in 1u64 << MOST_BITS..) {
+            prop_assert_eq!(bucket_of(nanos), BUCKETS - 1);
+            prop_assert_eq!(bound_of(BUCKETS - 1), u64::MAX);
+        }
+    }
+}
