@@ -15,6 +15,7 @@ use crate::{
     deadline::Deadline,
     event::PolicyEvent,
     refusal::{Refusal, RefusalKind},
+    shed::Criticality,
 };
 
 /// Decides whether a call comes in, and learns how it ended.
@@ -26,6 +27,10 @@ pub trait Admission<Req, Res, Err> {
     /// that has not come in. Holds nothing that must be given back other than
     /// by [`settle`](Self::settle).
     type Hold: Default;
+
+    /// Whether [`poll_admit`](Self::poll_admit) ever has a call wait. It is
+    /// cheaper to pass policies of which it is known that they do not.
+    const WAITS: bool = true;
 
     /// Lets a call in, or refuses it, or has it wait.
     ///
@@ -60,14 +65,17 @@ pub struct Call {
     moment: Instant,
     deadline: Deadline,
     tenant: u64,
+    criticality: Criticality,
 }
 
 impl Call {
-    pub(crate) fn new(deadline: Option<Instant>, tenant: u64) -> Self {
+    #[inline]
+    pub(crate) fn new(deadline: Option<Instant>, tenant: u64, criticality: Criticality) -> Self {
         Self {
             moment: Instant::from_nanos(0),
             deadline: Deadline::of_caller(deadline),
             tenant,
+            criticality,
         }
     }
 
@@ -110,6 +118,13 @@ impl Call {
     pub fn tenant(&self) -> u64 {
         self.tenant
     }
+
+    /// How important it is.
+    #[must_use]
+    #[inline]
+    pub fn criticality(&self) -> Criticality {
+        self.criticality
+    }
 }
 
 /// How a call ended.
@@ -146,6 +161,8 @@ impl<Res, Err> End<'_, Res, Err> {
 impl<Req, Res, Err> Admission<Req, Res, Err> for () {
     type Hold = ();
 
+    const WAITS: bool = false;
+
     #[inline]
     fn poll_admit(
         &self,
@@ -167,6 +184,8 @@ where
     A: Admission<Req, Res, Err>,
 {
     type Hold = A::Hold;
+
+    const WAITS: bool = A::WAITS;
 
     #[inline]
     fn poll_admit(
@@ -202,7 +221,8 @@ where
 pub struct Both<A, B> {
     outer: A,
     inner: B,
-    /// Whether the outer policy has let the call in.
+    /// Whether the outer policy has let the call in, if the inner one may have
+    /// it wait after that.
     entered: bool,
 }
 
@@ -215,6 +235,8 @@ where
 {
     type Hold = Both<A::Hold, B::Hold>;
 
+    const WAITS: bool = A::WAITS || B::WAITS;
+
     #[inline]
     fn poll_admit(
         &self,
@@ -223,16 +245,20 @@ where
         request: &Req,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
-        if !hold.entered {
+        if !(B::WAITS && hold.entered) {
             ready!(self.0.poll_admit(&mut hold.outer, call, request, cx))?;
-            hold.entered = true;
+            if B::WAITS {
+                hold.entered = true;
+            }
         }
         self.1.poll_admit(&mut hold.inner, call, request, cx)
     }
 
     #[inline]
     fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>) {
-        hold.entered = false;
+        if B::WAITS {
+            hold.entered = false;
+        }
         self.1.settle(&mut hold.inner, call, end);
         self.0.settle(&mut hold.outer, call, end);
     }

@@ -7,6 +7,10 @@
 //! limit's. And a queue does not help against lasting overload, it only makes
 //! every caller wait as well: leave it at none unless load comes in short
 //! bursts.
+//!
+//! A call is refused only if every slot is taken at that moment. Yet threads
+//! do not meet at one count: while many slots are free, each thread takes them
+//! from a supply of its own (`permits.rs`).
 
 mod slots;
 
@@ -17,13 +21,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::slots::Wait;
-pub use self::slots::{Bulkhead, BulkheadSnapshot};
+pub use self::slots::{Bulkhead, BulkheadSnapshot, Slot};
 use crate::{
     admission::{Admission, Call, End},
     config::{ConfigError, check_time},
+    permits::PERMITS_MAX,
     refusal::Refusal,
     retry::Once,
     stack::Policies,
@@ -61,8 +65,8 @@ impl BulkheadConfig {
     /// Names the bound that is out of range, or that has no effect because
     /// another is zero.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.max_concurrent.get() > Semaphore::MAX_PERMITS {
-            let problem = format!("is more than {}", Semaphore::MAX_PERMITS);
+        if self.max_concurrent.get() > PERMITS_MAX {
+            let problem = format!("is more than {PERMITS_MAX}");
             return Err(ConfigError::new(
                 "max_concurrent",
                 problem,
@@ -94,19 +98,16 @@ impl<C> BulkheadLayer<C> {
     }
 }
 
-/// Where a call is.
-#[derive(Default)]
+/// What a call holds.
+#[derive(Debug, Default)]
 pub struct Hold(Place);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 enum Place {
     #[default]
-    Outside,
-    Waiting(Wait),
-    /// Dropping the slot frees it.
-    Inside {
-        _slot: OwnedSemaphorePermit,
-    },
+    Nothing,
+    Wait(Wait),
+    Slot,
 }
 
 /// Refuses with [`Refusal::Overloaded`] when there is no slot for a call.
@@ -121,23 +122,45 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Bulkhead {
         _: &Req,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
-        if let Place::Outside = hold.0 {
-            if let Some(slot) = self.try_enter() {
-                hold.0 = Place::Inside { _slot: slot };
-                return Poll::Ready(Ok(()));
-            }
-            hold.0 = Place::Waiting(self.wait(call.now(), call.deadline())?);
+        if let Place::Nothing = hold.0
+            && self.enter()
+        {
+            hold.0 = Place::Slot;
+            return Poll::Ready(Ok(()));
         }
-        if let Place::Waiting(wait) = &mut hold.0 {
-            let slot = ready!(wait.as_mut().poll(cx))?;
-            hold.0 = Place::Inside { _slot: slot };
-        }
-        Poll::Ready(Ok(()))
+        self.poll_slot(&mut hold.0, call, cx)
     }
 
     #[inline]
     fn settle(&self, hold: &mut Hold, _: &mut Call, _: &End<'_, Res, Err>) {
-        hold.0 = Place::Outside;
+        match std::mem::take(&mut hold.0) {
+            Place::Nothing => {}
+            Place::Slot => self.leave(),
+            Place::Wait(wait) => self.give_up(wait),
+        }
+    }
+}
+
+impl Bulkhead {
+    /// Ready when a call that found no slot has one, or has waited for it long
+    /// enough.
+    #[cold]
+    fn poll_slot(
+        &self,
+        place: &mut Place,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if let Place::Nothing = place {
+            *place = self.wait(call, cx)?.map_or(Place::Slot, Place::Wait);
+        }
+        if let Place::Wait(wait) = place {
+            let served = ready!(self.poll_wait(wait, cx));
+            *place = Place::Nothing;
+            served?;
+            *place = Place::Slot;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -288,6 +311,85 @@ mod tests {
 
         assert_eq!((order.recv().await, order.recv().await), (Some(1), Some(3)));
         assert_eq!(bulkhead.snapshot(), holds(0, 0));
+    }
+
+    /// A waiting call that was given the slot and is dropped before it knows.
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_given_to_a_call_that_left_goes_to_the_next() {
+        let bulkhead = bulkhead(1, 2, SECOND);
+        let slot = bulkhead.try_enter().unwrap();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::answers([Ok(1)]));
+        let ask = || service.clone().oneshot(Ask::default());
+        let mut first = Box::pin(ask());
+        assert!(timeout(TICK, &mut first).await.is_err());
+        let second = tokio::spawn(ask());
+        tokio::task::yield_now().await;
+
+        drop(slot);
+        assert_eq!(bulkhead.snapshot(), holds(1, 1));
+        drop(first);
+
+        assert_eq!(second.await.unwrap(), Ok(1));
+        assert_eq!(bulkhead.snapshot(), holds(0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_does_not_take_the_slot_of_one_who_waits() {
+        let bulkhead = bulkhead(1, 1, SECOND);
+        let slot = bulkhead.try_enter();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::answers([Ok(1)]));
+        let waiting = tokio::spawn(service.oneshot(Ask::default()));
+        tokio::task::yield_now().await;
+
+        drop(slot);
+
+        assert!(bulkhead.try_enter().is_none(), "it is due to the other");
+        assert_eq!(waiting.await.unwrap(), Ok(1));
+        assert!(bulkhead.try_enter().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_limit_holds_once_enough_calls_have_left() {
+        let bulkhead = bulkhead(3, 0, Duration::ZERO);
+        let mut slots: Vec<_> = std::iter::from_fn(|| bulkhead.try_enter()).collect();
+        assert_eq!(slots.len(), 3);
+        let lower = BulkheadConfig {
+            max_concurrent: NonZeroUsize::MIN,
+            ..BulkheadConfig::default()
+        };
+
+        bulkhead.reconfigure(lower).unwrap();
+
+        for left in [2, 1, 0] {
+            assert!(bulkhead.try_enter().is_none());
+            drop(slots.pop());
+            assert_eq!(bulkhead.snapshot(), holds(left, 0));
+        }
+        let slot = bulkhead.try_enter();
+        assert!(slot.is_some() && bulkhead.try_enter().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_higher_limit_lets_in_those_who_wait() {
+        let bulkhead = bulkhead(1, 3, SECOND);
+        let _slot = bulkhead.try_enter().unwrap();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::hang());
+        let ask = || tokio::spawn(service.clone().oneshot(Ask::default()));
+        let _waiting = [ask(), ask(), ask()];
+        advance(TICK).await;
+        assert_eq!(bulkhead.snapshot(), holds(1, 3));
+        let config = |max_concurrent, max_wait| BulkheadConfig {
+            max_concurrent: NonZeroUsize::new(max_concurrent).unwrap(),
+            max_queue: 3,
+            max_wait,
+        };
+
+        let refused = bulkhead.reconfigure(config(9, Duration::ZERO));
+        assert_eq!(refused.unwrap_err().key, "max_wait");
+        assert_eq!(bulkhead.snapshot(), holds(1, 3), "all is as it was");
+        bulkhead.reconfigure(config(3, SECOND)).unwrap();
+
+        assert_eq!(bulkhead.snapshot(), holds(3, 1));
     }
 
     #[test]

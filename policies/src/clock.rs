@@ -105,12 +105,26 @@ mod source {
     use quanta::Clock;
 
     /// Finds out once how fast the counter runs, which takes milliseconds.
-    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::new);
+    static COUNTER: LazyLock<Counter> = LazyLock::new(|| {
+        let clock = Clock::new();
+        let scale = clock.delta_as_nanos(0, 1 << SCALE_BITS);
+        Counter { clock, scale }
+    });
+
+    struct Counter {
+        clock: Clock,
+        /// Nanoseconds in 2^40 steps of the counter: a multiplication and a
+        /// shift by a constant are all that a reading then needs.
+        scale: u64,
+    }
+
+    const SCALE_BITS: u32 = 40;
 
     #[inline]
     pub(super) fn nanos() -> u64 {
-        let clock = &*CLOCK;
-        clock.delta_as_nanos(0, clock.raw())
+        let counter = &*COUNTER;
+        let nanos = u128::from(counter.clock.raw()) * u128::from(counter.scale);
+        (nanos >> SCALE_BITS) as u64
     }
 }
 

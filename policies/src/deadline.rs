@@ -64,66 +64,64 @@ impl DeadlineConfig {
     }
 }
 
-/// When a call's time is up, and who says so.
+/// When a call's time is up, and who says so. Two words, because it is copied
+/// for each call and each attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     at: Instant,
-    /// The time there was, in nanoseconds, where a policy says so.
-    limit: u64,
-    whose: Whose,
+    /// One of the constants below; where a policy says so, plus the time that
+    /// there was, in nanoseconds, times [`LIMIT`].
+    whose: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
-    /// Nobody's: there is no deadline.
-    Nobody,
-    /// The caller only told when it will have left.
-    Caller,
-    /// A policy ends the call.
-    Policy(TimeoutScope),
-}
+/// Nobody's: there is no deadline.
+const NOBODY: u64 = 0;
+/// The caller only told when it will have left.
+const CALLER: u64 = 1;
+/// A policy ends the whole call.
+const TOTAL: u64 = 2;
+/// A policy ends the attempt.
+const ATTEMPT: u64 = 3;
+const LIMIT: u64 = 4;
 
 impl Deadline {
     /// No deadline.
     pub const NEVER: Self = Self {
         at: Instant::from_nanos(u64::MAX),
-        limit: 0,
-        whose: Whose::Nobody,
+        whose: NOBODY,
     };
 
     #[inline]
     pub(crate) fn of_caller(at: Option<Instant>) -> Self {
         match at {
             None => Self::NEVER,
-            Some(at) => Self {
-                at,
-                limit: 0,
-                whose: Whose::Caller,
-            },
+            Some(at) => Self { at, whose: CALLER },
         }
     }
 
     /// The moment: the last there is if there is no deadline.
     #[must_use]
+    #[inline]
     pub fn at(self) -> Instant {
         self.at
     }
 
     /// Whether a policy ends the call then.
     #[must_use]
+    #[inline]
     pub fn is_enforced(self) -> bool {
-        matches!(self.whose, Whose::Policy(_))
+        self.whose >= TOTAL
     }
 
     /// What a policy that ends the call then says.
     pub(crate) fn refusal(self) -> Option<Refusal> {
-        match self.whose {
-            Whose::Nobody | Whose::Caller => None,
-            Whose::Policy(scope) => Some(Refusal::Timeout {
-                scope,
-                limit: Duration::from_nanos(self.limit),
-            }),
-        }
+        let scope = match self.whose % LIMIT {
+            TOTAL => TimeoutScope::Total,
+            ATTEMPT => TimeoutScope::Attempt,
+            _ => return None,
+        };
+        let limit = Duration::from_nanos(self.whose / LIMIT);
+        Some(Refusal::Timeout { scope, limit })
     }
 
     /// The earlier of `limit` from `now` and this. Only a limit of the
@@ -133,19 +131,22 @@ impl Deadline {
     fn or_earlier(self, scope: TimeoutScope, limit: Limit, now: Instant) -> Self {
         let own = now.as_nanos().saturating_add(limit.0);
         if self.at.as_nanos() >= own {
+            let scope = match scope {
+                TimeoutScope::Total => TOTAL,
+                TimeoutScope::Attempt => ATTEMPT,
+            };
             return Self {
                 at: Instant::from_nanos(own),
-                limit: limit.0,
-                whose: Whose::Policy(scope),
+                whose: scope + limit.0 * LIMIT,
             };
         }
         if self.is_enforced() {
             return self;
         }
+        let left = self.at.as_nanos().saturating_sub(now.as_nanos());
         Self {
             at: self.at,
-            limit: self.at.as_nanos().saturating_sub(now.as_nanos()),
-            whose: Whose::Policy(TimeoutScope::Total),
+            whose: TOTAL + left * LIMIT,
         }
     }
 }
@@ -229,6 +230,8 @@ fn admit(call: &mut Call, scope: TimeoutScope, limit: Limit) -> Poll<Result<(), 
 impl<Req, Res, Err> Admission<Req, Res, Err> for TotalDeadline {
     type Hold = ();
 
+    const WAITS: bool = false;
+
     #[inline]
     fn poll_admit(
         &self,
@@ -246,6 +249,8 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for TotalDeadline {
 
 impl<Req, Res, Err> Admission<Req, Res, Err> for AttemptDeadline {
     type Hold = ();
+
+    const WAITS: bool = false;
 
     #[inline]
     fn poll_admit(

@@ -26,7 +26,7 @@ use crate::{
     refusal::Refusal,
     retry::Once,
     stack::Policies,
-    striped::Striped,
+    striped::Sums,
 };
 
 /// Times up to 2^8 ns share the first bucket.
@@ -39,7 +39,7 @@ const BUCKETS: usize = ((MOST_BITS - LEAST_BITS) << SPLIT_BITS) as usize + 2;
 
 /// A histogram of call durations, refusals left out. Copies share it.
 #[derive(Clone, Debug)]
-pub struct Latency(Arc<Striped<Counts>>);
+pub struct Latency(Arc<Sums<Counts>>);
 
 #[derive(Debug)]
 struct Counts {
@@ -78,7 +78,7 @@ impl Latency {
     /// An empty histogram.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Striped::new(|| Counts {
+        Self(Arc::new(Sums::new(|| Counts {
             buckets: std::array::from_fn(|_| AtomicU64::new(0)),
             sum: AtomicU64::new(0),
         })))
@@ -91,10 +91,10 @@ impl Latency {
 
     #[inline]
     fn count(&self, nanos: u64) {
-        let counts = self.0.mine();
-        // Relaxed: each is a number by itself, and read as such.
-        counts.buckets[bucket_of(nanos)].fetch_add(1, Ordering::Relaxed);
-        counts.sum.fetch_add(nanos, Ordering::Relaxed);
+        let mine = self.0.mine();
+        let counts = mine.value();
+        mine.add(&counts.buckets[bucket_of(nanos)], 1);
+        mine.add(&counts.sum, nanos);
     }
 
     /// What was counted until now. Calls that end meanwhile may be in or not.
@@ -175,6 +175,8 @@ pub struct Hold(Option<Instant>);
 
 impl<Req, Res, Err> Admission<Req, Res, Err> for Latency {
     type Hold = Hold;
+
+    const WAITS: bool = false;
 
     #[inline]
     fn poll_admit(

@@ -1,9 +1,9 @@
 //! Resilience policies: one file each, one tower layer each.
 //!
 //! Each policy works alone, around any [`tower::Service`] that is `Clone`.
-//! This crate knows nothing of what the services do, opens no socket, starts
-//! no task and writes no log; it depends on no other crate of the project,
-//! and must stay so.
+//! This crate knows nothing of what the services do, opens no socket and
+//! writes no log; only a [`HealthMonitor`] starts tasks, and ends them. It
+//! depends on no other crate of the project, and must stay so.
 //!
 //! | Policy | The failure it is for | Not for |
 //! |---|---|---|
@@ -11,7 +11,10 @@
 //! | [`rate_limit`] | calls that come too often; a greedy tenant | a service that got slow |
 //! | [`retry`] | failures that pass by themselves | overload; calls that may not happen twice |
 //! | [`breaker`] | a service that is down | errors of the caller's own |
+//! | [`fallback`] | callers for whom a plain answer is better than none | writes |
+//! | [`health`] | a service that is down while nobody calls it | what the calls show already |
 //! | [`bulkhead`] | a slow service that collects callers | bounding how often it is called |
+//! | [`shed`] | overload in which the wrong calls are refused | calls that are all as important |
 //! | [`mod@panic`] | a service that panics | `panic = "abort"` |
 //!
 //! # Parts
@@ -20,7 +23,7 @@
 //! to write. A policy that ends a call makes a [`Refusal`], and the service's
 //! error must be `From` that. What happens on the way, a [`Listener`] hears.
 //! State that calls share is a handle whose clones share it ([`Breaker`],
-//! [`Bulkhead`], [`RateLimiter`], [`RetryBudget`]), so
+//! [`Bulkhead`], [`RateLimiter`], [`RetryBudget`], [`Shed`]), so
 //! that one breaker, say, may serve several stacks and be looked at.
 //!
 //! All services are always ready. Whether a call is let in is decided when
@@ -126,31 +129,39 @@ pub mod clock;
 mod config;
 pub mod deadline;
 pub mod event;
+pub mod fallback;
+pub mod health;
 pub mod latency;
 pub mod order;
 pub mod panic;
+mod permits;
 pub mod rate_limit;
 pub mod refusal;
 pub mod retry;
+pub mod shed;
 pub mod stack;
 mod striped;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod window;
 
 pub use self::{
     admission::Admission,
-    breaker::{Breaker, BreakerConfig, BreakerLayer, BreakerSnapshot, BreakerState},
-    bulkhead::{Bulkhead, BulkheadConfig, BulkheadLayer},
+    breaker::{Breaker, BreakerConfig, BreakerLayer, BreakerMode, BreakerSnapshot, BreakerState},
+    bulkhead::{Bulkhead, BulkheadConfig, BulkheadLayer, BulkheadSnapshot},
     classify::{Classify, Outcome, Plain, RetryAdvice},
     config::{ConfigError, Ratio},
     deadline::{AttemptDeadline, AttemptDeadlineLayer, DeadlineConfig, TotalDeadline, TotalDeadlineLayer},
     event::{BreakerChange, ChangeReason, Listener, PolicyEvent, RetryStop},
+    fallback::{Fallback, FallbackKind, FallbackLayer, LastGood, LastGoodConfig},
+    health::{Health, HealthChange, HealthConfig, HealthMonitor, HealthSnapshot, TooManyChecks},
     latency::{Latency, LatencyLayer, LatencySnapshot},
     order::{OrderError, PolicyKind, check_order},
     panic::CatchPanicLayer,
     rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimiter},
     refusal::{Refusal, RefusalKind, TimeoutScope},
     retry::{Retry, RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer},
+    shed::{Criticality, Shed, ShedConfig, ShedLayer, ShedSnapshot},
     stack::{Policies, Stack},
 };

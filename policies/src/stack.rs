@@ -9,7 +9,7 @@
 //!
 //! All of them run in one future. Layer by layer they did the same work, but
 //! every layer copied what it wraps for each call, held a pointer of its own
-//! and read the clock twice (`docs/adr/0008`). Any one of them is a stack of
+//! and read the clock twice (`docs/adr/0009`). Any one of them is a stack of
 //! one, so nothing about a policy is written twice.
 
 mod future;
@@ -115,7 +115,7 @@ where
     fn layer(&self, inner: S) -> Self::Service {
         Stack {
             inner,
-            policies: Spread::new(self.clone()),
+            policies: Spread::new(self),
         }
     }
 }

@@ -4,17 +4,25 @@
 //! costs more than all else a policy does. What is only added up now and then
 //! is therefore kept once for each stripe of threads, each on a cache line of
 //! its own.
+//!
+//! Even where nobody else is, a step that no other thread may come between
+//! costs as much as twenty that one may. [`Sums`] do without: most of their
+//! stripes belong to one thread, which adds with a plain load and store.
+
+mod place;
 
 use std::{
     ops::Deref,
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
 };
 
 use crossbeam_utils::CachePadded;
+
+use self::place::Place;
 
 /// More stripes than this cost more memory than they save time.
 const STRIPES_MAX: usize = 32;
@@ -25,6 +33,12 @@ pub(crate) static STRIPES: LazyLock<usize> = LazyLock::new(|| {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     threads.next_power_of_two().min(STRIPES_MAX)
 });
+
+/// The number of this thread. Small, but others may have the same.
+#[inline]
+pub(crate) fn thread_number() -> usize {
+    Place::of_this_thread().index()
+}
 
 /// One value for each stripe.
 #[derive(Debug)]
@@ -39,47 +53,90 @@ impl<T> Striped<T> {
     /// The value of this thread's stripe. Other threads may have the same.
     #[inline]
     pub(crate) fn mine(&self) -> &T {
+        self.of(thread_number())
+    }
+
+    /// The value of the stripe of the thread with this number.
+    #[inline]
+    pub(crate) fn of(&self, thread: usize) -> &T {
         // The length is a power of two.
-        &self.0[thread_number() & (self.0.len() - 1)]
+        &self.0[thread & (self.0.len() - 1)]
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(Deref::deref)
     }
+}
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.0.len()
+/// Words that are added to by many threads and added up now and then. A value
+/// has any number of them.
+#[derive(Debug)]
+pub(crate) struct Sums<T>(Box<[CachePadded<T>]>);
+
+impl<T> Sums<T> {
+    pub(crate) fn new(make: impl Fn() -> T) -> Self {
+        let values = (0..place::count()).map(|_| CachePadded::new(make()));
+        Self(values.collect())
+    }
+
+    /// The value of this thread.
+    #[inline]
+    pub(crate) fn mine(&self) -> Mine<'_, T> {
+        let place = Place::of_this_thread();
+        Mine {
+            value: &self.0[place.index()],
+            alone: place.is_owned(),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(Deref::deref)
     }
 }
 
-/// Threads number themselves as they come.
-#[inline]
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    }
-    // A thread that is ending, and whose number is gone, shares the first.
-    NUMBER.try_with(|number| *number).unwrap_or(0)
+/// A value whose words this thread may add to.
+pub(crate) struct Mine<'a, T> {
+    value: &'a T,
+    /// Whether no other thread adds to it.
+    alone: bool,
 }
 
-/// A shared value with a count of owners for each stripe, so that threads that
-/// copy the pointer for each call do not meet at the count.
+impl<'a, T> Mine<'a, T> {
+    #[inline]
+    pub(crate) fn value(&self) -> &'a T {
+        self.value
+    }
+
+    /// Adds to a `word` of the value. Relaxed: each is a number by itself.
+    #[inline]
+    pub(crate) fn add(&self, word: &AtomicU64, more: u64) {
+        if self.alone {
+            let sum = word.load(Ordering::Relaxed).wrapping_add(more);
+            word.store(sum, Ordering::Relaxed);
+        } else {
+            word.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A value with a copy for each stripe, so that threads that take a pointer to
+/// it for each call do not meet at the count of pointers. Copies of the value
+/// must be as good as the value itself.
 #[derive(Debug)]
 pub(crate) struct Spread<T>(Arc<Striped<Local<T>>>);
 
-/// A pointer to a [`Spread`] value, counted with its stripe.
-pub(crate) type Local<T> = Arc<CachePadded<Arc<T>>>;
+/// A pointer to a [`Spread`] value. Neither its count nor what it points to is
+/// on a cache line that another stripe uses.
+pub(crate) type Local<T> = Arc<CachePadded<T>>;
+
+impl<T: Clone> Spread<T> {
+    pub(crate) fn new(value: &T) -> Self {
+        let local = || Arc::new(CachePadded::new(value.clone()));
+        Self(Arc::new(Striped::new(local)))
+    }
+}
 
 impl<T> Spread<T> {
-    pub(crate) fn new(value: T) -> Self {
-        let value = Arc::new(value);
-        Self(Arc::new(Striped::new(|| {
-            Arc::new(CachePadded::new(Arc::clone(&value)))
-        })))
-    }
-
     #[inline]
     pub(crate) fn local(&self) -> Local<T> {
         Arc::clone(self.0.mine())
@@ -92,38 +149,98 @@ impl<T> Clone for Spread<T> {
     }
 }
 
-impl<T> Deref for Spread<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.0.mine()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, sync::Barrier, thread};
+
     use super::*;
 
+    fn words() -> Sums<AtomicU64> {
+        Sums::new(|| AtomicU64::new(0))
+    }
+
+    fn add(words: &Sums<AtomicU64>, times: u64) {
+        for _ in 0..times {
+            let mine = words.mine();
+            mine.add(mine.value(), 1);
+        }
+    }
+
+    fn sum(words: &Sums<AtomicU64>) -> u64 {
+        words.iter().map(|word| word.load(Ordering::Relaxed)).sum()
+    }
+
     #[test]
-    fn a_thread_keeps_its_stripe() {
-        let striped = Striped::new(|| AtomicUsize::new(0));
+    fn a_thread_keeps_its_place() {
+        let words = words();
 
-        striped.mine().fetch_add(1, Ordering::Relaxed);
-        striped.mine().fetch_add(1, Ordering::Relaxed);
+        add(&words, 2);
 
-        let counts: Vec<_> = striped
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .collect();
-        assert_eq!(counts.iter().sum::<usize>(), 2);
+        let counts: Vec<_> = words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        assert_eq!(counts.iter().sum::<u64>(), 2);
         assert!(counts.contains(&2), "{counts:?}");
-        assert_eq!(counts.len(), striped.len());
+    }
+
+    /// More of them than places, so that some own theirs and others share.
+    #[test]
+    fn threads_lose_no_count() {
+        let words = words();
+        let threads = 2 * place::count();
+        let start = Barrier::new(threads);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    start.wait();
+                    add(&words, 10_000);
+                });
+            }
+        });
+
+        assert_eq!(sum(&words), 10_000 * threads as u64);
+    }
+
+    /// One after the other, so that each gets the place of one before.
+    #[test]
+    fn a_value_goes_from_thread_to_thread_with_its_count() {
+        let words = words();
+        for _ in 0..200 {
+            thread::scope(|scope| drop(scope.spawn(|| add(&words, 10))));
+        }
+
+        assert_eq!(sum(&words), 2_000);
+    }
+
+    /// As a pool does that keeps a call in a thread-local.
+    #[test]
+    fn a_thread_that_is_ending_may_still_count() {
+        struct CountsWhenDropped(Cell<Option<Arc<Sums<AtomicU64>>>>);
+        impl Drop for CountsWhenDropped {
+            fn drop(&mut self) {
+                if let Some(words) = self.0.take() {
+                    add(&words, 1);
+                }
+            }
+        }
+        thread_local! {
+            // Made before the thread takes a place, so it ends after that.
+            static EARLY: CountsWhenDropped = const { CountsWhenDropped(Cell::new(None)) };
+        }
+        let words = Arc::new(words());
+        let theirs = Arc::clone(&words);
+        thread::spawn(move || {
+            EARLY.with(|early| early.0.set(Some(Arc::clone(&theirs))));
+            add(&theirs, 1);
+        })
+        .join()
+        .unwrap();
+
+        assert_eq!(sum(&words), 2);
     }
 
     #[test]
     fn a_spread_value_lives_as_long_as_its_last_pointer() {
-        let spread = Spread::new(Arc::new(()));
-        let value = Arc::clone(&spread);
+        let value = Arc::new(());
+        let spread = Spread::new(&value);
         let local = spread.local();
 
         drop(spread);

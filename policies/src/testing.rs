@@ -210,6 +210,10 @@ impl Events {
             PolicyEvent::BreakerChanged(change) => {
                 format!("{} {}", change.to.as_str(), change.reason.as_str())
             }
+            PolicyEvent::HealthChanged(change) => format!("{} {}", change.name, change.to.as_str()),
+            PolicyEvent::FellBack { by, .. } => format!("fell back to {}", by.as_str()),
+            PolicyEvent::FallbackFailed { by, .. } => format!("no fallback from {}", by.as_str()),
+            PolicyEvent::WouldRefuse { by } => format!("would refuse {}", by.as_str()),
             PolicyEvent::Refused { by } => format!("refused {}", by.as_str()),
         };
         self.all().into_iter().map(name).collect()

@@ -2,13 +2,14 @@
 
 use std::task::{Context, Poll};
 
-use super::{Breaker, machine::Pass};
+use super::{Breaker, gate::Closed, machine::Pass};
 use crate::{
     admission::{Admission, Call, End},
     classify::Outcome,
     clock::Instant,
     refusal::{Refusal, RefusalKind},
     retry::Once,
+    shed::Criticality,
     stack::Policies,
 };
 
@@ -28,21 +29,22 @@ impl<C> BreakerLayer<C> {
 
 /// A call that the breaker let in, if it did.
 #[derive(Debug, Default)]
-pub struct Hold(Option<Admitted>);
+pub struct Hold(Place);
 
-#[derive(Debug)]
-struct Admitted {
-    pass: Pass,
-    at: Instant,
-    /// When its caller will have left.
-    until: Instant,
-    /// Whether that gives the service enough time.
-    had_time: bool,
+#[derive(Debug, Default)]
+enum Place {
+    #[default]
+    Outside,
+    /// The breaker was closed, and the call is no probe.
+    Closed { closed: Closed, at: Instant },
+    Passed { pass: Pass, at: Instant },
 }
 
 /// Refuses with [`Refusal::CircuitOpen`] while the service rests.
 impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
     type Hold = Hold;
+
+    const WAITS: bool = false;
 
     #[inline]
     fn poll_admit(
@@ -53,60 +55,68 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
         _: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
         let at = call.now();
-        let pass = match self.pass(at) {
-            Ok(pass) => pass,
-            Err(retry_after) => return Poll::Ready(Err(Refusal::CircuitOpen { retry_after })),
-        };
-        let until = call.deadline().at();
-        let had_time = self.is_time_enough(at, until);
-        hold.0 = Some(Admitted {
-            pass,
-            at,
-            until,
-            had_time,
-        });
+        match self.pass_closed(at) {
+            Some(closed) => hold.0 = Place::Closed { closed, at },
+            None => hold.0 = self.admit_slowly(at, call.criticality())?,
+        }
         Poll::Ready(Ok(()))
     }
 
     #[inline]
     fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
-        let Some(admitted) = hold.0.take() else {
-            return;
-        };
-        match end {
+        let counted = match (&hold.0, end) {
+            (Place::Outside, _) => true,
             // Nearly all calls end like this.
-            End::Answered {
-                outcome: Outcome::Success,
-                ..
-            } if !self.times_calls() => self.succeeded(admitted.pass, call.now()),
-            end => {
-                let outcome = admitted.outcome(self, call, end);
-                self.record(admitted.pass, outcome, call.now());
+            (&Place::Closed { closed, .. }, End::Answered { outcome, .. })
+                if *outcome == Outcome::Success =>
+            {
+                self.count_success(closed, call.now())
             }
+            _ => false,
+        };
+        if !counted {
+            self.settle_slowly(&hold.0, call, end);
         }
+        hold.0 = Place::Outside;
     }
 }
 
-impl Admitted {
+impl Breaker {
     #[cold]
-    fn outcome<Res, Err>(
-        &self,
-        breaker: &Breaker,
-        call: &mut Call,
-        end: &End<'_, Res, Err>,
-    ) -> Outcome {
+    fn admit_slowly(&self, at: Instant, criticality: Criticality) -> Result<Place, Refusal> {
+        match self.pass(at, criticality) {
+            Ok(pass) => Ok(Place::Passed { pass, at }),
+            Err(retry_after) => Err(Refusal::CircuitOpen { retry_after }),
+        }
+    }
+
+    #[cold]
+    fn settle_slowly<Res, Err>(&self, place: &Place, call: &mut Call, end: &End<'_, Res, Err>) {
+        let (pass, at) = match *place {
+            Place::Outside => return,
+            Place::Closed { closed, at } => (Pass::of_closed(closed), at),
+            Place::Passed { pass, at } => (pass, at),
+        };
+        let outcome = self.outcome(at, call, end);
+        self.record(pass, outcome, call.now());
+    }
+
+    /// What `end` says of the service that was asked `at`.
+    fn outcome<Res, Err>(&self, at: Instant, call: &mut Call, end: &End<'_, Res, Err>) -> Outcome {
+        let until = call.deadline().at();
+        let had_time = self.is_time_enough(at, until);
         match end {
             End::Answered {
                 refusal: Some(RefusalKind::TotalTimeout),
                 ..
-            } if !self.had_time => Outcome::Ignore,
+            } if !had_time => Outcome::Ignore,
             End::Answered {
                 outcome: Outcome::Success,
                 ..
-            } if breaker.is_slow(call.now() - self.at) => Outcome::Slow,
+            } if self.is_slow(call.now() - at) => Outcome::Slow,
             End::Answered { outcome, .. } => *outcome,
             End::Panicked => Outcome::Failure,
-            End::Dropped if self.had_time && call.now() >= self.until => Outcome::Failure,
+            End::Dropped if had_time && call.now() >= until => Outcome::Failure,
             End::Dropped => Outcome::Ignore,
         }
     }
@@ -121,8 +131,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock,
         breaker::{BreakerConfig, BreakerSnapshot, BreakerState},
+        clock,
         config::Ratio,
         refusal::TimeoutScope,
         testing::{Ask, Fault, Script, Tester, recorder},

@@ -51,19 +51,9 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let state = this.state;
-            let stage = std::mem::replace(&mut state.stage, Stage::Done);
-            if stage == Stage::Done {
-                return;
+            if this.state.stage != Stage::Done {
+                this.abandon();
             }
-            let end = if state.running { End::Panicked } else { End::Dropped };
-            this.answer.set(None);
-            state.call.time_passed();
-            let policies = &**state.policies;
-            if stage.is_attempt() {
-                policies.per_attempt.settle(&mut state.per_attempt, &mut state.call, &end);
-            }
-            policies.per_call.settle(&mut state.per_call, &mut state.call, &end);
         }
     }
 }
@@ -90,19 +80,19 @@ struct State<S, C, O, R, I, Req, H, J> {
     per_attempt: J,
 }
 
-/// What a call is doing.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a call is doing, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Stage {
     /// Asks the policies of the call.
     Enter,
+    /// Is between two attempts.
+    Pause,
     /// Asks the policies of an attempt.
     Admit,
     /// Waits for the service to be ready.
     Ready,
     /// Waits for the service to answer.
     Answer,
-    /// Is between two attempts.
-    Pause,
     Done,
 }
 
@@ -128,7 +118,11 @@ where
         if R::REPEATS {
             classify.set_attempt(&mut request, number);
         }
-        let call = Call::new(classify.deadline(&request), classify.tenant(&request));
+        let call = Call::new(
+            classify.deadline(&request),
+            classify.tenant(&request),
+            classify.criticality(&request),
+        );
         Self {
             answer: None,
             timer: None,
@@ -170,20 +164,43 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         this.state.call.time_passed();
-        if this.state.stage == Stage::Enter
-            && let Err(refused) = ready!(this.poll_enter(cx))
-        {
-            return Poll::Ready(this.finish(Err(refused)));
-        }
         loop {
-            if this.state.stage == Stage::Pause {
-                ready!(this.poll_pause(cx));
-            }
-            let result = ready!(this.poll_attempt(cx));
-            if let Some(result) = this.end_attempt(result) {
-                return Poll::Ready(this.finish(result));
+            // Stays where it is from here on: what a service answers may be
+            // large, and is only looked at.
+            let polled = this.poll_on(cx);
+            match &polled {
+                Poll::Ready(result) if !this.is_last(result) => {}
+                _ => return polled,
             }
         }
+    }
+}
+
+impl<S, C, O, R, I, Req> CallProj<'_, S, C, O, R, I, Req>
+where
+    S: Service<Req>,
+    O: Admission<Req, S::Response, S::Error>,
+    I: Admission<Req, S::Response, S::Error>,
+{
+    /// Ends a call that has no result.
+    #[cold]
+    fn abandon(&mut self) {
+        let state = &mut *self.state;
+        let stage = std::mem::replace(&mut state.stage, Stage::Done);
+        let end = if state.running {
+            End::Panicked
+        } else {
+            End::Dropped
+        };
+        self.answer.set(None);
+        state.call.time_passed();
+        let policies = &*state.policies;
+        if stage.is_attempt() {
+            let hold = &mut state.per_attempt;
+            policies.per_attempt.settle(hold, &mut state.call, &end);
+        }
+        let hold = &mut state.per_call;
+        policies.per_call.settle(hold, &mut state.call, &end);
     }
 }
 
@@ -196,13 +213,30 @@ where
     R: Repeat<Req>,
     I: Admission<Req, S::Response, S::Error>,
 {
+    /// Goes on with the call, wherever it is, until an attempt has ended.
+    #[inline]
+    fn poll_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+        // Not read again: from each stage the way leads straight on.
+        let stage = self.state.stage;
+        if stage == Stage::Enter {
+            ready!(self.poll_enter(cx)?);
+        }
+        if stage == Stage::Pause {
+            ready!(self.poll_pause(cx));
+        }
+        if stage <= Stage::Admit {
+            ready!(self.poll_admit(cx)?);
+        }
+        self.poll_service(stage, cx)
+    }
+
     /// Asks the policies of the call.
     #[inline]
     fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         let Some(request) = self.state.request.as_ref() else {
             unreachable!("no attempt has taken it yet");
         };
-        let policies = &**self.state.policies;
+        let policies = &*self.state.policies;
         let admitted = policies.per_call.poll_admit(
             &mut self.state.per_call,
             &mut self.state.call,
@@ -219,6 +253,7 @@ where
     }
 
     /// Waits for the next attempt to be due.
+    #[inline(never)]
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_timer(cx));
         self.timer.set(None);
@@ -239,24 +274,12 @@ where
         Poll::Ready(())
     }
 
-    /// Goes on with an attempt, wherever it is.
-    #[inline]
-    fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
-        if self.state.stage == Stage::Admit {
-            ready!(self.poll_admit(cx))?;
-        }
-        if self.state.stage == Stage::Ready {
-            ready!(self.poll_service_ready(cx))?;
-        }
-        self.poll_answer(cx)
-    }
-
     #[inline]
     fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         let Some(request) = self.state.request.as_ref() else {
             unreachable!("the service has not been asked yet");
         };
-        let policies = &**self.state.policies;
+        let policies = &*self.state.policies;
         let admitted = policies.per_attempt.poll_admit(
             &mut self.state.per_attempt,
             &mut self.state.call,
@@ -270,20 +293,47 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for the service to be ready, and asks it.
+    /// Waits for the service, and for no longer than it may take.
     #[inline]
-    fn poll_service_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_service(
+        &mut self,
+        stage: Stage,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
         self.state.running = true;
-        let polled = self.state.service.poll_ready(cx);
+        let mut polled = self.poll_answer(stage, cx);
         self.state.running = false;
-        match polled {
-            Poll::Ready(ready) => ready?,
-            Poll::Pending => return self.poll_deadline(cx).map(Err),
+        self.state.call.time_passed();
+        if polled.is_pending() {
+            polled = self.poll_deadline(cx).map(Err);
         }
+        polled
+    }
+
+    /// Waits for the service to be ready, asks it, and waits for its answer.
+    #[inline]
+    fn poll_answer(
+        &mut self,
+        stage: Stage,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        if stage <= Stage::Ready {
+            ready!(self.state.service.poll_ready(cx)?);
+            self.ask();
+        }
+        match self.answer.as_mut().as_pin_mut() {
+            Some(answer) => answer.poll(cx),
+            None => unreachable!("the service works while its answer is waited for"),
+        }
+    }
+
+    /// Asks the service, which is ready.
+    #[inline]
+    fn ask(&mut self) {
         let Some(mut request) = self.state.request.take() else {
             unreachable!("an attempt asks once");
         };
-        let policies = &**self.state.policies;
+        let policies = &*self.state.policies;
         if R::REPEATS {
             self.state.spare = policies.retry.spare(&request, self.state.number);
         }
@@ -291,29 +341,12 @@ where
         if deadline.is_enforced() {
             policies.classify.set_deadline(&mut request, deadline.at());
         }
-        self.state.running = true;
         self.answer.set(Some(self.state.service.call(request)));
-        self.state.running = false;
         self.state.stage = Stage::Answer;
-        Poll::Ready(Ok(()))
-    }
-
-    #[inline]
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
-        let Some(answer) = self.answer.as_mut().as_pin_mut() else {
-            unreachable!("the service works while its answer is waited for");
-        };
-        self.state.running = true;
-        let polled = answer.poll(cx);
-        self.state.running = false;
-        self.state.call.time_passed();
-        match polled {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => self.poll_deadline(cx).map(Err),
-        }
     }
 
     /// Ready when the attempt's time is up.
+    #[inline(never)]
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<S::Error> {
         let deadline = self.state.call.deadline();
         let Some(refusal) = deadline.refusal() else {
@@ -337,33 +370,37 @@ where
         }
     }
 
-    /// The call's result, if there is no further attempt.
+    /// Takes note of how an attempt ended. Whether the call has, too.
     #[inline]
-    fn end_attempt(
-        &mut self,
-        result: Result<S::Response, S::Error>,
-    ) -> Option<Result<S::Response, S::Error>> {
-        let policies = &**self.state.policies;
-        self.answer.set(None);
-        self.state.stage = Stage::Pause;
-        let end = judge(&policies.classify, &result);
-        policies
-            .per_attempt
-            .settle(&mut self.state.per_attempt, &mut self.state.call, &end);
-        if R::REPEATS
-            && let Err(error) = &result
-            && self.repeats(error, end.refusal())
-        {
-            return None;
+    fn is_last(&mut self, result: &Result<S::Response, S::Error>) -> bool {
+        let policies = &*self.state.policies;
+        let end = judge(&policies.classify, result);
+        if self.state.stage.is_attempt() {
+            self.answer.set(None);
+            self.state.stage = Stage::Pause;
+            let hold = &mut self.state.per_attempt;
+            policies
+                .per_attempt
+                .settle(hold, &mut self.state.call, &end);
+            if R::REPEATS
+                && let Err(error) = result
+                && self.repeats(error, end.refusal())
+            {
+                return false;
+            }
         }
-        Some(result)
+        self.state.stage = Stage::Done;
+        let policies = &*self.state.policies;
+        let hold = &mut self.state.per_call;
+        policies.per_call.settle(hold, &mut self.state.call, &end);
+        true
     }
 
     /// Whether there is a further attempt after this failed one; it is then
     /// due when the timer ends.
     #[cold]
     fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>) -> bool {
-        let policies = &**self.state.policies;
+        let policies = &*self.state.policies;
         let failed = Failed {
             attempt: self.state.number,
             advice: policies.classify.retry(error),
@@ -396,20 +433,9 @@ where
     }
 
     fn tell(&mut self, event: &PolicyEvent) {
-        let policies = &**self.state.policies;
+        let policies = &*self.state.policies;
         policies.emitter.emit(event);
         policies.per_call.on_event(&mut self.state.per_call, event);
-    }
-
-    #[inline]
-    fn finish(&mut self, result: Result<S::Response, S::Error>) -> Result<S::Response, S::Error> {
-        let policies = &**self.state.policies;
-        self.state.stage = Stage::Done;
-        let end = judge(&policies.classify, &result);
-        policies
-            .per_call
-            .settle(&mut self.state.per_call, &mut self.state.call, &end);
-        result
     }
 }
 

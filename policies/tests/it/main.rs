@@ -2,6 +2,8 @@
 #![cfg(test)]
 
 mod config;
+mod failsafe_traps;
+mod outage;
 mod race;
 mod stack;
 

@@ -26,7 +26,8 @@ const CALLERS: usize = 1000;
 /// The refused answer at once, so those that were let in are all that is
 /// left; they are held until then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_thousand_callers_a_half_open_breaker_lets_in_exactly_its_probes() {
+async fn of_ten_thousand_callers_a_half_open_breaker_lets_in_exactly_its_probes() {
+    const CALLERS: usize = 10_000;
     for probes in [1_usize, 7] {
         let breaker = Breaker::new(BreakerConfig {
             open: SECOND / 1000,
