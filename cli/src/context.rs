@@ -7,13 +7,14 @@ use std::{
 };
 
 use orchestrator_engine::{
-    Engine, Home, RunHistory,
+    Engine, EngineBuilder, Home, RunHistory,
     config::{Config, LogFormat, Sources},
 };
 use orchestrator_observability::{
     Build, Telemetry,
     log::{self, Flush, Format},
 };
+use orchestrator_plugin_runtime::Runtime;
 
 use crate::{
     error::CliError,
@@ -123,36 +124,50 @@ impl Context {
         Ok(RunHistory::open(&self.home()?, &config.journal).await?)
     }
 
-    /// Starts an engine for one command.
+    /// Starts an engine for one command, and says what an operator should know
+    /// of the start.
     pub(crate) async fn engine(&self) -> Result<Engine> {
         let config = self.config()?;
         self.log_to_stderr(&config, Use::OneCommand);
-        self.start(config, false).await
+        let engine = self.builder(config)?.start().await?;
+        self.warn_of(engine.warnings());
+        Ok(engine)
+    }
+
+    /// The plugins of the home, to be looked at. Needs no journal.
+    pub(crate) async fn plugins(&self) -> Result<Runtime> {
+        let config = self.config()?;
+        self.log_to_stderr(&config, Use::OneCommand);
+        let (runtime, warnings) = self.builder(config)?.plugins().await?;
+        self.warn_of(&warnings);
+        Ok(runtime)
+    }
+
+    fn warn_of(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.out.warn(warning);
+        }
     }
 
     /// Starts an engine that serves others.
     pub(crate) async fn serving_engine(&self, config: Config) -> Result<Engine> {
         self.log_to_stderr(&config, Use::Service);
-        self.start(config, true).await
+        Ok(self.builder(config)?.service().start().await?)
     }
 
-    async fn start(&self, config: Config, service: bool) -> Result<Engine> {
+    fn builder(&self, config: Config) -> Result<EngineBuilder> {
         let telemetry = Telemetry::new(Build {
             version: env!("CARGO_PKG_VERSION"),
         });
-        let mut builder = Engine::builder()
+        Ok(Engine::builder()
             .at(self.home()?)
             .config(config)
-            .telemetry(Arc::new(telemetry));
-        if service {
-            builder = builder.service();
-        }
-        Ok(builder.start().await?)
+            .telemetry(Arc::new(telemetry)))
     }
 
-    /// Lets log lines go to standard error. A single command tells of events in
-    /// its own words, so only other warnings interrupt it unless `-v` asks for
-    /// more.
+    /// Lets log lines go to standard error. A single command tells of events
+    /// and of warnings at the start in its own words, so only other warnings
+    /// interrupt it unless `-v` asks for more.
     fn log_to_stderr(&self, config: &Config, by: Use) {
         let level = match (self.global.verbose, by) {
             (0, Use::Service) => config.log.level.clone(),
@@ -160,6 +175,10 @@ impl Context {
             (1, _) => "info".to_owned(),
             (2, _) => "debug".to_owned(),
             _ => "trace".to_owned(),
+        };
+        let level = match by {
+            Use::Service => level,
+            Use::OneCommand => format!("{level},warnings=off"),
         };
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let format = match config.log.format {

@@ -26,14 +26,13 @@ pub(crate) enum CliError {
         reason: io::Error,
     },
 
-    /// An input has no `=`, or the file that should hold an object of inputs
-    /// does not, or is too large.
-    #[error("`{argument}` is not an input: {reason}")]
+    /// An input has no `=`.
+    #[error("`{argument}` is not an input: there is no `=`")]
     #[diagnostic(
         code("ORC-5002"),
         help("write `--input name=value`, `--input name=@file` or `--input @file.json`")
     )]
-    Input { argument: String, reason: String },
+    Input { argument: String },
 
     /// The name is neither a file nor a pipeline in the home.
     #[error("there is no pipeline `{name}`")]
@@ -125,6 +124,26 @@ pub(crate) enum CliError {
         help("`orchestrator help` lists the commands; `exit-codes` is a topic too")
     )]
     UnknownTopic { topic: String },
+
+    /// The file holds no text, is too large, or should hold a JSON object and
+    /// does not.
+    #[error("`{}` cannot be an input: {reason}", .path.display())]
+    #[diagnostic(
+        code("ORC-5018"),
+        help(
+            "an input is text of at most 16 MiB, and a JSON object where the file holds all fields"
+        )
+    )]
+    InputFile { path: PathBuf, reason: String },
+
+    /// As many clients are connected as may be. Status 503; `/livez`, `/readyz`
+    /// and `/metrics` are answered all the same.
+    #[error("too many connections")]
+    #[diagnostic(
+        code("ORC-5058"),
+        help("try again later, or raise `server.connections_max`")
+    )]
+    Full,
 }
 
 fn nearest_hint(name: Option<&str>) -> String {
@@ -165,6 +184,8 @@ impl CliError {
             Self::UnknownPipeline { .. }
             | Self::UnknownPlugin { .. }
             | Self::UnknownTopic { .. } => Exit::NotFound,
+            Self::InputFile { .. } => Exit::Invalid,
+            Self::Full => Exit::Unreachable,
             Self::NotLoopback { .. } | Self::TokenExposed { .. } | Self::TokenMalformed { .. } => {
                 Exit::Denied
             }

@@ -22,6 +22,7 @@ mod saved_outputs;
 mod serve;
 mod signals;
 mod table;
+mod whoami;
 
 use std::process::ExitCode;
 

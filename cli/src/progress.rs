@@ -1,6 +1,8 @@
 //! Shows how a run goes while it goes: moving lines on a terminal, one plain
 //! line for each thing that happens elsewhere. Always on standard error.
 
+mod terminal;
+
 use std::{
     collections::HashMap,
     io::{self, IsTerminal as _, Write},
@@ -8,10 +10,13 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use orchestrator_contract::{Event, RunId, StepId, StepOutcome};
 
+use self::terminal::Terminal;
 use crate::output::{Output, harmless};
+
+const REDRAWS_A_SECOND: u8 = 20;
 
 /// What moves on the terminal, if anything does. Whoever writes to standard
 /// error meanwhile has to push it aside.
@@ -64,7 +69,8 @@ enum Form {
 impl Progress {
     /// Of no run yet.
     pub(crate) fn new(out: Output) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        // A terminal of which nothing is known may move nothing.
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let form = if out.is_json() || out.is_quiet() {
             Form::Silent
         } else if io::stderr().is_terminal() && !dumb {
@@ -163,12 +169,12 @@ pub(crate) fn line(event: &Event) -> Option<String> {
             ..
         } => format!("{step}: attempt {attempt} failed: {error}"),
         Event::CallRetried {
-            plugin,
-            phase,
+            step,
             attempt,
             delay_ms,
+            ..
         } => format!(
-            "{plugin} {phase}: attempt {} follows in {}",
+            "{step}: attempt {} follows in {}",
             attempt + 1,
             duration(*delay_ms)
         ),
@@ -184,7 +190,11 @@ pub(crate) fn line(event: &Event) -> Option<String> {
 }
 
 fn move_bars(bars: &mut Bars, prefix: &str, event: &Event) {
-    let moving = MOVING.get_or_init(MultiProgress::new);
+    let moving = MOVING.get_or_init(|| {
+        let terminal = Box::new(Terminal::default());
+        let target = ProgressDrawTarget::term_like_with_hz(terminal, REDRAWS_A_SECOND);
+        MultiProgress::with_draw_target(target)
+    });
     match event {
         Event::StepStarted {
             run,

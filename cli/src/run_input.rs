@@ -1,7 +1,8 @@
 //! A run's input as the command line gives it.
 
 use std::{
-    io::Read as _,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -33,30 +34,25 @@ impl RunInput {
     /// `1.10` is a number or a text.
     pub(crate) fn read(&self, pipeline: &Pipeline) -> Result<Value> {
         let mut object = match &self.input_json {
-            Some(path) => object_in(path, &path.display().to_string())?,
+            Some(path) => object_in(path)?,
             None => Map::new(),
         };
         for argument in &self.fields {
             if let Some(path) = argument.strip_prefix('@') {
-                object.extend(object_in(Path::new(path), argument)?);
+                object.extend(object_in(Path::new(path))?);
                 continue;
             }
             let (name, value) = argument
                 .split_once('=')
                 .filter(|(name, _)| !name.is_empty())
-                .ok_or_else(|| wrong(argument, "there is no `=`"))?;
+                .ok_or_else(|| CliError::Input {
+                    argument: argument.clone(),
+                })?;
             let declared = pipeline.input_fields().and_then(|fields| fields.get(name));
             let value = field(value, declared.map(|field| field.field_type))?;
             object.insert(name.to_owned(), value);
         }
         Ok(Value::Object(object))
-    }
-}
-
-fn wrong(argument: &str, reason: impl ToString) -> CliError {
-    CliError::Input {
-        argument: argument.to_owned(),
-        reason: reason.to_string(),
     }
 }
 
@@ -72,31 +68,43 @@ fn field(value: &str, declared: Option<FieldType>) -> Result<Value> {
     }
 }
 
-fn object_in(path: &Path, argument: &str) -> Result<Map<String, Value>> {
-    let text = text_of(path)?;
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(wrong(argument, "the file holds no JSON object").into()),
-        Err(error) => Err(wrong(argument, error).into()),
+fn object_in(path: &Path) -> Result<Map<String, Value>> {
+    match value_in(path)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(unfit(path, "it holds no JSON object").into()),
     }
 }
 
+/// The JSON of a file, or of standard input where it is called `-`.
+pub(crate) fn value_in(path: &Path) -> Result<Value> {
+    let value = serde_json::from_str(&text_of(path)?);
+    Ok(value.map_err(|error| unfit(path, error))?)
+}
+
 fn text_of(path: &Path) -> Result<String> {
-    let failed = |reason| CliError::file("read", path, reason);
     let mut text = String::new();
     let read = match path == Path::new("-") {
-        true => std::io::stdin()
+        true => io::stdin()
             .take(FILE_BYTES_MAX + 1)
             .read_to_string(&mut text),
-        false => std::fs::File::open(path)
+        false => fs::File::open(path)
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)),
     };
-    let length = read.map_err(failed)?;
-    if length as u64 > FILE_BYTES_MAX {
-        let name = path.display().to_string();
-        return Err(wrong(&name, "the file is larger than 16 MiB").into());
+    match read {
+        Ok(length) if length as u64 <= FILE_BYTES_MAX => Ok(text),
+        Ok(_) => Err(unfit(path, "it is larger than 16 MiB").into()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(unfit(path, "it is not UTF-8").into())
+        }
+        Err(error) => Err(CliError::file("read", path, error).into()),
     }
-    Ok(text)
+}
+
+fn unfit(path: &Path, reason: impl ToString) -> CliError {
+    CliError::InputFile {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
 }
 
 #[cfg(test)]

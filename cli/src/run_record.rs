@@ -50,6 +50,12 @@ pub(crate) fn line(record: &RecordView) -> String {
         RecordBody::StepUnknown { step, .. } => {
             format!("{step}: unknown, its process stopped in the middle of it")
         }
+        RecordBody::StepResolved {
+            step, happened, by, ..
+        } => match happened {
+            true => format!("{step}: happened, says {by}"),
+            false => format!("{step}: did not happen, says {by}"),
+        },
         RecordBody::CancelRequested { reason } => format!("to be cancelled: {reason}"),
         RecordBody::RunFinished { outcome, .. } => format!("run ended: {}", outcome.as_str()),
         other => other.kind().to_owned(),

@@ -7,7 +7,6 @@ use std::{
 };
 
 use orchestrator_engine::RunReport;
-use serde::Serialize;
 
 use crate::{
     error::CliError,
@@ -19,12 +18,10 @@ use crate::{
 const PREFIX: &str = ".orchestrator-";
 
 /// One output that was written.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct SavedOutput {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
-    pub(crate) length: usize,
-    pub(crate) primary: bool,
 }
 
 /// Makes `dir` if it is missing and tries whether files can be made in it, so
@@ -61,8 +58,6 @@ pub(crate) fn save(report: &RunReport, dir: &Path) -> Result<Vec<SavedOutput>> {
         saved.push(SavedOutput {
             name: output.name.clone(),
             path,
-            length: output.payload.len(),
-            primary: output.primary,
         });
     }
     Ok(saved)

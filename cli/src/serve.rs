@@ -4,7 +4,9 @@
 //! and counts, `runs.rs` and `events.rs` answer, `problem.rs` says why not.
 
 mod connections;
+mod descriptors;
 mod events;
+mod paced;
 mod probes;
 mod problem;
 mod routes;
@@ -17,7 +19,13 @@ use orchestrator_engine::{Engine, Home, config::ServerConfig};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
-use crate::{context::Context, error::CliError, failure::Result, signals::Signals};
+use crate::{
+    context::Context,
+    error::CliError,
+    failure::Result,
+    signals::{Asked, Signals},
+};
+use routes::Routers;
 use token::Token;
 
 /// How long connections may take to end once everything else has.
@@ -35,7 +43,9 @@ struct App {
 
 /// Serves until a signal says otherwise, then drains: new runs are refused, those
 /// in flight may finish within the configured grace, the others stay resumable.
-/// A second signal ends at once.
+/// A second signal ends at once. A hangup ends nothing: a service outlives the
+/// terminal it was started from, and who rotates logs or hopes to have the
+/// settings read again does not want it stopped.
 pub(crate) async fn serve(
     context: &Context,
     engine: Engine,
@@ -45,14 +55,18 @@ pub(crate) async fn serve(
     // Before anybody learns that we are here and could stop us.
     let signals = Signals::new()?;
     let token = Token::of(&home)?;
-    let resumed = engine.resume(None).await?;
-    if !resumed.is_empty() {
-        let runs = resumed.len();
+    let resumed = engine.resume_all().await?;
+    if !resumed.handles.is_empty() {
+        let runs = resumed.handles.len();
         tracing::info!(runs, "runs of an earlier process go on");
     }
+    for (run, error) in resumed.failed {
+        tracing::error!(%run, %error, "a run of an earlier process does not go on");
+    }
+    let connections = descriptors::make_room(config.connections_max);
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
-    announce(context, address, &token)?;
+    announce(context, address, &token, engine.warnings())?;
 
     let (close, closing) = watch::channel(false);
     let app = Arc::new(App {
@@ -62,8 +76,9 @@ pub(crate) async fn serve(
         token,
         closing: closing.clone(),
     });
-    let router = routes::router(app);
-    let mut serving = std::pin::pin!(connections::serve(listener, router, &config, closing));
+    let routers = Routers::new(app);
+    let serving = connections::serve(listener, connections, routers, &config, closing);
+    let mut serving = std::pin::pin!(serving);
     let stopped = tokio::select! {
         // Ends only after `close`.
         () = &mut serving => Ok(()),
@@ -85,12 +100,13 @@ async fn listen(config: &ServerConfig) -> Result<TcpListener> {
 }
 
 /// Says where the service is, and where the token is, which nobody should see.
-fn announce(context: &Context, address: SocketAddr, token: &Token) -> Result {
-    let path = token.path().display();
+fn announce(context: &Context, address: SocketAddr, token: &Token, warnings: &[String]) -> Result {
+    let path = token.path().display().to_string();
     let ready = json!({
         "event": "ready",
         "address": address.to_string(),
-        "token_file": token.path(),
+        "token_file": path,
+        "warnings": warnings,
     });
     match context.out.is_json() {
         true => context.out.json_line(&ready),
@@ -106,7 +122,7 @@ async fn drain_on_signal(
     config: &ServerConfig,
     mut signals: Signals,
 ) -> Result {
-    signals.next().await;
+    asked_to_end(&mut signals).await;
     context.out.note("draining; once more stops at once");
     tokio::select! {
         drained = engine.drain(config.drain_grace) => {
@@ -117,7 +133,13 @@ async fn drain_on_signal(
                 "drained"
             );
         }
-        () = signals.next() => context.out.warn("stopped before runs ended; the next start resumes them"),
+        () = asked_to_end(&mut signals) => context.out.warn("stopped before runs ended; the next start resumes them"),
     }
     Ok(())
+}
+
+async fn asked_to_end(signals: &mut Signals) {
+    while signals.next().await == Asked::Hangup {
+        tracing::warn!("SIGHUP changes nothing: settings are read at start");
+    }
 }

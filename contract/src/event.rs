@@ -113,6 +113,10 @@ pub enum Event {
     /// An attempt failed and another follows.
     #[serde(rename = "call.retried")]
     CallRetried {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
         /// The plugin.
         plugin: PluginId,
         /// The phase.
@@ -125,6 +129,10 @@ pub enum Event {
     /// No further attempt is made although the error allowed one.
     #[serde(rename = "call.retry_given_up")]
     RetryGivenUp {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
         /// The plugin.
         plugin: PluginId,
         /// The phase.
@@ -135,6 +143,10 @@ pub enum Event {
     /// A policy refused a call before it reached the plugin.
     #[serde(rename = "call.refused")]
     CallRefused {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
         /// The plugin.
         plugin: PluginId,
         /// The phase.
@@ -242,6 +254,9 @@ impl Event {
             | Self::StepStarted { run, .. }
             | Self::StepProgress { run, .. }
             | Self::AttemptFailed { run, .. }
+            | Self::CallRetried { run, .. }
+            | Self::RetryGivenUp { run, .. }
+            | Self::CallRefused { run, .. }
             | Self::StepFinished { run, .. } => Some(*run),
             Self::PluginLog { run, .. } => *run,
             _ => None,

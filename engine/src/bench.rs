@@ -32,14 +32,7 @@ pub fn phase(
     let manifest = handle.phase(phase).expect("the phase is there");
     let stack = shared
         .stacks
-        .stack(
-            &shared.config,
-            &shared.telemetry,
-            &handle,
-            manifest,
-            None,
-            None,
-        )
+        .stack(&handle, manifest, &serde_json::Value::Null, None)
         .expect("the policies fit");
     (stack.map_request(|call| StackCall::new(call, true)), handle)
 }

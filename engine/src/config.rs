@@ -7,6 +7,7 @@
 //! `default.toml` is the one place to look for one.
 
 mod error;
+mod file;
 mod policy;
 mod sources;
 mod types;
@@ -71,6 +72,17 @@ impl Config {
         Self::extract(&sources.figment()?)
     }
 
+    /// [`Self::load`], and every key with its value and where that comes from,
+    /// sorted by key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::load`].
+    pub fn load_with_origins(sources: &Sources) -> Result<(Self, Vec<Origin>), ConfigError> {
+        let figment = sources.figment()?;
+        Ok((Self::extract(&figment)?, sources::origins(&figment)?))
+    }
+
     fn extract(figment: &Figment) -> Result<Self, ConfigError> {
         let config: Self = figment.extract().map_err(ConfigError::misfit)?;
         config.validated()
@@ -100,10 +112,10 @@ impl Config {
         phase: &orchestrator_manifest::Phase,
         step: Option<&serde_json::Value>,
     ) -> Result<PolicyConfig, ConfigError> {
-        let manifest = match phase.max_retries {
+        let manifest = match phase.max_attempts() {
             // Says nothing, so the operator's general number stands.
-            0 => serde_json::Value::Null,
-            _ => serde_json::json!({ "retry": { "max_attempts": phase.max_attempts() } }),
+            None => serde_json::Value::Null,
+            Some(most) => serde_json::json!({ "retry": { "max_attempts": most } }),
         };
         let own = self.plugins.get(plugin);
         let layers = [

@@ -1,7 +1,9 @@
 //! The embedding API: start an engine, run pipelines, watch, drain.
 
 mod builder;
+mod fork;
 mod intake;
+mod resume;
 mod revive;
 mod service;
 mod strays;
@@ -21,7 +23,9 @@ use orchestrator_plugin_runtime::{PluginStatus, Runtime};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{builder::EngineBuilder, intake::RunHandle};
+pub use self::{
+    builder::EngineBuilder, fork::Resolution, intake::RunHandle, resume::Resumed,
+};
 use crate::{
     bus::{Bus, EventStream},
     config::Config,
@@ -62,7 +66,7 @@ pub struct Engine {
 
 /// What the engine's tasks share.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) runtime: Runtime,
     pub(crate) stacks: Stacks,
@@ -128,15 +132,15 @@ impl Engine {
     }
 
     /// Ends a run, in this process or in another one that has the same home.
+    /// Returns once whoever drives the run is asked; a run that nobody drives
+    /// any more has ended then.
     ///
     /// # Errors
     ///
-    /// When there is no such run or it has ended.
+    /// When there is no such run or it has ended, or the reason is not 1 to
+    /// 4,096 bytes without control characters.
     pub async fn cancel(&self, run: RunId, reason: &str) -> Result<(), EngineError> {
-        if self.shared.active.cancel(run, reason) {
-            return Ok(());
-        }
-        self.shared.history.request_cancel(run, reason).await
+        resume::cancel(&self.shared, run, reason).await
     }
 
     /// Runs an ended run again: from `from` on, or else from the steps that
@@ -145,25 +149,56 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When there is no such run or step, or the run has not ended, and those
-    /// of [`Engine::submit`].
+    /// When there is no such run or step, or the run has not ended; when it
+    /// would repeat an *unknown* step that neither is `from` nor needs it; and
+    /// those of [`Engine::submit`].
     pub async fn retry(&self, run: RunId, from: Option<&str>) -> Result<RunHandle, EngineError> {
-        intake::retry(&self.shared, run, from).await
+        fork::retry(&self.shared, run, from).await
     }
 
-    /// Goes on with runs whose engine stopped in the middle of them: all, or
-    /// one. Runs of engines that are alive are left alone.
+    /// Goes on with a run whose engine stopped in the middle of it. One that
+    /// somebody wants to end, and whose plugins are not there any more as they
+    /// were, is ended.
     ///
     /// # Errors
     ///
-    /// With `run`: when it cannot be resumed. Without: only when the journal
-    /// cannot be read; a run that cannot be resumed stays as it is and is
-    /// logged.
-    pub async fn resume(&self, run: Option<RunId>) -> Result<Vec<RunHandle>, EngineError> {
-        match run {
-            Some(run) => Ok(vec![intake::resume(&self.shared, run).await?]),
-            None => intake::resume_all(&self.shared).await,
-        }
+    /// When there is no such run, it has ended, its engine is alive, or its
+    /// plugins are not there as they were; and those of [`Engine::submit`].
+    /// The run stays as it is then.
+    pub async fn resume(&self, run: RunId) -> Result<RunHandle, EngineError> {
+        resume::resume(&self.shared, run).await
+    }
+
+    /// Says what became of a step that is *unknown* in an ended run, and goes
+    /// on with a new run that knows: what succeeded is taken over, the step
+    /// itself is done or runs, and then what comes after it. Other unknown steps
+    /// stay so until somebody says what became of them too. `by` is who says
+    /// so, and is written down.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such run or step, the run has not ended, or the step
+    /// is not unknown; when `by` is not 1 to 255 bytes without control
+    /// characters; and those of [`Engine::submit`].
+    pub async fn resolve(
+        &self,
+        run: RunId,
+        step: &str,
+        resolution: Resolution,
+        by: &str,
+    ) -> Result<RunHandle, EngineError> {
+        fork::resolve(&self.shared, run, step, resolution, by).await
+    }
+
+    /// [`Engine::resume`] for every run whose engine stopped in the middle of
+    /// it. Runs of engines that are alive are left alone. Dropped midway, it
+    /// leaves the rest as they are.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be read.
+    pub async fn resume_all(&self) -> Result<Resumed, EngineError> {
+        resume::resume_all(&self.shared).await
     }
 
     /// Everything that happens from now on.
@@ -201,7 +236,8 @@ impl Engine {
     }
 
     /// What an operator should know of this start and is no error: sections of
-    /// the configuration that name no plugin or phase. Logged as well.
+    /// the configuration that name no plugin or phase. Logged as well, with the
+    /// target `warnings`.
     pub fn warnings(&self) -> &[String] {
         &self.shared.warnings
     }
@@ -211,17 +247,16 @@ impl Engine {
         self.shared.accepting.load(Ordering::Acquire)
     }
 
-    /// Whether the journal still takes records. Once it does not, no run can
-    /// be accepted or go on until the engine is started again.
+    /// Whether the journal takes records: whether the last write succeeded. As
+    /// long as it does not, no run can be accepted or go on. A write is tried
+    /// every second then, so that this tells of the recovery too.
     ///
     /// # Errors
     ///
-    /// Why not, for people.
+    /// Why not and since when, for people.
     pub fn health(&self) -> Result<(), String> {
-        self.shared
-            .journal
-            .health()
-            .map_err(|error| error.to_string())
+        let health = self.shared.journal.health();
+        health.map_err(|trouble| trouble.to_string())
     }
 
     /// Whether [`Engine::health`] has nothing to say.
@@ -235,8 +270,9 @@ impl Engine {
     }
 
     /// Takes no new runs, gives those in flight `grace` to end, then stops
-    /// every plugin. Dropping the future leaves the engine closed for new runs
-    /// and its plugins running.
+    /// every plugin and closes the journal. Past runs can still be read.
+    /// Dropping the future leaves the engine closed for new runs and its plugins
+    /// running.
     ///
     /// # Errors
     ///
@@ -258,6 +294,8 @@ impl Engine {
             .runtime
             .shutdown(shared.config.runtime.stop_timeout)
             .await;
+        // Lets go of the runs, so that whoever starts next need not wait.
+        shared.history.sqlite().close().await;
         stopped?;
         Ok(DrainReport {
             finished: before.saturating_sub(left_open),

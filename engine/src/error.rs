@@ -7,7 +7,10 @@ use orchestrator_plugin_runtime::{ProblemClass, ResolveError, RuntimeError};
 use thiserror::Error;
 
 use crate::{
-    config::ConfigError, home::HomeError, journal::JournalError, pipeline::PipelineErrors,
+    config::ConfigError,
+    home::HomeError,
+    journal::{AppendError, JournalError},
+    pipeline::{PipelineErrors, words::quoted},
 };
 
 /// Why the engine did not do what it was asked. A run that *failed* is not an
@@ -52,7 +55,7 @@ pub enum EngineError {
 
     /// The pipeline has no such step. The step was misspelt, or the run is of
     /// an older pipeline.
-    #[error("the pipeline of run {run} has no step `{step}`")]
+    #[error("the pipeline of run {run} has no step {}", quoted(step))]
     #[diagnostic(
         code("ORC-4002"),
         help("`orchestrator run show {run}` lists its steps")
@@ -79,6 +82,22 @@ pub enum EngineError {
     Input {
         /// What is wrong.
         message: String,
+    },
+
+    /// A text of a request is too long, empty, or has characters that a
+    /// plugin's environment, a label or a log line cannot have.
+    #[error("the {what} cannot be used: {problem}")]
+    #[diagnostic(
+        code("ORC-4012"),
+        help("a {what} has 1 to {limit} bytes and no control characters, line breaks included")
+    )]
+    Text {
+        /// Which text.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// The most bytes it may have.
+        limit: usize,
     },
 
     /// A directory of the home cannot be used. It belongs to another user, or
@@ -153,6 +172,36 @@ pub enum EngineError {
         phase: String,
     },
 
+    /// Nobody knows whether the step happened, and it may happen only once. An
+    /// engine stopped while it ran, and its plugin cannot tell.
+    #[error("step {} of run {run} may have happened already", quoted(step))]
+    #[diagnostic(
+        code("ORC-4013"),
+        help(
+            "find out, then say so with `orchestrator run resolve {run} {step} --done` or `--not-done`"
+        )
+    )]
+    InDoubt {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: String,
+    },
+
+    /// There is nothing to decide about the step. It has a result, failed, or
+    /// was not run.
+    #[error("step {} of run {run} is not unknown", quoted(step))]
+    #[diagnostic(
+        code("ORC-4014"),
+        help("`orchestrator run show {run}` tells what became of each step")
+    )]
+    NotInDoubt {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: String,
+    },
+
     /// A run that is resumed was started with a plugin that has changed since.
     #[error(
         "run {run} was started with `{plugin}` {version}, which is no longer installed as it was"
@@ -184,7 +233,7 @@ pub enum ErrorClass {
     Trust,
     /// The state does not allow it.
     Conflict,
-    /// Too much to do; try again later.
+    /// Too much to do, or nothing can be written now; try again later.
     Busy,
     /// It failed.
     Failed,
@@ -212,18 +261,32 @@ impl EngineError {
             | Self::Pipeline(_)
             | Self::StepPolicy { .. }
             | Self::SensitiveOutput { .. }
+            | Self::Text { .. }
             | Self::Input { .. } => ErrorClass::Invalid,
             Self::UnknownStep { .. } => ErrorClass::NotFound,
-            Self::AlreadyDriven { .. } | Self::PluginChanged { .. } => ErrorClass::Conflict,
+            Self::AlreadyDriven { .. }
+            | Self::PluginChanged { .. }
+            | Self::InDoubt { .. }
+            | Self::NotInDoubt { .. } => ErrorClass::Conflict,
             Self::Busy { .. } | Self::Draining => ErrorClass::Busy,
             Self::Plugin(ResolveError::Unusable(problem)) => problem.class.into(),
             Self::Plugin(_) => ErrorClass::NotFound,
             Self::Journal(error) => of_journal(error),
+            Self::Runtime(RuntimeError::Trust { .. }) => ErrorClass::Trust,
+            Self::Runtime(RuntimeError::Grants { .. }) => ErrorClass::Invalid,
             Self::Runtime(_) | Self::Interrupted { .. } | Self::HomeUnusable { .. } => {
                 ErrorClass::Failed
             }
         }
     }
+}
+
+/// Whether the journal refused something for its size.
+pub(crate) const fn is_too_large(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::Journal(JournalError::Append(AppendError::TooLarge { .. }))
+    )
 }
 
 fn of_journal(error: &JournalError) -> ErrorClass {
@@ -233,6 +296,8 @@ fn of_journal(error: &JournalError) -> ErrorClass {
         | JournalError::Ended { .. }
         | JournalError::NotEnded { .. }
         | JournalError::RunExists { .. } => ErrorClass::Conflict,
+        JournalError::Append(AppendError::Unavailable { .. }) => ErrorClass::Busy,
+        JournalError::Append(AppendError::TooLarge { .. }) => ErrorClass::Invalid,
         _ => ErrorClass::Failed,
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     },
     pipeline::Pipeline,
     report::RunReport,
+    request::check_reason,
     run::report,
 };
 
@@ -111,14 +112,17 @@ impl RunHistory {
         Ok(self.journal.summary(run).await?)
     }
 
-    /// Asks whoever drives the run to end it. Nobody may: then the request
-    /// waits for the run to be resumed.
+    /// Asks whoever drives the run to end it. When nobody does any more, it
+    /// ends at once. Dropped midway, it leaves open whether the request is made.
     ///
     /// # Errors
     ///
-    /// When there is no such run or it has ended.
+    /// When there is no such run or it has ended, or the reason is not 1 to
+    /// 4,096 bytes without control characters.
     pub async fn request_cancel(&self, run: RunId, reason: &str) -> Result<(), EngineError> {
-        Ok(self.journal.request_cancel(run, reason.to_owned()).await?)
+        check_reason(reason)?;
+        let request = self.journal.request_cancel(run, reason.to_owned());
+        Ok(request.await.map(drop)?)
     }
 
     /// Deletes a run that has ended.

@@ -15,8 +15,11 @@
 
 mod append;
 mod blobs;
+mod cancel;
+mod condition;
 mod digest;
 mod error;
+mod files;
 mod inbox;
 mod list;
 mod load;
@@ -45,6 +48,7 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use orchestrator_contract::RunId;
 
+pub use condition::Trouble;
 pub use digest::{Digest, DigestError, idempotency_key};
 pub use error::{AppendError, JournalDamaged, JournalError};
 pub use inbox::Inbox;
@@ -52,12 +56,12 @@ pub use record::{
     Fork, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody, RecordView, RunCreated,
 };
 pub use run::{
-    Creation, InboxItem, InboxRequest, JournalStats, NewRun, OpenRun, RESTARTS_MAX, RunFilter,
+    Cancel, Creation, InboxItem, InboxRequest, JournalStats, NewRun, OpenRun, RESTARTS_MAX, RunFilter,
     RunStatus, RunSummary, Swept, TakenOver,
 };
 pub use settings::{JournalSettings, Retention};
 pub use sqlite::SqliteJournal;
-pub use state::{RunState, StepState};
+pub use state::{Resolved, RunState, StepState};
 
 /// Something a journal answers some time later.
 pub type JournalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -178,7 +182,8 @@ pub trait Journal: Send + Sync + 'static {
     /// [`JournalError::NoSuchRun`], [`AppendError::Unavailable`].
     fn take_over(&self, run: RunId) -> JournalFuture<'_, Result<TakenOver, JournalError>>;
 
-    /// Asks the owner of a run, in whatever process, to end it.
+    /// Asks the owner of a run, in whatever process, to end it. A run whose
+    /// owner is dead ends at once; it need not be in order for that.
     ///
     /// # Errors
     ///
@@ -188,7 +193,7 @@ pub trait Journal: Send + Sync + 'static {
         &self,
         run: RunId,
         reason: String,
-    ) -> JournalFuture<'_, Result<(), JournalError>>;
+    ) -> JournalFuture<'_, Result<Cancel, JournalError>>;
 
     /// Lists the requests later than `after` that concern runs of ours. Cheap
     /// where there are none. [`Inbox`] calls it time and again.
@@ -232,14 +237,14 @@ pub trait Journal: Send + Sync + 'static {
     /// [`AppendError::Unavailable`].
     fn sweep(&self, now_ms: i64) -> JournalFuture<'_, Result<Swept, JournalError>>;
 
-    /// Whether records are still taken: not once the journal is closed or
-    /// poisoned. What passes by itself, such as a full disk, does not count,
-    /// since only the next write can tell. Asks no disk.
+    /// Whether the last write succeeded and others are taken. After a failed
+    /// one it is tried again every second, so that this tells of the recovery
+    /// too. Asks no disk.
     ///
     /// # Errors
     ///
-    /// [`AppendError::Unavailable`], what every write gets from now on.
-    fn health(&self) -> Result<(), AppendError>;
+    /// What is wrong, since when, and whether it is for good.
+    fn health(&self) -> Result<(), Trouble>;
 
     /// Counts what the journal holds.
     ///

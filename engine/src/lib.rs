@@ -27,7 +27,7 @@ pub mod session;
 mod stack;
 
 pub use bus::{EventItem, EventStream};
-pub use engine::{DrainReport, Engine, EngineBuilder, RunHandle};
+pub use engine::{DrainReport, Engine, EngineBuilder, Resolution, Resumed, RunHandle};
 pub use error::{EngineError, ErrorClass};
 pub use history::RunHistory;
 pub use home::{Home, HomeError};

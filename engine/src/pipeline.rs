@@ -19,7 +19,7 @@
 //! texts, others can only be handed on whole. The output of a step that was
 //! skipped, or that failed without being required, is null.
 
-mod bounds;
+pub(crate) mod bounds;
 mod compile;
 mod decode;
 mod document;
@@ -44,7 +44,7 @@ use orchestrator_contract::Payload;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::expression::{bounded_environment, message};
+pub(crate) use self::expression::message;
 use self::{compile::Compiled, document::Document, located::Located};
 pub use self::{
     document::{CONCURRENCY_MAX, FORMAT_VERSION, ID_MAX, STEPS_MAX},

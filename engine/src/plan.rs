@@ -152,14 +152,9 @@ impl PlannedStep {
             });
         }
         check_overrides(&spec.policy).map_err(refused)?;
-        let stack = shared.stacks.stack(
-            &shared.config,
-            &shared.telemetry,
-            &handle,
-            phase,
-            Some(&spec.policy),
-            spec.timeout,
-        );
+        let stack = shared
+            .stacks
+            .stack(&handle, phase, &spec.policy, spec.timeout);
         let repeatable = phase.effect.is_retry_safe() && phase.effect != Effect::Transactional;
         Ok(Self {
             stack: stack.map_err(|error| refused(error.to_string()))?,

@@ -5,7 +5,13 @@ use std::sync::Arc;
 use orchestrator_contract::{Criticality, SessionId};
 use serde_json::Value;
 
-use crate::pipeline::Pipeline;
+use crate::{error::EngineError, pipeline::Pipeline};
+
+/// The most bytes of a name: that of a tenant, a request, a person.
+const NAME_BYTES_MAX: usize = 255;
+
+/// The most bytes of a reason.
+const REASON_BYTES_MAX: usize = 4_096;
 
 /// Asks for one run of a pipeline.
 #[derive(Clone, Debug)]
@@ -38,7 +44,8 @@ impl RunRequest {
         self
     }
 
-    /// Runs on behalf of a tenant, who has limits of their own.
+    /// Runs on behalf of a tenant, who has limits of their own: 1 to 255 bytes
+    /// without control characters.
     #[must_use]
     pub fn tenant(mut self, tenant: impl Into<Arc<str>>) -> Self {
         self.tenant = Some(tenant.into());
@@ -60,10 +67,46 @@ impl RunRequest {
     }
 
     /// Makes the request safe to repeat: a second request of the same tenant
-    /// with the same key gets the first one's run.
+    /// with the same key gets the first one's run. 1 to 255 bytes without
+    /// control characters.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
     }
+
+    /// Refuses what the journal, a label or a plugin's environment cannot have.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        if let Some(tenant) = &self.tenant {
+            check_name("tenant", tenant)?;
+        }
+        match &self.idempotency_key {
+            Some(key) => check_name("idempotency key", key),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a name that cannot be one.
+pub(crate) fn check_name(what: &'static str, text: &str) -> Result<(), EngineError> {
+    check_text(what, text, NAME_BYTES_MAX)
+}
+
+/// Refuses a reason that cannot be written down.
+pub(crate) fn check_reason(text: &str) -> Result<(), EngineError> {
+    check_text("reason", text, REASON_BYTES_MAX)
+}
+
+fn check_text(what: &'static str, text: &str, limit: usize) -> Result<(), EngineError> {
+    let problem = match (text.len(), text.find(char::is_control)) {
+        (0, _) => "it is empty".to_owned(),
+        (len, _) if len > limit => format!("it has {len} bytes"),
+        (_, Some(at)) => format!("byte {at} begins a control character"),
+        (_, None) => return Ok(()),
+    };
+    Err(EngineError::Text {
+        what,
+        problem,
+        limit,
+    })
 }

@@ -30,15 +30,15 @@ pub(crate) use self::{
     control::{ActiveGuard, ActiveRuns, Control},
     flight::Flight,
     ledger::Ledger,
-    report::report,
+    report::{duration_ms, report},
 };
 use self::{
-    report::{duration_ms, ended_badly, outcome, scope},
-    step::{StepDone, StepTask, ended_event},
+    report::{ended_badly, outcome, scope},
+    step::{StepDone, StepTask, ended_event, too_large},
 };
 use crate::{
     engine::Shared,
-    error::EngineError,
+    error::{EngineError, is_too_large},
     journal::{NewRecord, RecordBody, StepState},
     pipeline::{Pipeline, Scope},
     plan::Plan,
@@ -256,9 +256,8 @@ impl Driver {
     /// Makes the ends of steps durable, then lets expressions and listeners
     /// know.
     async fn end_steps(&mut self, records: Vec<NewRecord>) -> Result<(), EngineError> {
-        let ended: Vec<RecordBody> = records.iter().map(|record| record.body.clone()).collect();
-        self.ledger.write(records).await?;
-        for body in &ended {
+        let ended = self.write_ends(records).await?;
+        for NewRecord { body, .. } in &ended {
             let Some(step) = body.step() else { continue };
             self.attempts.remove(step);
             let state = self.ledger.state().step(step);
@@ -270,6 +269,29 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Writes the ends of steps, and returns them as they were written: one that
+    /// the journal cannot hold is a failure, or the run would never end.
+    async fn write_ends(
+        &mut self,
+        mut records: Vec<NewRecord>,
+    ) -> Result<Vec<NewRecord>, EngineError> {
+        match self.ledger.write(records.clone()).await {
+            Err(error) if is_too_large(&error) => (),
+            written => return written.map(|()| records),
+        }
+        // Perhaps only together, so each for itself.
+        for record in &mut records {
+            match self.ledger.write(vec![record.clone()]).await {
+                Err(error) if is_too_large(&error) => {
+                    *record = too_large(record, &error);
+                    self.ledger.write(vec![record.clone()]).await?;
+                }
+                written => written?,
+            }
+        }
+        Ok(records)
     }
 
     /// The required step whose failure fails the run, if there is one.
@@ -290,7 +312,7 @@ impl Driver {
     }
 
     async fn finish(
-        mut self,
+        self,
         mut outcome: RunOutcome,
         failed: Option<usize>,
     ) -> Result<RunReport, EngineError> {
@@ -309,44 +331,57 @@ impl Driver {
             });
         }
         let failed_step = failed.map(|index| self.pipeline().steps()[index].id.clone());
-        self.end_run(outcome, failed_step, error).await?;
-        Ok(report(self.pipeline(), self.ledger.state()))
-    }
-
-    async fn end_run(
-        &mut self,
-        outcome: RunOutcome,
-        failed_step: Option<StepId>,
-        error: Option<CallError>,
-    ) -> Result<(), EngineError> {
         let end = RecordBody::RunFinished {
             outcome,
             failed_step,
             error,
         };
-        self.ledger.write(vec![end.into()]).await?;
+        self.end_run(vec![end], outcome).await
+    }
+
+    /// Writes the run's last records and tells of its end.
+    async fn end_run(
+        mut self,
+        records: Vec<RecordBody>,
+        outcome: RunOutcome,
+    ) -> Result<RunReport, EngineError> {
+        let records = records.into_iter().map(NewRecord::from).collect();
+        self.ledger.write(records).await?;
         let duration_ms = duration_ms(self.ledger.state());
         self.flight.finished(outcome, duration_ms);
-        Ok(())
+        Ok(report(self.pipeline(), self.ledger.state()))
     }
 
     /// Ends the calls in flight, then says so in the journal.
     async fn cancel(mut self, reason: String) -> Result<RunReport, EngineError> {
         // Dropping a call is what cancels it: a plugin is told, a process ended.
         self.running.shutdown().await;
-        let request = RecordBody::CancelRequested { reason };
-        self.ledger.write(vec![request.into()]).await?;
-        self.finish(RunOutcome::Cancelled, None).await
+        let outcome = RunOutcome::Cancelled;
+        // Together: whoever finds the one finds the other.
+        let records = vec![
+            RecordBody::CancelRequested { reason },
+            RecordBody::RunFinished {
+                outcome,
+                failed_step: None,
+                error: None,
+            },
+        ];
+        self.end_run(records, outcome).await
     }
 
     /// Ends a run that has changed hands time and again without progress, so
     /// that it does not bring down one engine after the other.
-    pub(crate) async fn give_up(mut self) -> Result<RunReport, EngineError> {
+    pub(crate) async fn give_up(self) -> Result<RunReport, EngineError> {
         let error = CallError::Unknown {
             message: "given up: time and again it was left before any of its steps ended"
                 .to_owned(),
         };
-        self.end_run(RunOutcome::Failed, None, Some(error)).await?;
-        Ok(report(self.pipeline(), self.ledger.state()))
+        let outcome = RunOutcome::Failed;
+        let end = RecordBody::RunFinished {
+            outcome,
+            failed_step: None,
+            error: Some(error),
+        };
+        self.end_run(vec![end], outcome).await
     }
 }

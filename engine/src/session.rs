@@ -10,7 +10,7 @@ mod fixture;
 mod host;
 mod rows;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use miette::Diagnostic;
 use orchestrator_contract::SessionId;
@@ -134,14 +134,16 @@ impl Sessions {
                 let row = select.query_row(params![session.to_bytes(), key], |row| {
                     Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
                 });
-                Ok(row.optional()?)
+                let row = row.optional()?;
+                row.map(|(json, touched_ms)| Ok((decode(&json)?, touched_ms)))
+                    .transpose()
             })
             .await?;
-        let Some((json, touched_ms)) = found else {
+        let Some((value, touched_ms)) = found else {
             return Ok(None);
         };
         self.postpone_end(session, touched_ms).await;
-        Ok(Some(decode(&json)?))
+        Ok(Some(value))
     }
 
     /// Sets a key. Durable when it returns. Of two that set the same key at
@@ -333,6 +335,7 @@ fn check(what: &'static str, size: u64, limit: u64) -> Result<(), SessionError> 
 
 fn decode(json: &str) -> Result<Value, JournalError> {
     serde_json::from_str(json).map_err(|error| JournalError::Unreadable {
+        path: PathBuf::new(),
         reason: format!("a session's value is damaged: {error}"),
     })
 }

@@ -146,17 +146,19 @@ pub struct Phase {
     pub effect: Effect,
     /// Whether an attempt that started may be repeated.
     pub retryable: bool,
-    /// Attempts after the first.
-    pub max_retries: u32,
+    /// Attempts after the first, 0 for none. Absent: as many as the host
+    /// allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
     /// Whether its output is encrypted at rest and left out of dumps.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
 }
 
 impl Phase {
-    /// Attempts in all, the first one included.
-    pub fn max_attempts(&self) -> u32 {
-        self.max_retries + 1
+    /// Attempts in all, the first one included, where the manifest says so.
+    pub fn max_attempts(&self) -> Option<u32> {
+        self.max_retries.map(|retries| retries + 1)
     }
 
     /// A phase of which only the name and the effect are known.
@@ -169,7 +171,7 @@ impl Phase {
             timeout: PHASE_TIMEOUT,
             effect,
             retryable: effect.is_retry_safe(),
-            max_retries: 0,
+            max_retries: None,
             sensitive: false,
         }
     }

@@ -110,11 +110,14 @@ impl Recorder {
                 plugin,
                 phase,
                 reason,
+                ..
             } => match &**reason {
                 "attempts" => self.retry(plugin, phase, "exhausted"),
                 other => self.retry(plugin, phase, other),
             },
-            Event::CallRefused { plugin, phase, by } => self.add(
+            Event::CallRefused {
+                plugin, phase, by, ..
+            } => self.add(
                 &names::CALLS_REFUSED,
                 &[plugin.as_str(), phase.as_str(), by.as_str()],
             ),

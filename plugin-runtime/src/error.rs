@@ -18,7 +18,7 @@ pub enum RuntimeError {
     #[diagnostic(
         code("ORC-3001"),
         help(
-            "no plugin is loaded while it is unknown whom to trust: restore the directory or make a new one with `orchestrator trust add`"
+            "no plugin is loaded while it is unknown whom to trust: restore the directory, or move it away and trust your keys again with `orchestrator trust add`"
         )
     )]
     Trust {

@@ -36,7 +36,7 @@ pub(crate) use environment::{Identity, remaining_ms};
 
 use crate::{
     PluginProblem, error::LifecycleError, lifecycle::Lifecycle, limits::Watch, logs::Origin,
-    monitor::Monitor, outlet::Outlet, program::Program, settings::ExecSettings,
+    monitor::Monitor, outlet::Outlet, output, program::Program, settings::ExecSettings,
 };
 
 /// How many lines of stderr are shown with an error.
@@ -142,10 +142,11 @@ impl Exec {
             .run(arguments, variables, input, Some(Origin::of(&call)))
             .await?;
         let usage = finished.usage;
-        let output = outcome::judge(finished)?;
+        let output = Payload::from_json_bytes(outcome::judge(finished)?);
+        output::check(&output).await?;
         Ok(PhaseReply {
             usage,
-            ..PhaseReply::new(Payload::from_json_bytes(output))
+            ..PhaseReply::new(output)
         })
     }
 

@@ -36,7 +36,8 @@
 //! | why one is refused | `load.rs`, `dependencies.rs`, `limits.rs` |
 //! | a plugin's life | `lifecycle.rs`, `supervisor.rs` |
 //! | the kinds | `builtin.rs`, `exec.rs`, `node.rs` |
-//! | what is said about it | `logs.rs`, `outlet.rs`, `monitor.rs`, `status.rs`, `unused.rs` |
+//! | what their outputs must be | `output.rs`, `media_type.rs` |
+//! | what is said about it | `logs.rs`, `progress.rs`, `outlet.rs`, `monitor.rs`, `status.rs`, `unused.rs` |
 
 mod builtin;
 pub mod byte_size;
@@ -50,13 +51,16 @@ mod lifecycle;
 mod limits;
 mod load;
 mod logs;
+mod media_type;
 mod monitor;
 mod node;
 mod outlet;
+mod output;
 mod plugin;
 mod problem;
 mod process;
 mod program;
+mod progress;
 mod runtime;
 mod search_path;
 mod settings;

@@ -10,8 +10,8 @@ use std::{
 use orchestrator_manifest::{Kind, Manifest};
 use orchestrator_sandbox::{RunDirectory, TreeError, sweep};
 use orchestrator_signing::{
-    GrantStore, Granted, Package, Publisher, TrustLevel, TrustRoot, TrustStore, UnsignedPaths,
-    Verified, VerifyError, read_unsigned, verify,
+    GrantStore, Granted, Package, Publisher, TrustLevel, TrustRoot, TrustStore, Verified,
+    verify_or_unsigned,
 };
 use semver::Version;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use crate::{
     entry::Facts,
     error::LoadError,
     limits::{self, Watch},
-    program::{PackageFile, Program, ProgramError},
+    program::{Program, ProgramError},
     unused::unused_keys,
 };
 
@@ -195,20 +195,8 @@ impl Loader<'_> {
     }
 
     fn verified(&self, found: &Found) -> Result<Verified<Package>, PluginProblem> {
-        let refused = match verify(&found.dir, &self.trust) {
-            Ok(package) => return Ok(package),
-            Err(error) => error,
-        };
-        if matches!(refused, VerifyError::Unsigned { .. }) && !self.rules.unsigned_paths.is_empty()
-        {
-            let allowed = UnsignedPaths::new(&self.rules.unsigned_paths, TrustLevel::Internal);
-            match allowed.and_then(|allowed| read_unsigned(&found.dir, &allowed)) {
-                Ok(package) => return Ok(package),
-                Err(VerifyError::NotListed { .. }) => {}
-                Err(error) => return Err(PluginProblem::of(&error)),
-            }
-        }
-        Err(PluginProblem::of(&refused))
+        verify_or_unsigned(&found.dir, &self.trust, &self.rules.unsigned_paths)
+            .map_err(|error| PluginProblem::of(&error))
     }
 
     /// Gets a package of a native kind ready to run.
@@ -232,14 +220,7 @@ impl Loader<'_> {
         let limits = limits::native(&manifest.resources);
         let (limits, watch) =
             limits.map_err(|error| PluginProblem::at_stage("applying resource limits", &error))?;
-        let files: Vec<_> = package
-            .files()
-            .map(|file| PackageFile {
-                path: file.path().as_str(),
-                mode: file.mode().installed(),
-                bytes: file.bytes(),
-            })
-            .collect();
+        let files: Vec<_> = package.files().collect();
         let program = Program::prepare(manifest, &files, limits, &mut || self.run_directory());
         let program = program.map_err(|error: ProgramError| {
             PluginProblem::at_stage("loading implementation", &error)

@@ -12,15 +12,21 @@
 //! | `launch.rs` | one start: socket, pipes, handshake |
 //! | `connection.rs` | callers' side of a connection |
 //! | `calls.rs`, `answer.rs` | which answer belongs to whom, which are faults, what they mean |
-//! | `reader.rs`, `writer.rs` | one task each |
+//! | `outbox.rs` | frames to the plugin, written by their callers or by one task |
+//! | `intake.rs`, `reader.rs` | frames from the plugin, read by callers or by one task |
+//! | `patience.rs` | how long to look before going to sleep |
+//! | `socket.rs` | reads and writes without waiting, and waits |
 
 mod answer;
 mod calls;
 mod connection;
+mod intake;
 mod launch;
+mod outbox;
+mod patience;
 mod reader;
+mod socket;
 mod supervise;
-mod writer;
 
 use std::{
     sync::{
@@ -30,7 +36,9 @@ use std::{
     time::Duration,
 };
 
-use orchestrator_contract::{CallError, PhaseCall, PhaseName, PhaseReply, Reconciled};
+use orchestrator_contract::{
+    CallError, PhaseCall, PhaseName, PhaseReply, Reconciled, RunId, StepId,
+};
 use orchestrator_manifest::Manifest;
 use serde_json::Value;
 use tokio::{
@@ -44,6 +52,7 @@ use crate::{
     limits::Watch,
     monitor::Monitor,
     outlet::Outlet,
+    output,
     program::Program,
     settings::{NodeSettings, RestartSettings},
 };
@@ -144,14 +153,25 @@ impl Node {
 
     /// Calls the plugin. Dropping the future cancels the call.
     pub(crate) async fn call(&self, call: PhaseCall) -> Result<PhaseReply, CallError> {
-        self.connection().await?.call(call).await
+        let _telling = Telling {
+            outlet: &self.outlet,
+            run: call.run,
+            step: call.step.clone(),
+        };
+        let reply = self.connection().await?.call(call).await?;
+        output::check(&reply.output).await?;
+        Ok(reply)
     }
 
     /// Asks what became of an earlier call.
     pub(crate) async fn reconcile(&self, phase: &PhaseName, key: &str) -> Reconciled {
         let answer = async {
             let connection = self.connection().await?;
-            connection.reconcile(phase.clone(), key.to_owned()).await
+            let told = connection.reconcile(phase.clone(), key.to_owned()).await?;
+            if let Reconciled::Done(reply) = &told {
+                output::check(&reply.output).await?;
+            }
+            Ok::<_, CallError>(told)
         };
         answer.await.unwrap_or(Reconciled::Unknown)
     }
@@ -209,6 +229,19 @@ impl Node {
                 message: format!("plugin {}: it has stopped", self.outlet.plugin()),
             })?;
         }
+    }
+}
+
+/// A call that may tell how far it is. Dropping it ends that.
+struct Telling<'a> {
+    outlet: &'a Outlet,
+    run: RunId,
+    step: StepId,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.outlet.call_ended(self.run, &self.step);
     }
 }
 

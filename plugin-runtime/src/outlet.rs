@@ -1,19 +1,32 @@
 //! Where a plugin's words go: events to the sink, questions to the host.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use orchestrator_contract::{
-    Event, EventSink, HostService, LogLevel, LogStream, PluginId, ViolationAction,
+    Event, EventSink, HostService, LogLevel, LogStream, PluginId, RunId, StepId, ViolationAction,
 };
-use tokio::time::Instant;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     logs::{Origin, TokenBucket, escape},
+    progress::{Held, Report},
     settings::LogSettings,
 };
 
 /// Room for the note that says how much of a line is missing.
 const NOTE_BYTES: usize = 64;
+
+/// After which time reports of progress that were held back are looked at again.
+const ATTEND_EVERY: Duration = Duration::from_millis(250);
 
 /// Where one plugin's words go. Shared by everything that runs the plugin, so that
 /// the rate limit holds for the plugin as a whole.
@@ -22,6 +35,10 @@ pub(crate) struct Outlet {
     events: Arc<dyn EventSink>,
     host: Arc<dyn HostService>,
     bucket: Mutex<TokenBucket>,
+    /// Locked before the bucket, where both are.
+    held: Mutex<Held>,
+    /// Whether anything is held back, so that calls need no lock to learn that nothing is.
+    holds: AtomicBool,
     line_bytes_max: usize,
 }
 
@@ -37,6 +54,8 @@ impl Outlet {
             events,
             host,
             bucket: Mutex::new(TokenBucket::new(settings)),
+            held: Mutex::default(),
+            holds: AtomicBool::new(false),
             line_bytes_max: usize::try_from(settings.line_bytes_max).unwrap_or(usize::MAX),
         }
     }
@@ -72,10 +91,7 @@ impl Outlet {
 
     /// Whether the plugin may write one more line now.
     pub(crate) fn admit(&self, stream: LogStream) -> bool {
-        let admitted = {
-            let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.admit(Instant::now())
-        };
+        let admitted = self.bucket().admit(Instant::now());
         if let Some(suppressed) = admitted {
             self.report_suppressed(stream, suppressed);
         }
@@ -96,20 +112,80 @@ impl Outlet {
 
     /// Reports what was dropped since the last line, for the end of a stream.
     pub(crate) fn flush_suppressed(&self, stream: LogStream) {
-        let suppressed = {
-            let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.take_suppressed()
-        };
+        let suppressed = self.bucket().take_suppressed();
         self.report_suppressed(stream, suppressed);
     }
 
-    pub(crate) fn progress(&self, origin: &Origin, percent: Option<u8>, message: &str) {
-        self.emit(Event::StepProgress {
-            run: origin.run,
-            step: origin.step.clone(),
+    /// How far a call is: counted against the plugin's rate like a line. Of reports
+    /// that come faster the latest is told as soon as the rate allows, while its call
+    /// goes on; the others are counted and dropped.
+    pub(crate) fn progress(self: &Arc<Self>, origin: &Origin, percent: Option<u8>, message: &str) {
+        let report = Report {
+            origin: origin.clone(),
             percent: percent.map(|percent| percent.min(100)),
-            message: escape(message.as_bytes(), self.line_bytes_max).into(),
+            message: message.to_owned(),
+        };
+        let mut held = self.held();
+        if self.bucket().take(Instant::now()) {
+            held.forget(origin.run, &origin.step);
+            drop(held);
+            self.tell(&report);
+            return;
+        }
+        held.hold(report);
+        self.holds.store(true, Ordering::Release);
+        // Outside of a runtime they wait for the next report inside of one.
+        if !held.is_attended
+            && let Ok(runtime) = Handle::try_current()
+        {
+            held.is_attended = true;
+            runtime.spawn(attend(Arc::downgrade(self)));
+        }
+    }
+
+    /// The call has ended, and nobody wants to know any more how far it was.
+    pub(crate) fn call_ended(&self, run: RunId, step: &StepId) {
+        if self.holds.load(Ordering::Acquire) {
+            self.held().forget(run, step);
+        }
+    }
+
+    /// Tells what was held back, as far as the rate allows, and how much was dropped.
+    /// Returns whether something is left.
+    fn tell_held(&self) -> bool {
+        let mut held = self.held();
+        let now = Instant::now();
+        let reports = held.take(|| self.bucket().take(now));
+        let dropped = held.take_dropped();
+        held.is_attended = !held.is_empty();
+        let is_attended = held.is_attended;
+        self.holds.store(is_attended, Ordering::Release);
+        drop(held);
+        for report in &reports {
+            self.tell(report);
+        }
+        if dropped > 0 {
+            let message = format!("{dropped} progress reports suppressed: they came too fast");
+            self.emit_line(LogStream::Protocol, LogLevel::Warn, message, None);
+        }
+        is_attended
+    }
+
+    fn tell(&self, report: &Report) {
+        self.emit(Event::StepProgress {
+            run: report.origin.run,
+            step: report.origin.step.clone(),
+            percent: report.percent,
+            message: escape(report.message.as_bytes(), self.line_bytes_max).into(),
         });
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, TokenBucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn violation(
@@ -150,5 +226,16 @@ impl Outlet {
             run: origin.map(|origin| origin.run),
             trace: origin.map(|origin| origin.trace),
         });
+    }
+}
+
+/// Tells what was held back until nothing is.
+async fn attend(outlet: Weak<Outlet>) {
+    loop {
+        sleep(ATTEND_EVERY).await;
+        match outlet.upgrade() {
+            Some(outlet) if outlet.tell_held() => {}
+            _ => return,
+        }
     }
 }

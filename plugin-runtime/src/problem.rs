@@ -71,6 +71,7 @@ impl Classed for ProgramError {
     fn class(&self) -> ProblemClass {
         match self {
             Self::Load(error) => error.class(),
+            Self::Package(error) => error.class(),
             Self::Image(_) | Self::Tree(_) => ProblemClass::Failed,
         }
     }

@@ -1,74 +1,46 @@
 //! A native process on tokio's event loop.
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
-use orchestrator_sandbox::{Child, ExitStatus, Signal, SpawnError, Spec, spawn};
+use orchestrator_sandbox::{Child, ExitStatus, Signal, SpawnError, Spec, Step, spawn};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    net::unix::pipe,
-    runtime::Handle,
-    time::timeout,
-};
+use tokio::{net::unix::pipe, runtime::Handle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long pipes and sockets are read after the process and its group are gone.
-/// Only somebody who left the group can still hold them open.
+/// How long pipes and sockets are read after the process and all it started are gone.
+/// Only somebody it handed them to can still hold them open.
 pub(crate) const DRAIN_AFTER_END: Duration = Duration::from_millis(500);
 
-/// A native process. Dropping it kills its process group; nothing of it stays.
+/// A native process. Dropping it kills its process group; nothing of it stays, and
+/// nothing that it started.
 #[derive(Debug)]
-pub(crate) struct Process {
-    child: Child,
-    ended: AsyncFd<OwnedFd>,
-}
+pub(crate) struct Process(Child);
 
 impl Process {
     /// Starts what `spec` describes. Dropping the future takes the start back.
     pub(crate) async fn start(spec: Spec) -> Result<Self, StartError> {
-        let child = spawn(spec).await?;
-        let pidfd = child.as_fd().try_clone_to_owned()?;
-        #[expect(
-            deprecated,
-            reason = "its successor is `unsafe` for the sake of types that lie about their \
-                      descriptor; an `OwnedFd` cannot, and only the sandbox has unsafe code"
-        )]
-        let ended = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-        Ok(Self { child, ended })
+        Ok(Self(spawn(spec).await?))
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.pid()
+        self.0.pid()
     }
 
-    /// Waits for the end. What the process left behind in its group is killed.
-    /// Giving up the wait loses nothing.
+    /// Waits for the end. What the process left behind is killed. Giving up the wait
+    /// loses nothing.
     pub(crate) async fn wait(&self) -> io::Result<ExitStatus> {
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            self.ended.readable().await?.clear_ready();
-            // Between the look and the clearing it may have ended.
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-        }
+        self.0.ended().await
     }
 
     /// Kills the process group.
     pub(crate) fn kill(&self) {
         // Fails only when nothing is left to kill.
-        let _ = self.child.kill_group();
+        let _ = self.0.kill_group();
     }
 
     /// Processor time, known once the end is.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
-        self.child.cpu_time()
+        self.0.cpu_time()
     }
 
     /// Kills the process group and waits until it is gone.
@@ -80,7 +52,7 @@ impl Process {
     /// Asks the process group to end, and kills it after `grace` or when `closing`
     /// is cancelled. Returns at once; the wait goes on in the background.
     pub(crate) fn end_in_background(self, grace: Duration, closing: CancellationToken) {
-        let asked = self.child.signal_group(Signal::TERM).is_ok();
+        let asked = self.0.signal_group(Signal::TERM).is_ok();
         match Handle::try_current() {
             Ok(runtime) if asked && !grace.is_zero() => {
                 runtime.spawn(async move {
@@ -102,6 +74,19 @@ pub(crate) enum StartError {
     Spawn(#[from] SpawnError),
     #[error("the host has no room for another process")]
     Host(#[from] io::Error),
+}
+
+impl StartError {
+    /// Whether it is the arguments or the environment that no process can be given.
+    pub(crate) fn is_of_variables(&self) -> bool {
+        match self {
+            Self::Spawn(SpawnError::Invalid { .. }) => true,
+            Self::Spawn(SpawnError::Child { step, source, .. }) => {
+                *step == Step::Exec && source.kind() == io::ErrorKind::ArgumentListTooLong
+            }
+            _ => false,
+        }
+    }
 }
 
 /// An error with its causes in one line.

@@ -1,18 +1,14 @@
 //! What runs when a native plugin runs: verified bytes, sealed or in a private
 //! tree, and the arguments around them.
 
-use std::{
-    ffi::OsString,
-    io,
-    os::fd::RawFd,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, io, os::fd::RawFd, path::Path};
 
 use miette::Diagnostic;
 use orchestrator_manifest::Manifest;
 use orchestrator_sandbox::{
     Image, ImageError, Limits, ReadOnlyTree, RunDirectory, Spec, TreeError,
 };
+use orchestrator_signing::{PackageFile, VerifyError};
 
 use crate::error::LoadError;
 
@@ -20,13 +16,6 @@ use crate::error::LoadError;
 const PATH: &str = "/usr/bin:/bin";
 /// The directory of the package's signatures, which no plugin needs.
 const META: &str = "META/";
-
-/// A verified file of a package.
-pub(crate) struct PackageFile<'a> {
-    pub(crate) path: &'a str,
-    pub(crate) mode: u32,
-    pub(crate) bytes: &'a [u8],
-}
 
 /// What runs when a native plugin runs. The bytes were verified and cannot change:
 /// they are sealed in memory, and files that need paths are in a private tree.
@@ -54,6 +43,9 @@ pub(crate) enum ProgramError {
     Tree(#[from] TreeError),
     #[error(transparent)]
     #[diagnostic(transparent)]
+    Package(#[from] VerifyError),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Load(#[from] LoadError),
 }
 
@@ -62,12 +54,14 @@ impl Program {
     /// them to a private tree. Blocks on both.
     pub(crate) fn prepare(
         manifest: &Manifest,
-        files: &[PackageFile<'_>],
+        files: &[&PackageFile],
         limits: Limits,
         run: &mut impl FnMut() -> Result<RunDirectory, TreeError>,
     ) -> Result<Self, ProgramError> {
         let entry_point = manifest.entry_point.as_str();
-        let entry = files.iter().find(|file| file.path == entry_point);
+        let entry = files
+            .iter()
+            .find(|file| file.path().as_str() == entry_point);
         let entry = entry.ok_or_else(|| LoadError::NoEntry {
             entry: entry_point.to_owned(),
         })?;
@@ -75,7 +69,9 @@ impl Program {
             true => Some(materialise(files, &run()?)?),
             false => None,
         };
-        let seal = || Image::seal(entry_point, entry.bytes, entry.bytes.len() as u64);
+        let seal = || -> Result<Image, ProgramError> {
+            Ok(Image::seal(entry_point, entry.open()?, entry.size())?)
+        };
         let own = manifest.args.iter().map(OsString::from);
         let (image, name, script, arguments) = match (&manifest.interpreter, &tree) {
             (None, _) => (seal()?, entry_point.into(), None, own.collect()),
@@ -127,18 +123,19 @@ impl Program {
 }
 
 /// Whether there is more than the manifest, the entry point and the signatures.
-fn has_assets(entry_point: &str, files: &[PackageFile<'_>]) -> bool {
-    files.iter().any(|file| {
-        let is_manifest = orchestrator_manifest::FILE_NAMES.contains(&file.path);
-        !is_manifest && file.path != entry_point && !file.path.starts_with(META)
+fn has_assets(entry_point: &str, files: &[&PackageFile]) -> bool {
+    files.iter().map(|file| file.path().as_str()).any(|path| {
+        let is_manifest = orchestrator_manifest::FILE_NAMES.contains(&path);
+        !is_manifest && path != entry_point && !path.starts_with(META)
     })
 }
 
-fn materialise(files: &[PackageFile<'_>], run: &RunDirectory) -> Result<ReadOnlyTree, TreeError> {
+fn materialise(files: &[&PackageFile], run: &RunDirectory) -> Result<ReadOnlyTree, ProgramError> {
     let mut tree = run.tree()?;
-    for file in files.iter().filter(|file| !file.path.starts_with(META)) {
-        let path = PathBuf::from(file.path);
-        tree.add(&path, file.mode, file.bytes, file.bytes.len() as u64)?;
+    let files = files.iter();
+    for file in files.filter(|file| !file.path().as_str().starts_with(META)) {
+        let path = Path::new(file.path().as_str());
+        tree.add(path, file.mode().installed(), file.open()?, file.size())?;
     }
-    tree.finish()
+    Ok(tree.finish()?)
 }

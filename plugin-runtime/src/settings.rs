@@ -111,10 +111,10 @@ pub struct LogSettings {
     /// The longest line; the rest of a longer one is counted and dropped.
     #[serde(with = "byte_size")]
     pub line_bytes_max: u64,
-    /// Lines per second and plugin in the long run; further ones are counted
-    /// and dropped.
+    /// Lines and reports of progress per second and plugin in the long run;
+    /// further ones are counted and dropped.
     pub lines_per_second: u32,
-    /// Lines that may come at once.
+    /// Lines and reports that may come at once.
     pub burst: u32,
 }
 

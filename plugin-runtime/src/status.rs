@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use orchestrator_contract::PluginState;
 use orchestrator_manifest::Phase;
 use semver::{Version, VersionReq};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{PluginProblem, StateChange, limits::Watch};
 
@@ -40,6 +40,7 @@ pub struct PluginStatus {
     /// Identifies the exact content of the package, or of a builtin's manifest.
     pub digest: String,
     /// Where it was found; absent for builtins.
+    #[serde(serialize_with = "optional_text")]
     pub location: Option<PathBuf>,
     /// The search entry it was found below, or `builtin`.
     pub label: String,
@@ -70,7 +71,18 @@ pub struct PluginStatus {
     /// Why it does not run.
     pub error: Option<PluginProblem>,
     /// Copies of the same version that come later in the search path.
+    #[serde(serialize_with = "texts")]
     pub shadowed: Vec<PathBuf>,
+}
+
+/// A path need not be text, and then is shown as well as it can be.
+fn optional_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = path.as_ref().map(|path| path.to_string_lossy());
+    text.serialize(serializer)
+}
+
+fn texts<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 /// One phase that can be called.
@@ -85,8 +97,8 @@ pub struct PhaseStatus {
     pub effect: &'static str,
     /// The whole time one step may take, in milliseconds.
     pub timeout_ms: u64,
-    /// Attempts after the first.
-    pub max_retries: u32,
+    /// Attempts after the first, where its author says so.
+    pub max_retries: Option<u32>,
 }
 
 impl PhaseStatus {

@@ -14,6 +14,8 @@ pub enum Step {
     Session,
     /// Asking to be killed when the host dies.
     DieWithHost,
+    /// Keeping hold of everything it will start.
+    Descendants,
     /// Putting the listed descriptors in place and closing all others.
     Descriptors,
     /// Lowering the resource limits.
@@ -32,6 +34,7 @@ impl fmt::Display for Step {
             Self::Signals => "resetting signals",
             Self::Session => "starting a session",
             Self::DieWithHost => "binding its life to the host's",
+            Self::Descendants => "keeping hold of its descendants",
             Self::Descriptors => "placing descriptors",
             Self::Limits => "setting resource limits",
             Self::WorkingDirectory => "entering the working directory",

@@ -3,8 +3,8 @@
 //! A program that is given to [`spawn`] runs from bytes nobody can change any
 //! more ([`Image`]), with exactly the environment, descriptors and limits that
 //! its [`Spec`] lists and nothing of the host's, in a session of its own, and it
-//! dies with the host. Files that must have paths are put into a
-//! [`ReadOnlyTree`], which does not outlive the host either.
+//! dies with the host. What it starts dies with it, however it hides. Files that must
+//! have paths are put into a [`ReadOnlyTree`], which does not outlive the host either.
 //!
 //! This crate must not decide anything: what a plugin may do, which bytes are
 //! trusted and when a process is restarted is settled by its callers. It knows
@@ -15,8 +15,8 @@
 //! claiming a [`RunDirectory`] fails with `Unsupported`, so nothing can be started.
 //!
 //! Start reading at `linux/steps.rs`, what the new process does to itself in
-//! which order, then `linux/launch.rs`, which makes the process, and
-//! `linux/spawner.rs`, the thread all of them are children of.
+//! which order, then `linux/keeper.rs`, the process that all of them are children
+//! of, and `linux/spawner.rs`, the thread that has them made.
 
 mod error;
 mod exit_status;

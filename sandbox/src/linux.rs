@@ -2,7 +2,8 @@
 
 mod child;
 mod image;
-mod launch;
+mod keeper;
+mod keeping;
 mod pending;
 mod plan;
 mod process_table;

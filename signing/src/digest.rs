@@ -1,6 +1,6 @@
 //! SHA-256 digests, written as 64 lower-case hex digits and in no other way.
 
-use std::fmt;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -23,11 +23,11 @@ impl Digest {
 
     /// Hashes several pieces as if they were one.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut hash = <Sha256 as sha2::Digest>::new();
+        let mut hasher = Hasher::default();
         for part in parts {
-            sha2::Digest::update(&mut hash, part);
+            hasher.update(part);
         }
-        Self(sha2::Digest::finalize(hash).into())
+        hasher.digest()
     }
 
     /// Reads 64 lower-case hex digits.
@@ -59,6 +59,32 @@ fn nibble(digit: u8) -> Result<u8, BadDigest> {
         b'0'..=b'9' => Ok(digit - b'0'),
         b'a'..=b'f' => Ok(digit - b'a' + 10),
         _ => Err(BadDigest),
+    }
+}
+
+/// Hashes what comes piece by piece.
+#[derive(Default)]
+pub(crate) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(crate) fn update(&mut self, piece: &[u8]) {
+        sha2::Digest::update(&mut self.0, piece);
+    }
+
+    /// The digest of everything so far.
+    pub(crate) fn digest(self) -> Digest {
+        Digest(sha2::Digest::finalize(self.0).into())
+    }
+}
+
+impl io::Write for Hasher {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.update(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

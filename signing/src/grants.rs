@@ -9,6 +9,8 @@
 //! The file is TOML, called `grants.toml` in a home: `version = 1` and one
 //! `[[grant]]` table for each [`Grant`].
 
+mod error;
+
 use std::{
     collections::BTreeSet,
     io,
@@ -16,10 +18,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use miette::Diagnostic;
 use orchestrator_manifest::{Capability, Kind, Manifest, PluginName, Token};
 use serde::{Deserialize, Serialize};
 
+pub use self::error::GrantError;
 use crate::{
     digest::Digest,
     durable::{self, Lock, ReadError, Want},
@@ -100,112 +102,6 @@ pub struct Granted {
     pub not_enforced: Vec<Capability>,
 }
 
-/// Why a plugin may not run, or a grant was not stored.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-#[non_exhaustive]
-pub enum GrantError {
-    /// Asked for and not granted. The message names the capabilities. Nothing
-    /// is granted by default, so a plugin that asks for any starts with this.
-    #[error("{}", not_allowed(plugin, missing))]
-    #[diagnostic(
-        code("ORC-2120"),
-        help("if it should have them: {}", command(plugin, missing))
-    )]
-    NotGranted {
-        /// The plugin.
-        plugin: PluginName,
-        /// What is missing.
-        missing: Vec<Capability>,
-    },
-    /// This release asks for more than the one the grant was given for. Mostly
-    /// an upgrade; `+` stands before what it asks for and did not before.
-    #[error("plugin `{plugin}` now asks for more: {}", difference(added, dropped))]
-    #[diagnostic(
-        code("ORC-2121"),
-        help("it stays disabled until you grant that: {}", command(plugin, added))
-    )]
-    AsksForMore {
-        /// The plugin.
-        plugin: PluginName,
-        /// What it asks for now and did not before.
-        added: Vec<Capability>,
-        /// What it no longer asks for.
-        dropped: Vec<Capability>,
-    },
-    /// The name is known from another publisher. A grant belongs to the
-    /// publisher it was given for, so that nobody inherits it by taking a name.
-    #[error(
-        "plugin `{plugin}` was granted capabilities as published by {granted}, and this one is published by {present}"
-    )]
-    #[diagnostic(
-        code("ORC-2122"),
-        help(
-            "find out why the publisher changed before you grant anything: {}",
-            command(plugin, missing)
-        )
-    )]
-    OtherPublisher {
-        /// The plugin.
-        plugin: PluginName,
-        /// The publisher of the grant.
-        granted: String,
-        /// The publisher of the package.
-        present: String,
-        /// What it asks for.
-        missing: Vec<Capability>,
-    },
-    /// A grant that does not say how far it goes.
-    #[error("`{capability}` does not say how far it goes")]
-    #[diagnostic(
-        code("ORC-2123"),
-        help("write it with a scope, such as `file:read=/data/in`")
-    )]
-    Unscoped {
-        /// The capability.
-        capability: Capability,
-    },
-    /// No such grant. It never was granted anything, or what it was granted was
-    /// taken back.
-    #[error("plugin `{plugin}` has no grant")]
-    #[diagnostic(code("ORC-2124"), help("`orchestrator plugin grants` shows all"))]
-    NoSuchGrant {
-        /// The plugin.
-        plugin: String,
-    },
-    /// The file holds something else than grants. It was edited by hand, cut
-    /// off, or written by a newer version.
-    #[error("the grants in `{path}` cannot be used: {reason}")]
-    #[diagnostic(
-        code("ORC-2125"),
-        help("no plugin gets anything until it is restored from a copy or removed")
-    )]
-    Damaged {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Another process is changing the grants.
-    #[error("another process is changing the grants in `{path}`")]
-    #[diagnostic(code("ORC-2126"), help("wait for it and try again"))]
-    Busy {
-        /// The file.
-        path: String,
-    },
-    /// The file cannot be read or written.
-    #[error("grants `{path}`")]
-    #[diagnostic(
-        code("ORC-2127"),
-        help("check that the folder exists and belongs to you")
-    )]
-    Io {
-        /// The file.
-        path: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
-}
-
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileText {
@@ -227,7 +123,9 @@ impl GrantStore {
     ///
     /// # Errors
     ///
-    /// [`GrantError::Damaged`] for a file that is no grants file.
+    /// [`GrantError::Damaged`] for a file that is no grants file,
+    /// [`GrantError::OldFile`] when there is only one of an earlier version, which
+    /// ended in `.json`: nobody shall think that it still counts.
     pub fn open(path: &Path) -> Result<Self, GrantError> {
         let mut store = Self {
             path: path.to_owned(),
@@ -367,6 +265,10 @@ impl GrantStore {
             io::ErrorKind::WouldBlock => GrantError::Busy { path: self.shown() },
             _ => self.io(error),
         })?;
+        if let Some(folder) = self.path.parent() {
+            // What cannot be removed now is tried again next time.
+            let _ = durable::sweep(folder);
+        }
         self.reload()?;
         let mut grants = self.grants.clone();
         edit(&mut grants)?;
@@ -389,13 +291,14 @@ impl GrantStore {
             Ok(bytes) => bytes,
             Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                 self.grants.clear();
-                return Ok(());
+                return self.refuse_old_file();
             }
             Err(ReadError::Io(error)) => return Err(self.io(error)),
             Err(other) => return Err(self.damaged(&other)),
         };
         let text = std::str::from_utf8(&bytes).map_err(|error| self.damaged(&error))?;
-        let file: FileText = toml::from_str(text).map_err(|error| self.damaged(&error))?;
+        let file: FileText =
+            toml::from_str(text).map_err(|error| self.damaged(&on_one_line(text, &error)))?;
         if file.version != VERSION {
             return Err(self.damaged(&format!("version {}", file.version)));
         }
@@ -409,6 +312,17 @@ impl GrantStore {
         }
         self.grants = file.grant;
         Ok(())
+    }
+
+    fn refuse_old_file(&self) -> Result<(), GrantError> {
+        let old = self.path.with_extension("json");
+        match old.symlink_metadata() {
+            Ok(_) => Err(GrantError::OldFile {
+                path: self.shown(),
+                old: old.display().to_string(),
+            }),
+            Err(_) => Ok(()),
+        }
     }
 
     fn shown(&self) -> String {
@@ -427,6 +341,18 @@ impl GrantStore {
             path: self.shown(),
             source,
         }
+    }
+}
+
+fn on_one_line(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => format!(
+            "line {}: {}",
+            before.matches('\n').count() + 1,
+            error.message()
+        ),
+        None => error.message().to_owned(),
     }
 }
 
@@ -452,32 +378,4 @@ fn not_enforced(kind: Kind, granted: &[Capability]) -> Vec<Capability> {
         Kind::Wasm => Vec::new(),
         Kind::Builtin | Kind::Exec | Kind::Node | Kind::Grpc | Kind::Dylib => granted.to_vec(),
     }
-}
-
-fn not_allowed(plugin: &PluginName, missing: &[Capability]) -> String {
-    let lines = missing
-        .iter()
-        .map(|capability| format!("capability {capability} not allowed"));
-    format!(
-        "plugin `{plugin}`: {}",
-        lines.collect::<Vec<_>>().join(", ")
-    )
-}
-
-fn difference(added: &[Capability], dropped: &[Capability]) -> String {
-    let added = added.iter().map(|capability| format!("+ {capability}"));
-    let dropped = dropped.iter().map(|capability| format!("- {capability}"));
-    added.chain(dropped).collect::<Vec<_>>().join(", ")
-}
-
-/// The command that grants `missing`; the operator fills in open scopes.
-fn command(plugin: &PluginName, missing: &[Capability]) -> String {
-    let arguments = missing.iter().map(|capability| match capability.is_open() {
-        true => format!(" {capability}=SCOPE"),
-        false => format!(" {capability}"),
-    });
-    format!(
-        "`orchestrator plugin grant {plugin}{}`",
-        arguments.collect::<String>()
-    )
 }

@@ -5,6 +5,8 @@
 //! parameters stand in the file and are part of what is authenticated. The
 //! file is readable by its owner alone, or it is not read at all.
 
+mod error;
+
 use std::{io, path::Path};
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -13,10 +15,10 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305,
     aead::{Aead, Payload},
 };
-use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use self::error::KeyFileError;
 use crate::{
     durable::{self, ReadError, Want},
     key::{KeyError, PublicKey, SecretKey},
@@ -73,7 +75,7 @@ impl Kdf {
         if within {
             Ok(self)
         } else {
-            Err(KeyFileError::Cost(self))
+            Err(too_costly(self))
         }
     }
 
@@ -88,86 +90,6 @@ pub enum Protection {
     Passphrase(Zeroizing<String>, Kdf),
     /// Not at all, besides the mode of the file, which says so in itself.
     None,
-}
-
-/// Why a key file was not read or written.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-#[non_exhaustive]
-pub enum KeyFileError {
-    /// The file cannot be read or written. The operating system says why: it is
-    /// not there, it is there already, or this user may not.
-    #[error("key file `{path}`")]
-    #[diagnostic(
-        code("ORC-2010"),
-        help(
-            "an existing key file is never overwritten; check the path and the folder's permissions"
-        )
-    )]
-    Io {
-        /// The file.
-        path: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Somebody else can read the file. Group or others have a right to it, or
-    /// it belongs to another user.
-    #[error("key file `{path}`: {reason}")]
-    #[diagnostic(
-        code("ORC-2011"),
-        help("`chmod 600 {path}`, and think about whether the key has been copied")
-    )]
-    Exposed {
-        /// The file.
-        path: String,
-        /// Who can read it.
-        reason: String,
-    },
-    /// The file is no secret key file, or was cut off or altered.
-    #[error("not a secret key file, or a damaged one: {0}")]
-    #[diagnostic(code("ORC-2012"), help("restore it from a copy"))]
-    Damaged(String),
-    /// The passphrase is wrong or the file was altered; the two cannot be
-    /// told apart.
-    #[error("wrong passphrase, or the key file was altered")]
-    #[diagnostic(
-        code("ORC-2013"),
-        help("try again; if you are sure, restore the file from a copy")
-    )]
-    WrongPassphrase,
-    /// The file is encrypted and no passphrase was given.
-    #[error("the key file is encrypted")]
-    #[diagnostic(
-        code("ORC-2014"),
-        help("give its passphrase on a terminal, by descriptor or by agent command")
-    )]
-    PassphraseNeeded,
-    /// The cost of trying a passphrase is too low or too high.
-    #[error("key derivation with {} KiB, {} passes, {} lanes is out of bounds", .0.memory_kib, .0.passes, .0.lanes)]
-    #[diagnostic(
-        code("ORC-2015"),
-        help(
-            "8 MiB to 1 GiB, at most 16 passes and 16 lanes, and no cheaper than 8 MiB with 4 passes"
-        )
-    )]
-    Cost(Kdf),
-    /// The public half in the file does not belong to the secret half.
-    #[error("the public key in the file is not the one of its secret key")]
-    #[diagnostic(
-        code("ORC-2016"),
-        help("the file was altered; do not sign with it, restore it from a copy")
-    )]
-    HalvesDiffer,
-    /// The passphrase is empty.
-    #[error("the passphrase is empty")]
-    #[diagnostic(
-        code("ORC-2017"),
-        help("choose one, or ask for a key file without a passphrase")
-    )]
-    EmptyPassphrase,
-    /// The key itself is unusable.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Key(#[from] KeyError),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -217,7 +139,8 @@ impl SecretKey {
     pub fn write_file(&self, path: &Path, protection: &Protection) -> Result<(), KeyFileError> {
         let (encrypted, plain) = match protection {
             Protection::Passphrase(passphrase, kdf) => {
-                (Some(encrypt(self, passphrase, *kdf)?), None)
+                let encrypted = encrypt(self, passphrase, *kdf);
+                (Some(encrypted.map_err(|error| error.in_file(path))?), None)
             }
             Protection::None => {
                 let secret = Zeroizing::new(BASE64.encode(*self.seed()));
@@ -233,8 +156,7 @@ impl SecretKey {
             encrypted,
             plain,
         };
-        let text =
-            toml::to_string(&text).map_err(|error| KeyFileError::Damaged(error.to_string()))?;
+        let text = toml::to_string(&text).map_err(|error| damaged(error).in_file(path))?;
         let text = Zeroizing::new(text);
         durable::create(path, text.as_bytes(), 0o600).map_err(|source| io_error(path, source))
     }
@@ -250,22 +172,49 @@ impl SecretKey {
         path: &Path,
         passphrase: impl FnOnce() -> Option<Zeroizing<String>>,
     ) -> Result<Self, KeyFileError> {
+        let file = FileText::read(path)?;
+        file.secret(passphrase).map_err(|error| error.in_file(path))
+    }
+}
+
+impl FileText {
+    fn read(path: &Path) -> Result<Self, KeyFileError> {
         let want = Want {
             size_max: FILE_SIZE_MAX,
             is_private: true,
         };
         let bytes = durable::read(path, want).map_err(|error| read_error(path, error))?;
         let bytes = Zeroizing::new(bytes);
-        let text = std::str::from_utf8(&bytes).map_err(damaged)?;
+        Self::parse(&bytes).map_err(|error| error.in_file(path))
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, KeyFileError> {
+        let text = std::str::from_utf8(bytes).map_err(damaged)?;
         // The error of the parser would quote the text, so it is not passed on.
-        let file: FileText = toml::from_str(text).map_err(|_| damaged("it does not parse"))?;
-        if file.format != FORMAT {
-            return Err(damaged("unknown format"));
+        let file: Self = toml::from_str(text).map_err(|_| damaged("it does not parse"))?;
+        match file.format == FORMAT {
+            true => Ok(file),
+            false => Err(damaged("unknown format")),
         }
-        let seed = match (&file.encrypted, &file.plain) {
+    }
+
+    /// The public half as the file states it.
+    fn public(&self) -> Result<PublicKey, KeyFileError> {
+        let key = PublicKey::from_base64(&self.public, &self.name)?;
+        match key.id().to_string() == self.key_id {
+            true => Ok(key),
+            false => Err(halves_differ()),
+        }
+    }
+
+    fn secret(
+        &self,
+        passphrase: impl FnOnce() -> Option<Zeroizing<String>>,
+    ) -> Result<SecretKey, KeyFileError> {
+        let seed = match (&self.encrypted, &self.plain) {
             (Some(encrypted), None) => {
                 let passphrase = passphrase().ok_or(KeyFileError::PassphraseNeeded)?;
-                decrypt(&file, encrypted, &passphrase)?
+                decrypt(self, encrypted, &passphrase)?
             }
             (None, Some(plain)) => {
                 let secret =
@@ -274,13 +223,13 @@ impl SecretKey {
             }
             _ => return Err(damaged("neither encrypted nor plain")),
         };
-        let key = Self::from_seed(&seed, &file.name)?;
+        let key = SecretKey::from_seed(&seed, &self.name)?;
         let is_same =
-            key.public().to_base64() == file.public && key.public().id().to_string() == file.key_id;
+            key.public().to_base64() == self.public && key.public().id().to_string() == self.key_id;
         if is_same {
             Ok(key)
         } else {
-            Err(KeyFileError::HalvesDiffer)
+            Err(halves_differ())
         }
     }
 }
@@ -308,9 +257,28 @@ impl PublicKey {
             is_private: false,
         };
         let bytes = durable::read(path, want).map_err(|error| read_error(path, error))?;
-        let line = std::str::from_utf8(&bytes).map_err(|_| KeyError::Line)?;
-        Ok(Self::from_line(line)?)
+        let line = std::str::from_utf8(&bytes).map_err(|_| KeyError::Line);
+        let key = line.and_then(Self::from_line);
+        key.map_err(|error| KeyFileError::from(error).in_file(path))
     }
+
+    /// Reads the public half of a secret key file, without its passphrase: what
+    /// the file says of itself. Good for showing a key and for writing its public
+    /// file again; that the secret half belongs to it shows when it is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`SecretKey::read_file`], but for those about the passphrase.
+    pub fn read_secret_file(path: &Path) -> Result<Self, KeyFileError> {
+        let public = FileText::read(path)?.public();
+        public.map_err(|error| error.in_file(path))
+    }
+}
+
+/// Removes what killed processes left unfinished in a folder of key files.
+/// Holds nothing up: what cannot be removed stays until the next time.
+pub fn clear_unfinished_keys(dir: &Path) {
+    let _ = durable::sweep(dir);
 }
 
 fn encrypt(key: &SecretKey, passphrase: &str, kdf: Kdf) -> Result<Encrypted, KeyFileError> {
@@ -368,7 +336,9 @@ fn decrypt(
     };
     let seed = cipher(passphrase, kdf, &salt)?
         .decrypt(&nonce.into(), payload)
-        .map_err(|_| KeyFileError::WrongPassphrase)?;
+        .map_err(|_| KeyFileError::WrongPassphrase {
+            path: String::new(),
+        })?;
     seed_from(&Zeroizing::new(seed))
 }
 
@@ -378,11 +348,11 @@ fn cipher(
     salt: &[u8; SALT_LEN],
 ) -> Result<XChaCha20Poly1305, KeyFileError> {
     let params = Params::new(kdf.memory_kib, kdf.passes, kdf.lanes, Some(32))
-        .map_err(|_| KeyFileError::Cost(kdf))?;
+        .map_err(|_| too_costly(kdf))?;
     let mut key = Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(passphrase.as_bytes(), salt, &mut *key)
-        .map_err(|_| KeyFileError::Cost(kdf))?;
+        .map_err(|_| too_costly(kdf))?;
     Ok(XChaCha20Poly1305::new(&(*key).into()))
 }
 
@@ -413,8 +383,21 @@ fn fixed<const N: usize>(text: &str) -> Result<[u8; N], KeyFileError> {
         .map_err(|_| damaged("a field has the wrong length"))
 }
 
+fn too_costly(kdf: Kdf) -> KeyFileError {
+    let path = String::new();
+    KeyFileError::Cost { path, kdf }
+}
+
+fn halves_differ() -> KeyFileError {
+    let path = String::new();
+    KeyFileError::HalvesDiffer { path }
+}
+
 fn damaged(reason: impl ToString) -> KeyFileError {
-    KeyFileError::Damaged(reason.to_string())
+    KeyFileError::Damaged {
+        path: String::new(),
+        reason: reason.to_string(),
+    }
 }
 
 fn io_error(path: &Path, source: io::Error) -> KeyFileError {
@@ -429,6 +412,6 @@ fn read_error(path: &Path, error: ReadError) -> KeyFileError {
             path: path.display().to_string(),
             reason: error.to_string(),
         },
-        ReadError::Special | ReadError::TooLarge(_) => damaged(error),
+        ReadError::Special | ReadError::TooLarge(_) => damaged(error).in_file(path),
     }
 }

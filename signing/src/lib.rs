@@ -3,8 +3,8 @@
 //!
 //! A release engineer makes a key and signs a package; an operator trusts the
 //! key for some names at some level and grants what the plugin asks for; the
-//! runtime gets a [`Verified<Package>`], which owns the very bytes that were
-//! verified.
+//! runtime gets a [`Verified<Package>`], which gives out the very bytes that were
+//! verified, or none.
 //!
 //! It must not: start a plugin, confine one, read passphrases (they are
 //! given), or offer a way to a `Verified` that skips a check. Everything here
@@ -30,10 +30,11 @@ pub use digest::{BadDigest, Digest};
 pub use dsse::{ENVELOPE_SIZE_MAX, Envelope, EnvelopeError, SIGNATURES_MAX, pae};
 pub use grants::{Grant, GrantError, GrantStore, Granted, requested_set};
 pub use key::{KeyError, KeyId, PublicKey, SIGNATURE_LEN, SecretKey};
-pub use key_file::{Kdf, KeyFileError, Protection};
+pub use key_file::{Kdf, KeyFileError, Protection, clear_unfinished_keys};
 pub use package::{
-    BYTES_MAX, ENTRIES_MAX, Package, PackageFile, Publisher, ReleaseInfo, SignError, SignOptions,
-    SignReport, UnsignedPaths, VerifyError, cosign, read_unsigned, sign, verify,
+    BYTES_MAX, ENTRIES_MAX, FileReader, Package, PackageFile, Publisher, ReleaseInfo, SignError,
+    SignOptions, SignReport, UnsignedPaths, VerifyError, cosign, read_unsigned, sign, verify,
+    verify_or_unsigned,
 };
 pub use statement::{API, ApiRange, FileMode, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE};
 pub use store::{InstallError, InstallOptions, Installed, install, installed, remove};

@@ -1,13 +1,15 @@
 //! Packages: a folder with a manifest, an entry, assets and a signature.
 //!
-//! [`sign`] writes the signature, [`verify`] checks it and keeps the very
-//! bytes it checked. Nothing later opens the folder again, so nothing an
-//! attacker changes there can reach a plugin that runs.
+//! [`sign`] writes the signature, [`verify`] checks it and keeps the digest of
+//! every file. Whoever reads a file later gets the bytes that were verified or an
+//! error (`file.rs`), so nothing an attacker changes in the folder can reach a
+//! plugin that runs.
 //!
-//! All bytes of a package are held in memory, at most 256 MiB; see
-//! [`BYTES_MAX`].
+//! Files are read piece by piece: a package of [`BYTES_MAX`] costs no more memory
+//! than a small one with as many files.
 
 mod error;
+mod file;
 mod layout;
 mod sign;
 mod tree;
@@ -17,22 +19,19 @@ mod verify;
 use std::{fmt, path::Path, sync::Arc};
 
 use jiff::Timestamp;
-use orchestrator_manifest::{Channel, Manifest, PackagePath};
+use orchestrator_manifest::{Channel, Manifest};
 
 pub(crate) use self::layout::SIGNATURES;
 pub use self::{
     error::VerifyError,
+    file::{FileReader, PackageFile},
     sign::{SignError, SignOptions, SignReport, cosign, sign},
     tree::{BYTES_MAX, ENTRIES_MAX},
-    unsigned::{UnsignedPaths, read_unsigned},
+    unsigned::{UnsignedPaths, read_unsigned, verify_or_unsigned},
     verify::verify,
 };
 use crate::{
-    digest::Digest,
-    key::KeyId,
-    statement::{ApiRange, FileMode},
-    trust::TrustLevel,
-    verified::Verified,
+    digest::Digest, key::KeyId, statement::ApiRange, trust::TrustLevel, verified::Verified,
 };
 
 /// Who answers for a package.
@@ -61,38 +60,8 @@ impl fmt::Display for Publisher {
     }
 }
 
-/// One file of a package.
-#[derive(Clone)]
-pub struct PackageFile {
-    path: PackagePath,
-    mode: FileMode,
-    bytes: Arc<[u8]>,
-}
-
-impl PackageFile {
-    /// Its path in the package.
-    pub fn path(&self) -> &PackagePath {
-        &self.path
-    }
-
-    /// Whether it is a program.
-    pub fn mode(&self) -> FileMode {
-        self.mode
-    }
-
-    /// Its verified content.
-    pub fn bytes(&self) -> &Arc<[u8]> {
-        &self.bytes
-    }
-}
-
-impl fmt::Debug for PackageFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} bytes)", self.path, self.bytes.len())
-    }
-}
-
-/// A package and all its bytes. Cheap to clone.
+/// A package: what it says, who answers for it, and its files. Cheap to clone;
+/// holds its folder open.
 #[derive(Clone)]
 pub struct Package(Arc<Inner>);
 
@@ -146,10 +115,10 @@ impl Package {
         &self.0.manifest
     }
 
-    /// The verified bytes of the entry; `None` for a builtin.
-    pub fn entry_bytes(&self) -> Option<Arc<[u8]>> {
+    /// The entry; `None` for a builtin.
+    pub fn entry(&self) -> Option<&PackageFile> {
         let path = self.0.manifest.entry_path()?;
-        self.file(path.as_str()).map(|file| Arc::clone(&file.bytes))
+        self.file(path.as_str())
     }
 
     /// Every file of the package but its signatures, sorted by path.
@@ -161,7 +130,7 @@ impl Package {
     pub fn file(&self, path: &str) -> Option<&PackageFile> {
         let files = &self.0.files;
         let position = files
-            .binary_search_by(|file| file.path.as_str().cmp(path))
+            .binary_search_by(|file| file.path().as_str().cmp(path))
             .ok()?;
         files.get(position)
     }

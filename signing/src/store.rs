@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -132,7 +132,7 @@ pub enum InstallError {
     #[diagnostic(code("ORC-2155"), help("wait for it and try again"))]
     Busy(String),
     /// The operating system refused.
-    #[error("`{path}`")]
+    #[error("`{path}` cannot be changed")]
     #[diagnostic(
         code("ORC-2156"),
         help(
@@ -310,34 +310,38 @@ fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>, InstallError> {
 fn write_package(package: &Package, content: &Path) -> Result<(), InstallError> {
     create_dir(content)?;
     for file in package.files() {
-        write_file(
-            content,
-            file.path().as_str(),
-            file.bytes(),
-            file.mode().installed(),
-        )?;
+        let path = file.path().as_str();
+        write_file(content, path, file.open()?, file.mode().installed())?;
     }
     write_file(content, SIGNATURES, package.envelope(), 0o444)?;
     seal_folders(content).map_err(|error| io_error(content, error))
 }
 
-fn write_file(content: &Path, path: &str, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
+fn write_file(
+    content: &Path,
+    path: &str,
+    mut bytes: impl Read,
+    mode: u32,
+) -> Result<(), InstallError> {
     let target = content.join(path);
     if let Some(parent) = target.parent() {
         create_dir(parent)?;
     }
-    let write = || {
+    let mut write = || {
         let mut file = fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(mode)
             .open(&target)?;
-        file.write_all(bytes)?;
+        io::copy(&mut bytes, &mut file)?;
         // The mode given above passes through the umask.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()
     };
-    write().map_err(|error| io_error(&target, error))
+    write().map_err(|error| match error.downcast::<VerifyError>() {
+        Ok(changed) => changed.into(),
+        Err(error) => io_error(&target, error),
+    })
 }
 
 /// Makes every folder read-only and durable. The topmost one stays writable

@@ -5,6 +5,8 @@
 //! decides; [`TrustStore`] keeps the root on disk, beside a root key of this host
 //! that is **not encrypted** (see [`TrustStore::add`]).
 
+mod delegation;
+mod error;
 mod root_file;
 mod serials;
 mod store;
@@ -15,7 +17,11 @@ use jiff::Timestamp;
 use orchestrator_manifest::PluginName;
 use serde::{Deserialize, Serialize};
 
-pub use self::store::{TrustError, TrustStore};
+pub use self::{
+    delegation::{Delegation, KeyStatus},
+    error::TrustError,
+    store::TrustStore,
+};
 pub(crate) use self::{root_file::RootDocument, serials::Serials};
 use crate::{
     digest::Digest,
@@ -141,58 +147,6 @@ impl TryFrom<String> for NamePattern {
 impl From<NamePattern> for String {
     fn from(pattern: NamePattern) -> Self {
         pattern.0
-    }
-}
-
-/// Whether a key's signatures still count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyStatus {
-    /// They do.
-    Active,
-    /// Those on releases this host already knew do; new ones do not.
-    Retired,
-    /// None does, but for releases that are allowed by digest.
-    Revoked,
-}
-
-/// What a key may sign and what its signature is worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delegation {
-    /// The key.
-    pub key: PublicKey,
-    /// The names it may sign.
-    pub names: Vec<NamePattern>,
-    /// How many keys, at least as trusted as this one, have to sign.
-    pub threshold: u32,
-    /// How far what it signs is trusted.
-    pub trust_level: TrustLevel,
-    /// When the key retires by itself.
-    pub not_after: Option<Timestamp>,
-    /// Whether its signatures still count.
-    pub status: KeyStatus,
-    /// Releases below this serial number are refused. When it rises it also
-    /// replaces the highest serial this host has seen, which is how a host
-    /// recovers from a stolen key that signed an enormous one.
-    pub min_serial: Option<u64>,
-}
-
-impl Delegation {
-    /// An active key that signs alone.
-    pub fn new(key: PublicKey, trust_level: TrustLevel, names: Vec<NamePattern>) -> Self {
-        Self {
-            key,
-            names,
-            threshold: 1,
-            trust_level,
-            not_after: None,
-            status: KeyStatus::Active,
-            min_serial: None,
-        }
-    }
-
-    fn may_sign(&self, name: &PluginName) -> bool {
-        self.names.iter().any(|pattern| pattern.matches(name))
     }
 }
 

@@ -12,5 +12,5 @@ mod process;
 mod scripted;
 
 pub use home::{Kind, TestHome, TestPlugin};
-pub use process::{children, wait_until};
+pub use process::{descendants, wait_until};
 pub use scripted::scripted_plugin;

@@ -5,22 +5,30 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The processes whose parent is `pid`, zombies left out.
-pub fn children(pid: u32) -> Vec<u32> {
+/// The processes below `pid` that run: its children, theirs, and so on.
+pub fn descendants(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
+    let running: Vec<(u32, u32)> = entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|child| {
-            let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else {
-                return false;
-            };
-            // The name may hold anything, so fields are counted from behind it.
-            let fields = stat.rsplit(')').next().unwrap_or_default();
-            let mut fields = fields.split_whitespace();
-            let (state, parent) = (fields.next(), fields.next());
-            state != Some("Z") && parent == Some(&pid.to_string())
-        })
-        .collect()
+        .filter_map(|process| Some((process, parent(process)?)))
+        .collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(&above) = found.get(next) {
+        let below = running.iter().filter(|(_, parent)| *parent == above);
+        found.extend(below.map(|(process, _)| process));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// The parent of `pid`, if that runs.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, so fields are counted from behind it.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    let (state, parent) = (fields.next()?, fields.next()?);
+    (state != "Z").then(|| parent.parse().ok())?
 }
 
 /// Waits until `condition` holds, for at most `limit`. Returns whether it does.

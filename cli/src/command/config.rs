@@ -1,9 +1,9 @@
 //! `orchestrator config`
 
 use clap::Subcommand;
-use serde_json::{Map, Value, json};
-
+use orchestrator_engine::config::Config;
 use orchestrator_plugin_runtime::SearchPath;
+use serde_json::{Map, Value, json};
 
 use crate::{
     context::Context,
@@ -34,15 +34,14 @@ impl Command {
     pub(crate) fn execute(self, context: &Context) -> Result {
         let Self::Show { origin, prefix } = self;
         // Says what is wrong before it shows what is there.
-        let config = context.config()?;
+        let loaded = Config::load_with_origins(&context.sources()?);
+        let (config, origins) = loaded.map_err(|error| Failure::new(Exit::Invalid, error))?;
         let prefix = prefix.unwrap_or_default();
         let home = context.home()?;
         let env = |name: &str| std::env::var_os(name);
         let search = SearchPath::documented(&home.plugins(), false, config.discovery.extra, &env);
         let redaction = Redaction::of(&search);
-        let origins = context.sources()?.origins();
         let wanted: Vec<_> = origins
-            .map_err(|error| Failure::new(Exit::Invalid, error))?
             .into_iter()
             .map(|origin| redaction.apply(origin))
             .filter(|entry| is_below(&prefix, &entry.key))

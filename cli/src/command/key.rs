@@ -1,16 +1,22 @@
 //! `orchestrator key`
 
+mod list;
+
 use std::{
-    fs::{self, DirBuilder},
+    fs::DirBuilder,
+    io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use clap::Subcommand;
-use orchestrator_signing::{Kdf, KeyFileError, Protection, PublicKey, SecretKey};
+use orchestrator_signing::{
+    Kdf, KeyFileError, Protection, PublicKey, SecretKey, clear_unfinished_keys,
+};
 use serde_json::json;
 
-use crate::{context::Context, error::CliError, failure::Result, passphrase::Source, table::Table};
+use self::list::List;
+use crate::{context::Context, error::CliError, failure::Result, passphrase::Source};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -24,8 +30,12 @@ pub(crate) enum Command {
     /// List the keys of this home
     #[command(after_help = "Examples:
   orchestrator key list
-  orchestrator key list --json")]
-    List,
+  orchestrator key list release
+  orchestrator key list --json
+
+Files that cannot be used are listed with what is wrong with them, which does not make the
+command fail unless you name the key. A public file that is missing is written again.")]
+    List(List),
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +55,7 @@ impl Command {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         match self {
             Self::Generate(args) => args.execute(context).await,
-            Self::List => list(context),
+            Self::List(args) => args.execute(context),
         }
     }
 }
@@ -63,10 +73,11 @@ impl Generate {
         // Refuses a bad name before it becomes a path, and before anybody types.
         let key = SecretKey::generate(&self.name).map_err(KeyFileError::from)?;
         let dir = context.home()?.keys();
+        clear_unfinished_keys(&dir);
         let (secret, public) = files(&dir, &self.name);
         for path in [&secret, &public] {
             if path.symlink_metadata().is_ok() {
-                let taken = std::io::ErrorKind::AlreadyExists.into();
+                let taken = io::ErrorKind::AlreadyExists.into();
                 return Err(CliError::file("make", path, taken).into());
             }
         }
@@ -91,8 +102,8 @@ impl Generate {
             "name": self.name,
             "key_id": key.public().id(),
             "public": key.public().to_line(),
-            "public_file": public,
-            "secret_file": secret,
+            "public_file": public.display().to_string(),
+            "secret_file": secret.display().to_string(),
             "encrypted": !self.no_passphrase,
         });
         context.out.show(&value, |_| {
@@ -107,68 +118,17 @@ impl Generate {
     }
 }
 
-fn list(context: &Context) -> Result {
-    let dir = context.home()?.keys();
-    let mut keys = Vec::new();
-    for path in public_files(&dir)? {
-        let key = PublicKey::read_file(&path)?;
-        let secret = path.with_extension("key");
-        keys.push((key, path, secret.is_file()));
-    }
-    let value: Vec<_> = keys
-        .iter()
-        .map(|(key, path, has_secret)| {
-            json!({
-                "name": key.name(),
-                "key_id": key.id(),
-                "public": key.to_line(),
-                "public_file": path,
-                "has_secret": has_secret,
-            })
-        })
-        .collect();
-    context.out.show(&value, |_| {
-        if keys.is_empty() {
-            return "no keys; `orchestrator key generate NAME` makes one\n".to_owned();
-        }
-        let mut table = Table::new(["NAME", "KEY", "SECRET"]);
-        for (key, _, has_secret) in &keys {
-            let secret = if *has_secret { "here" } else { "elsewhere" };
-            table.row([
-                key.name().to_owned(),
-                key.id().to_string(),
-                secret.to_owned(),
-            ]);
-        }
-        table.to_string()
-    })
-}
-
-/// The public key files in `dir`, sorted; none where there is no such directory.
-fn public_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(CliError::file("read", dir, error).into()),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "pub") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
 /// The public key that a command line names: a file, or a key of this home.
 pub(crate) fn public(context: &Context, text: &str) -> Result<PublicKey> {
-    let path = match is_file(text, "pub") {
-        true => PathBuf::from(text),
-        false => files(&context.home()?.keys(), text).1,
-    };
-    Ok(PublicKey::read_file(&path)?)
+    if is_file(text, "pub") {
+        return Ok(PublicKey::read_file(Path::new(text))?);
+    }
+    let (secret, public) = files(&context.home()?.keys(), text);
+    // `key generate` may have been killed between the two.
+    match public.symlink_metadata().is_err() && secret.is_file() {
+        true => Ok(PublicKey::read_secret_file(&secret)?),
+        false => Ok(PublicKey::read_file(&public)?),
+    }
 }
 
 /// The secret key that a command line names, likewise. Asks for its passphrase

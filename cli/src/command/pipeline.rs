@@ -42,10 +42,12 @@ impl Command {
         match self {
             Self::Validate { pipeline, offline } => {
                 let pipeline = named_pipeline::from_file_or_name(&pipeline, &dir)?;
+                let mut value = json!({ "pipeline": pipeline.name(), "valid": true });
                 if !offline {
-                    context.engine().await?.check(&pipeline)?;
+                    let engine = context.engine().await?;
+                    engine.check(&pipeline)?;
+                    value["warnings"] = engine.warnings().into();
                 }
-                let value = json!({ "pipeline": pipeline.name(), "valid": true });
                 context
                     .out
                     .show(&value, |_| format!("{} is valid", pipeline.name()))

@@ -62,8 +62,11 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   orchestrator plugin grant git-history process:spawn=/usr/bin/git file:read=/srv/repo
   orchestrator plugin grant importer network:access=api.example.com:443
+  orchestrator plugin grant ./draft process:spawn=/bin/sh
 
-A capability is written resource:action[=scope]. Nothing is granted by default.")]
+A capability is written resource:action[=scope]. Nothing is granted by default. A grant belongs to
+the plugin's publisher; what an unsigned plugin below `runtime.unsigned_paths` is granted, a signed
+one of the same name does not have.")]
     Grant(grant::Grant),
 
     /// Take capabilities back from a plugin
@@ -89,7 +92,7 @@ impl Command {
             Self::Verify(args) => args.execute(context),
             Self::Install(args) => args.execute(context),
             Self::Remove(args) => args.execute(context),
-            Self::Grant(args) => args.execute(context),
+            Self::Grant(args) => args.execute(context).await,
             Self::Revoke(args) => args.execute(context),
             Self::Grants(args) => args.execute(context),
         }

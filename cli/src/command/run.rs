@@ -3,6 +3,7 @@
 mod cancel;
 mod follow;
 mod list;
+mod resolve;
 mod resume;
 mod retry;
 mod show;
@@ -51,6 +52,13 @@ Ctrl-C cancels the run and waits until that is written down; a second one leaves
   orchestrator run cancel 01JD3Y7ZJ6V4W2N9Q8K5T1R0BX --reason 'wrong branch' --wait 1m")]
     Cancel(cancel::Args),
 
+    /// Say what became of a step that is unknown, and go on
+    #[command(after_help = "Examples:
+  orchestrator run resolve 01JD3Y7ZJ6V4W2N9Q8K5T1R0BX pay --not-done
+  orchestrator run resolve 01JD3Y7ZJ6V4W2N9Q8K5T1R0BX pay --done --output-json receipt.json
+  echo '{\"receipt\":7}' | orchestrator run resolve 01JD3Y7ZJ6V4W2N9Q8K5T1R0BX pay --done --output-json -")]
+    Resolve(resolve::Args),
+
     /// Run an ended run again, keeping what succeeded
     #[command(after_help = "Examples:
   orchestrator run retry 01JD3Y7ZJ6V4W2N9Q8K5T1R0BX
@@ -74,6 +82,7 @@ impl Command {
             Self::Show(args) => args.execute(context).await,
             Self::Watch(args) => args.execute(context).await,
             Self::Cancel(args) => args.execute(context).await,
+            Self::Resolve(args) => args.execute(context).await,
             Self::Retry(args) => args.execute(context).await,
             Self::Resume(args) => args.execute(context).await,
         }

@@ -13,8 +13,10 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   orchestrator trust add release --level 3 --names 'com.example.*,greeter'
   orchestrator trust add ./partner.pub --level 2 --names com.partner.importer
+  orchestrator trust add release --level 3 --names 'com.example.*,greeter,stats' --replace
 
-Levels: 1 untrusted, 2 partner, 3 internal. A key that is trusted already gets the new terms.")]
+Levels: 1 untrusted, 2 partner, 3 internal. A key that is trusted already keeps its terms unless
+`--replace` is given; a key that was revoked stays so until it is removed.")]
     Add(Add),
 
     /// List the trusted keys
@@ -49,6 +51,10 @@ pub(crate) struct Add {
     /// How many keys, at least as trusted, have to sign a release
     #[arg(long, value_name = "N", default_value_t = 1)]
     threshold: u32,
+
+    /// Change the terms of a key that is trusted already
+    #[arg(long)]
+    replace: bool,
 }
 
 fn level(text: &str) -> std::result::Result<TrustLevel, String> {
@@ -78,8 +84,29 @@ impl Add {
         let key = key::public(context, &self.key)?;
         let mut delegation = Delegation::new(key, self.level, self.names);
         delegation.threshold = self.threshold;
-        store.add(delegation.clone())?;
-        context.out.show(&as_json(&delegation), |_| {
+        let is_same = |known: &&Delegation| known.key.id() == delegation.key.id();
+        let mut changes = Vec::new();
+        if let Some(known) = store.list().iter().find(is_same) {
+            // What the command line does not speak of stays as it was.
+            delegation.status = known.status;
+            delegation.not_after = known.not_after;
+            delegation.min_serial = known.min_serial;
+            changes = known.changes(&delegation);
+        }
+        match self.replace {
+            true => store.replace(delegation.clone())?,
+            false => store.add(delegation.clone())?,
+        }
+        for change in &changes {
+            context.out.note(&format!("changed: {change}"));
+        }
+        if delegation.status != KeyStatus::Active {
+            let (name, status) = (delegation.key.name(), delegation.status.as_str());
+            context.out.warn(&format!("{name} is {status}"));
+        }
+        let mut value = as_json(&delegation);
+        value["changes"] = json!(changes);
+        context.out.show(&value, |_| {
             format!(
                 "{} is trusted at level {} for {}",
                 delegation.key.name(),
@@ -101,7 +128,7 @@ fn list(context: &Context, delegations: &[Delegation]) -> Result {
             table.row([
                 delegation.key.name().to_owned(),
                 delegation.trust_level.to_string(),
-                status(delegation.status).to_owned(),
+                delegation.status.as_str().to_owned(),
                 patterns(delegation),
                 delegation.key.id().to_string(),
             ]);
@@ -126,12 +153,4 @@ fn as_json(delegation: &Delegation) -> Value {
 fn patterns(delegation: &Delegation) -> String {
     let names: Vec<_> = delegation.names.iter().map(ToString::to_string).collect();
     names.join(", ")
-}
-
-fn status(status: KeyStatus) -> &'static str {
-    match status {
-        KeyStatus::Active => "active",
-        KeyStatus::Retired => "retired",
-        KeyStatus::Revoked => "revoked",
-    }
 }

@@ -30,7 +30,7 @@ classified! {
     TrustError => |it| of_trust(&it);
     VerifyError => |it| of_verify(&it);
     SignError => |it| match &it {
-        SignError::Unfit(why) => of_verify(why),
+        SignError::Unfit(why) => of_unfit(why),
         SignError::ChangedSince => Exit::Trust,
         _ => Exit::Failed,
     };
@@ -51,7 +51,7 @@ classified! {
         | GrantError::OtherPublisher { .. } => Exit::Denied,
         GrantError::Unscoped { .. } => Exit::Usage,
         GrantError::NoSuchGrant { .. } => Exit::NotFound,
-        GrantError::Damaged { .. } => Exit::Invalid,
+        GrantError::Damaged { .. } | GrantError::OldFile { .. } => Exit::Invalid,
         GrantError::Busy { .. } => Exit::Unreachable,
         _ => Exit::Failed,
     };
@@ -67,11 +67,21 @@ fn of_io(error: &io::Error) -> Exit {
 fn of_key_file(error: &KeyFileError) -> Exit {
     match error {
         KeyFileError::Io { source, .. } => of_io(source),
-        KeyFileError::Exposed { .. } | KeyFileError::WrongPassphrase => Exit::Denied,
+        KeyFileError::Exposed { .. } | KeyFileError::WrongPassphrase { .. } => Exit::Denied,
         KeyFileError::PassphraseNeeded
         | KeyFileError::EmptyPassphrase
         | KeyFileError::Key(KeyError::Name) => Exit::Usage,
+        KeyFileError::Damaged { .. } | KeyFileError::Cost { .. } => Exit::Invalid,
+        KeyFileError::Key(fault) | KeyFileError::Unusable { source: fault, .. } => of_key(*fault),
         _ => Exit::Trust,
+    }
+}
+
+fn of_key(fault: KeyError) -> Exit {
+    match fault {
+        KeyError::Weak => Exit::Trust,
+        KeyError::Random => Exit::Failed,
+        _ => Exit::Invalid,
     }
 }
 
@@ -81,7 +91,20 @@ fn of_trust(error: &TrustError) -> Exit {
         TrustError::NoSuchKey(_) => Exit::NotFound,
         TrustError::Ambiguous(_) | TrustError::BadDelegation(_) => Exit::Usage,
         TrustError::Busy { .. } => Exit::Unreachable,
+        TrustError::OtherTerms { .. } => Exit::Failed,
         _ => Exit::Trust,
+    }
+}
+
+/// What its publisher has to mend is no failure of trust.
+fn of_unfit(error: &VerifyError) -> Exit {
+    match error {
+        VerifyError::MissingFile { .. }
+        | VerifyError::Special { .. }
+        | VerifyError::BadFileName { .. }
+        | VerifyError::CaseTwins { .. }
+        | VerifyError::TooLarge { .. } => Exit::Invalid,
+        error => of_verify(error),
     }
 }
 

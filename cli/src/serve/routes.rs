@@ -1,23 +1,46 @@
 //! Which request goes where, and what all of them have in common.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use tokio::time::{Instant, timeout};
 
 use super::{App, events, probes, problem::Problem, runs};
+use crate::error::CliError;
 
-/// How long a request may take until its answer begins.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// What answers requests.
+pub(super) struct Routers {
+    /// As long as there is room.
+    pub(super) regular: Router,
+    /// On connections beyond the bound.
+    pub(super) spare: Router,
+}
 
-pub(super) fn router(app: Arc<App>) -> Router {
+impl Routers {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self {
+            regular: regular(Arc::clone(&app)),
+            spare: spare(app),
+        }
+    }
+}
+
+/// For whoever watches over the service.
+fn watched() -> Router<Arc<App>> {
+    Router::new()
+        .route("/livez", get(probes::livez))
+        .route("/readyz", get(probes::readyz))
+        .route("/metrics", get(probes::metrics))
+}
+
+fn regular(app: Arc<App>) -> Router {
     let body_bytes_max = usize::try_from(app.config.body_bytes_max).unwrap_or(usize::MAX);
     let api = Router::new()
         .route("/runs", get(runs::list).post(runs::start))
@@ -28,10 +51,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/plugins", get(runs::plugins))
         // The token is asked for before the body is read.
         .layer(from_fn_with_state(Arc::clone(&app), require_token));
-    Router::new()
-        .route("/livez", get(probes::livez))
-        .route("/readyz", get(probes::readyz))
-        .route("/metrics", get(probes::metrics))
+    watched()
         .nest("/api/v1", api)
         .fallback(async || not_found())
         .method_not_allowed_fallback(async || {
@@ -39,7 +59,14 @@ pub(super) fn router(app: Arc<App>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "ORC-5052", detail)
         })
         .layer(DefaultBodyLimit::max(body_bytes_max))
-        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(Arc::clone(&app), in_time))
+        .layer(from_fn_with_state(Arc::clone(&app), measured))
+        .with_state(app)
+}
+
+fn spare(app: Arc<App>) -> Router {
+    watched()
+        .fallback(async || Problem::of(StatusCode::SERVICE_UNAVAILABLE, &CliError::Full))
         .layer(from_fn_with_state(Arc::clone(&app), measured))
         .with_state(app)
 }
@@ -73,8 +100,8 @@ async fn require_token(State(app): State<Arc<App>>, request: Request, next: Next
 }
 
 /// A client that never finishes its request must not hold anything for ever.
-async fn in_time(request: Request, next: Next) -> Response {
-    match timeout(PATIENCE, next.run(request)).await {
+async fn in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match timeout(app.config.request_timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             let detail = "the request took too long";

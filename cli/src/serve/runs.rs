@@ -8,7 +8,7 @@ use axum::{
         Path, Query, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use orchestrator_contract::RunId;
@@ -177,14 +177,20 @@ pub(super) async fn output(
         let detail = format!("run {run} has no output `{name}`");
         return Err(Problem::new(StatusCode::NOT_FOUND, "ORC-5016", &detail));
     };
+    // Journals of earlier versions hold types that no header can have.
+    let content_type = HeaderValue::from_str(output.payload.content_type.as_str())
+        .unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            output.payload.content_type.to_string(),
-        ),
+        (header::CONTENT_TYPE, content_type),
         // What a plugin made must not become a page of this server.
-        (header::CONTENT_DISPOSITION, "attachment".to_owned()),
-        (header::CONTENT_SECURITY_POLICY, "sandbox".to_owned()),
+        (
+            header::CONTENT_DISPOSITION,
+            HeaderValue::from_static("attachment"),
+        ),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("sandbox"),
+        ),
     ];
     Ok((headers, output.payload.bytes).into_response())
 }

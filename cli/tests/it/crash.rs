@@ -18,7 +18,7 @@ use orchestrator_engine::{
     config::Config,
     journal::{RecordBody, RecordView, RunFilter},
 };
-use orchestrator_testkit::{Kind, TestHome, TestPlugin, children, scripted_plugin, wait_until};
+use orchestrator_testkit::{Kind, TestHome, TestPlugin, descendants, scripted_plugin, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -146,7 +146,7 @@ impl Rig {
             .unwrap();
         let pid = host.id();
         std::thread::sleep(moment);
-        let plugins = children(pid);
+        let plugins = descendants(pid);
         signal(pid, Signal::KILL);
         finish(host);
         let gone = || {

@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -63,20 +64,32 @@ impl Done {
 /// A home directory, and a directory to work in.
 pub(crate) struct Home {
     dir: TempDir,
+    root: PathBuf,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
+        Self::named(OsStr::new("home"))
+    }
+
+    /// A home whose last name is this.
+    pub(crate) fn named(name: &OsStr) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["home", "work"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
+        let root = dir.path().join(name);
+        for path in [&root, &dir.path().join("work")] {
+            fs::create_dir(path).unwrap();
         }
-        Self { dir }
+        Self { dir, root }
     }
 
     /// A home in which the `greeter` is signed, trusted, installed and granted.
     pub(crate) fn with_greeter() -> Self {
-        let home = Self::new();
+        Self::new().and_greeter()
+    }
+
+    /// The same home with the `greeter` signed, trusted, installed and granted.
+    pub(crate) fn and_greeter(self) -> Self {
+        let home = self;
         let package = home.greeter("greeter");
         home.run(&["key", "generate", "release", "--no-passphrase"])
             .ok();
@@ -91,7 +104,7 @@ impl Home {
     }
 
     pub(crate) fn root(&self) -> PathBuf {
-        self.dir.path().join("home")
+        self.root.clone()
     }
 
     /// Writes a file into the working directory; returns its path.
@@ -130,6 +143,28 @@ impl Home {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.dir.path())
+            .current_dir(self.work())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// The command, started from a shell that has run `before`, a limit for
+    /// instance.
+    pub(crate) fn command_after(&self, before: &str, args: &[&str]) -> Command {
+        let direct = self.command(args);
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", &format!("{before}\nexec \"$@\""), "sh"])
+            .arg(direct.get_program())
+            .args(direct.get_args())
+            .env_clear()
+            .envs(
+                direct
+                    .get_envs()
+                    .filter_map(|(key, value)| Some((key, value?))),
+            )
             .current_dir(self.work())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,8 +1,13 @@
 //! What every command promises about its output.
 
-use std::{io::Read as _, process::Stdio};
+use std::{ffi::OsStr, io::Read as _, os::unix::ffi::OsStrExt as _, process::Stdio};
 
-use crate::harness::{Home, finish};
+use serde_json::Value;
+
+use crate::{
+    harness::{Home, finish},
+    serve::Service,
+};
 
 /// Commands that read and change nothing.
 const READING: [&[&str]; 10] = [
@@ -75,4 +80,27 @@ fn a_full_disk_is_an_error() {
     let done = finish(command.stdout(Stdio::from(full)).spawn().unwrap());
     assert_eq!(done.code, 1);
     assert!(done.stderr.contains("ORC-5000"), "{}", done.stderr);
+}
+
+/// Paths are bytes, and JSON is text.
+#[test]
+fn a_home_may_have_a_name_that_is_no_text() {
+    let home = Home::named(OsStr::from_bytes(b"h\xffme")).and_greeter();
+    for args in READING {
+        let args = [args, &["--json"]].concat();
+        home.run(&args).ok().json();
+    }
+    let file = home.pipeline("greet");
+    let run = home.run(&["run", "start", &file, "--json"]).ok().json();
+    assert_eq!(run["outcome"], "success");
+    let info = home.run(&["plugin", "info", "greeter", "--json"]);
+    let location = info.ok().json()["location"].clone();
+    assert!(
+        location.as_str().unwrap().contains('\u{fffd}'),
+        "{location}"
+    );
+    let service = Service::start(&home, &[]);
+    let plugins = service.api("GET", "/api/v1/plugins", None).json();
+    let ids: Vec<&Value> = plugins["plugins"].as_array().unwrap().iter().collect();
+    assert!(ids.iter().any(|plugin| plugin["id"] == "greeter"));
 }

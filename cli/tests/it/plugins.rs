@@ -260,4 +260,28 @@ fn a_damaged_trust_root_trusts_nobody() {
     fs::write(&root, "{}").unwrap();
     let done = home.run(&["trust", "list", "--json"]).with_code(6);
     assert_eq!(done.error()["code"], "ORC-2081");
+    let file = home.pipeline("greet");
+    let start = ["run", "start", &file, "--json"];
+    assert_eq!(home.run(&start).with_code(6).error()["code"], "ORC-3001");
+
+    // What the error says to do.
+    fs::rename(home.root().join("trust"), home.root().join("old")).unwrap();
+    home.run(&["trust", "add", "release", "--level", "3", "--names", "*"])
+        .ok();
+    home.run(&start).ok();
+}
+
+#[test]
+fn damaged_grants_grant_nothing() {
+    let home = Home::with_greeter();
+    fs::write(home.root().join("grants.toml"), "nonsense").unwrap();
+    let file = home.pipeline("greet");
+    let start = ["run", "start", &file, "--json"];
+    assert_eq!(home.run(&start).with_code(3).error()["code"], "ORC-3002");
+
+    fs::remove_file(home.root().join("grants.toml")).unwrap();
+    home.run(&start).with_code(5);
+    let grant = ["plugin", "grant", "greeter", "process:spawn=/bin/sh"];
+    home.run(&grant).ok();
+    home.run(&start).ok();
 }

@@ -134,6 +134,18 @@ fn what_is_wrong_with_the_input_is_told_before_anything_runs() {
     let stdin = ["run", "start", &file, "--input-json", "-", "--json"];
     let done = home.run_with_stdin(&stdin, r#"{"who":"Bob"}"#).ok();
     assert_eq!(done.json()["outcome"], "success");
+    let large = " ".repeat((16 << 20) + 1);
+    let files = [
+        ("large", large.as_bytes()),
+        ("list", b"[1]"),
+        ("bytes", b"\xff"),
+        ("half", b"{"),
+    ];
+    for (name, content) in files {
+        std::fs::write(home.work().join(name), content).unwrap();
+        let done = home.run(&["run", "start", &file, "--input-json", name, "--json"]);
+        assert_eq!(done.with_code(3).error()["code"], "ORC-5018", "{name}");
+    }
     for id in ["nonsense", "01JD3Y7ZJ6V4W2N9Q8K5T1R0BX"] {
         let done = home.run(&["run", "show", id, "--json"]);
         assert!([2, 4].contains(&done.code), "{done:?}");

@@ -16,6 +16,9 @@ use crate::{
     http::{self, Response},
 };
 
+/// Serves on a free port and says which.
+const SERVE: [&str; 4] = ["serve", "--listen", "127.0.0.1:0", "--json"];
+
 /// The service, until it is dropped.
 pub(crate) struct Service {
     child: Option<Child>,
@@ -25,15 +28,26 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start(home: &Home, args: &[&str]) -> Self {
-        let args = [&["serve", "--listen", "127.0.0.1:0", "--json"], args].concat();
-        let mut child = home.command(&args).spawn().unwrap();
+        let args = [&SERVE, args].concat();
+        Self::of(home, home.command(&args).spawn().unwrap())
+    }
+
+    /// Starts it from a shell that has run `before`.
+    pub(crate) fn start_after(home: &Home, before: &str, args: &[&str]) -> Self {
+        let args = [&SERVE, args].concat();
+        Self::of(home, home.command_after(before, &args).spawn().unwrap())
+    }
+
+    fn of(home: &Home, mut child: Child) -> Self {
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
         let Ok(ready) = serde_json::from_str::<Value>(&line) else {
             panic!("{line:?}: {}", finish(child).stderr);
         };
-        let token_file = ready["token_file"].as_str().unwrap();
+        let token_file = home.root().join("api-token");
+        let shown = token_file.display().to_string();
+        assert_eq!(ready["token_file"], shown);
         Self {
             child: Some(child),
             address: ready["address"].as_str().unwrap().to_owned(),
@@ -56,14 +70,17 @@ impl Service {
         http::send(&self.address, method, path, &headers, body.as_bytes())
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn signal(&self, which: Signal) {
-        signal(self.child.as_ref().unwrap().id(), which);
+        signal(self.pid(), which);
     }
 
     /// How much memory it holds, in kB.
     pub(crate) fn resident_kb(&self) -> u64 {
-        let pid = self.child.as_ref().unwrap().id();
-        let status = read(format!("/proc/{pid}/status"));
+        let status = read(format!("/proc/{}/status", self.pid()));
         let line = status
             .lines()
             .find(|line| line.starts_with("VmRSS:"))
@@ -253,7 +270,7 @@ fn a_service_whose_journal_takes_nothing_any_more_is_not_ready() {
     spoil(&journal.join("journal.db"), 100);
     spoil(&journal.join("journal.db-wal"), 32);
     let refused = service.api("POST", "/api/v1/runs", Some(&greet));
-    assert_eq!(refused.status, 500, "{}", refused.json());
+    assert_eq!(refused.status, 503, "{}", refused.json());
 
     let ready = service.get("/readyz");
     assert_eq!(ready.status, 503);

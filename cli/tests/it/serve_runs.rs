@@ -1,9 +1,15 @@
 use std::{
     fs,
     io::BufRead as _,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use orchestrator_contract::{ContentType, NoEvents, Payload, RunId};
+use orchestrator_engine::{
+    config::Config,
+    journal::{Creation, Journal as _, NewRecord, NewRun, RecordBody, SqliteJournal},
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -224,4 +230,64 @@ fn a_service_that_is_stopped_leaves_its_runs_to_the_next() {
     eventually("the end of the run", || {
         outcome(&service, &id) == "cancelled"
     });
+}
+
+/// Journals of earlier versions hold content types that no header can have.
+#[test]
+fn an_output_of_a_type_that_is_none_is_fetched_as_bytes() {
+    let home = home_with(&["greet"]);
+    let file = home.pipeline("greet");
+    let run = home.run(&["run", "start", &file, "--json"]).ok().json();
+    let id = run["id"].as_str().unwrap().parse().unwrap();
+    let copy = copied_with_type(&home, id, "text/plain\r\nX-Odd: 1");
+    let service = Service::start(&home, &[]);
+    let path = format!("/api/v1/runs/{copy}/outputs/GREETING.json");
+    let output = service.api("GET", &path, None);
+    assert_eq!(output.status, 200);
+    assert_eq!(output.json(), json!({ "hello": "world" }));
+    let kind = output.header("content-type");
+    assert_eq!(kind, Some("application/octet-stream"));
+    assert_eq!(output.header("x-odd"), None);
+}
+
+/// Writes the history of `run` again, with another type for what its steps made.
+fn copied_with_type(home: &Home, run: RunId, content_type: &str) -> RunId {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let settings = Config::defaults().unwrap().journal;
+        let dir = home.root().join("journal");
+        let journal = SqliteJournal::open(dir, settings, Arc::new(NoEvents));
+        let journal = journal.await.unwrap();
+        let mut records = journal.load(run).await.unwrap().into_iter();
+        let first = records.next().unwrap();
+        let RecordBody::RunCreated(created) = first.body else {
+            panic!("{first:?}");
+        };
+        let copy = RunId::from_parts(1, 1);
+        let new = NewRun {
+            run: copy,
+            created: *created,
+            input: first.payload.unwrap(),
+            at_ms: first.at_ms,
+            inherited: Vec::new(),
+        };
+        let Creation::Created { epoch, seq } = journal.create(new).await.unwrap() else {
+            panic!("it is there already");
+        };
+        let rest = records.map(|record| NewRecord {
+            body: record.body,
+            payload: record.payload.map(|payload| {
+                Payload::new(ContentType::new(content_type.to_owned()), payload.bytes)
+            }),
+        });
+        journal
+            .append(copy, seq, epoch, rest.collect())
+            .await
+            .unwrap();
+        journal.close().await;
+        copy
+    })
 }

@@ -4,17 +4,18 @@
 //! mistake. There are no includes, so a template sees its data and nothing
 //! else.
 
-use std::io::{self, Write};
-
 use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, Value,
+    AutoEscape, Environment, Error, Value,
     syntax::SyntaxConfig,
     value::{ValueKind, merge_maps},
 };
 use orchestrator_contract::{CallError, ContentType, Payload, TEXT};
 use serde::Deserialize;
 
-use crate::pipeline::{bounded_environment, message};
+use crate::pipeline::{
+    bounds::{self, Data, Exhausted, NotRendered, Refused},
+    message,
+};
 
 /// Largest result in bytes.
 const OUTPUT_MAX: usize = 16 * 1024 * 1024;
@@ -31,7 +32,7 @@ const NAME: &str = "template";
 struct Input {
     template: String,
     #[serde(default)]
-    data: Value,
+    data: Data,
     #[serde(default = "text")]
     content_type: ContentType,
 }
@@ -46,16 +47,14 @@ fn text() -> ContentType {
 /// Without a `content_type` the result is plain text. HTML is escaped where
 /// values are put in.
 ///
-/// Runs on the caller's thread, for up to a second or so. Instructions and
-/// output are bounded; the memory and stack that a template takes on the way
-/// (`{% set x = x ~ x %}`) are not, so a template is to be trusted as far as
-/// the pipeline that names it, and must not come from elsewhere.
+/// Runs on the caller's thread, for up to some seconds. Instructions, memory,
+/// stack and output are bounded, so a template may come from anywhere.
 ///
 /// # Errors
 ///
 /// [`CallError::InvalidInput`] naming the line, for anything wrong with the
 /// template or its data; [`CallError::ResourceLimit`] for more than 16 MiB of
-/// output, and for a template that takes too many instructions.
+/// output, and for a template that takes too much memory or work.
 pub(crate) fn render(input: &Payload) -> Result<Payload, CallError> {
     let input: Input = input
         .decode()
@@ -68,27 +67,31 @@ pub(crate) fn render(input: &Payload) -> Result<Payload, CallError> {
     if !content_type.contains('/') || !content_type.chars().all(|c| matches!(c, ' '..='~')) {
         return Err(CallError::invalid_input("`content_type` is no media type"));
     }
-    let environment = environment(&input.content_type).map_err(|error| refusal(&error))?;
-    let template = environment
-        .template_from_named_str(NAME, &input.template)
-        .map_err(|error| refusal(&error))?;
-    let mut output = Output(Vec::new());
-    template
-        .render_captured_to(context(input.data), &mut output)
-        .map_err(|error| refusal(&error))?;
-    Ok(Payload::new(input.content_type.clone(), output.0))
+    let environment = environment(&input.content_type).map_err(|error| failure(&error))?;
+    let escape = escape(&input.content_type);
+    let source = (NAME, input.template.as_str());
+    let output = bounds::render(&environment, source, context(input.data.value), escape);
+    let output = output.map_err(|error| match error {
+        NotRendered::Refused(Refused { line, message }) => mistake(line, &message),
+        NotRendered::Failed(error) => failure(&error),
+    })?;
+    if output.len() > OUTPUT_MAX {
+        return Err(limit("output", format!("more than {OUTPUT_MAX} bytes")));
+    }
+    Ok(Payload::new(input.content_type.clone(), output))
+}
+
+fn escape(content_type: &ContentType) -> AutoEscape {
+    match content_type.essence() {
+        "text/html" | "application/xhtml+xml" => AutoEscape::Html,
+        _ => AutoEscape::None,
+    }
 }
 
 fn environment(content_type: &ContentType) -> Result<Environment<'static>, Error> {
-    let mut environment = bounded_environment(FUEL);
-    let is_html = matches!(
-        content_type.essence(),
-        "text/html" | "application/xhtml+xml"
-    );
-    environment.set_auto_escape_callback(move |_| match is_html {
-        true => AutoEscape::Html,
-        false => AutoEscape::None,
-    });
+    let mut environment = bounds::environment(FUEL);
+    let escape = escape(content_type);
+    environment.set_auto_escape_callback(move |_| escape.clone());
     // Lines with nothing but a tag leave no trace, and the last line of a file
     // keeps its end.
     let mut syntax = SyntaxConfig::builder();
@@ -109,36 +112,27 @@ fn context(data: Value) -> Value {
     }
 }
 
-/// Bytes with a limit.
-struct Output(Vec<u8>);
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT_MAX {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+fn limit(resource: &str, message: String) -> CallError {
+    CallError::ResourceLimit {
+        resource: resource.to_owned(),
+        message,
     }
 }
 
-fn refusal(error: &Error) -> CallError {
-    let limit = |resource: &str, message: String| CallError::ResourceLimit {
-        resource: resource.to_owned(),
-        message,
+fn mistake(line: usize, message: &str) -> CallError {
+    CallError::invalid_input(format!("line {line} of the template: {message}"))
+}
+
+fn failure(error: &Error) -> CallError {
+    let line = error.line().unwrap_or(1);
+    let resource = match Exhausted::behind(error) {
+        None => return mistake(line, &message(error)),
+        Some(Exhausted::Fuel | Exhausted::Work) => "cpu",
+        Some(Exhausted::Memory | Exhausted::Text) => "memory",
+        Some(Exhausted::Written) => "output",
     };
-    match error.kind() {
-        ErrorKind::OutOfFuel => limit("cpu", format!("more than {FUEL} instructions")),
-        ErrorKind::WriteFailure => limit("output", format!("more than {OUTPUT_MAX} bytes")),
-        _ => {
-            let line = error.line().unwrap_or(1);
-            CallError::invalid_input(format!("line {line} of the template: {}", message(error)))
-        }
-    }
+    let message = format!("line {line} of the template: {}", message(error));
+    limit(resource, message)
 }
 
 #[cfg(test)]

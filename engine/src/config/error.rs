@@ -21,6 +21,21 @@ pub enum ConfigError {
         path: PathBuf,
     },
 
+    /// What bears the name of a configuration file cannot be read. It is a
+    /// directory, too large or no text, or it belongs to somebody else. It is
+    /// not passed over, because then its settings would be missing in silence.
+    #[error("cannot read the configuration file `{}`: {reason}", .path.display())]
+    #[diagnostic(
+        code("ORC-1215"),
+        help("move it away, or put a readable text file in its place")
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A key is unknown or misspelt, or has a value of the wrong kind. The
     /// message names the key and the file, variable or option that set it.
     #[error("{}", misfit_message(.place.as_deref(), .error))]

@@ -1,15 +1,15 @@
 //! Where values come from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use figment::{
-    Figment, Metadata, Profile, Provider,
+    Error, Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Serialized, Toml},
-    value::{Dict, Value},
+    value::{Dict, Map, Value},
 };
 use serde::Serialize;
 
-use super::{ConfigError, DEFAULTS};
+use super::{ConfigError, DEFAULTS, file::ConfigFile};
 
 /// Where an administrator sets values for every user.
 const SYSTEM_FILE: &str = "/etc/orchestrator/config.toml";
@@ -19,7 +19,8 @@ const SYSTEM_FILE: &str = "/etc/orchestrator/config.toml";
 pub struct Sources {
     /// The user's file; need not exist.
     pub user_file: Option<PathBuf>,
-    /// A file named on the command line; must exist.
+    /// A file named on the command line; must exist. It may be a pipe, and so
+    /// is read once.
     pub file: Option<PathBuf>,
     /// Keys and values named on the command line: `log.level` and `debug`.
     pub overrides: Vec<(String, String)>,
@@ -42,18 +43,17 @@ impl Sources {
         Figment::from(Toml::string(DEFAULTS))
     }
 
-    /// Puts the sources together, lowest first.
+    /// Reads the sources and puts them together, lowest first.
     pub(super) fn figment(&self) -> Result<Figment, ConfigError> {
-        // `file` forgives one that is not there, `file_exact` does not.
-        let mut figment = Self::defaults().merge(Toml::file(SYSTEM_FILE));
-        if let Some(path) = &self.user_file {
-            figment = figment.merge(Toml::file(path));
+        let mut figment = Self::defaults();
+        let usual = [Some(Path::new(SYSTEM_FILE)), self.user_file.as_deref()];
+        for path in usual.into_iter().flatten() {
+            if let Some(file) = ConfigFile::where_there_is_one(path)? {
+                figment = figment.merge(file);
+            }
         }
         if let Some(path) = &self.file {
-            if !path.is_file() {
-                return Err(ConfigError::Missing { path: path.clone() });
-            }
-            figment = figment.merge(Toml::file_exact(path));
+            figment = figment.merge(ConfigFile::named(path)?);
         }
         // Every key is in a section, so a name without `__` is one of those
         // that are reserved, such as ORCHESTRATOR_HOME.
@@ -62,28 +62,38 @@ impl Sources {
             .split("__");
         figment = figment.merge(variables);
         for (key, value) in &self.overrides {
-            // Parsed as environment variables are, so that numbers are numbers.
-            let value: Value = value.parse().unwrap_or_else(|never| match never {});
-            figment = figment.merge(Serialized::default(key, value));
+            figment = figment.merge(Override { key, value });
         }
         Ok(figment)
     }
+}
 
-    /// Every key with its value and where that comes from, sorted by key.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::load`](super::Config::load), but for values, which are not
-    /// looked at.
-    pub fn origins(&self) -> Result<Vec<Origin>, ConfigError> {
-        let figment = self.figment()?;
-        let data = figment.data().map_err(ConfigError::misfit)?;
-        let mut origins = Vec::new();
-        let dict = data.get(&Profile::Default).cloned().unwrap_or_default();
-        collect(&figment, "", &dict, &mut origins);
-        origins.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(origins)
+/// One key and its value as the command line has them.
+struct Override<'s> {
+    key: &'s str,
+    value: &'s str,
+}
+
+impl Provider for Override<'_> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("the command line")
     }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        // Parsed as environment variables are, so that numbers are numbers.
+        let value: Value = self.value.parse().unwrap_or_else(|never| match never {});
+        Serialized::default(self.key, value).data()
+    }
+}
+
+/// Every key with its value and where that comes from, sorted by key.
+pub(super) fn origins(figment: &Figment) -> Result<Vec<Origin>, ConfigError> {
+    let data = figment.data().map_err(ConfigError::misfit)?;
+    let mut origins = Vec::new();
+    let dict = data.get(&Profile::Default).cloned().unwrap_or_default();
+    collect(figment, "", &dict, &mut origins);
+    origins.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(origins)
 }
 
 fn collect(figment: &Figment, prefix: &str, dict: &Dict, origins: &mut Vec<Origin>) {

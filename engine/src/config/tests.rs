@@ -56,6 +56,31 @@ fn a_missing_file_is_not_an_empty_one() {
 }
 
 #[test]
+fn what_is_no_file_is_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let user_file = Some(dir.path().to_owned());
+    let in_the_way = Config::load(&Sources {
+        user_file,
+        ..Sources::default()
+    });
+    let message = in_the_way.unwrap_err().to_string();
+    assert!(message.contains("no regular file"), "{message}");
+    assert!(message.contains(&dir.path().display().to_string()));
+    let beyond_a_file = Config::load(&Sources {
+        user_file: Some(PathBuf::from("/dev/null/config.toml")),
+        ..Sources::default()
+    });
+    beyond_a_file.unwrap();
+    let named = Config::load(&Sources {
+        file: Some(dir.path().to_owned()),
+        ..Sources::default()
+    });
+    assert!(matches!(named, Err(ConfigError::Unreadable { .. })));
+    let long = load(&"# long\n".repeat(200_000));
+    assert!(matches!(long, Err(ConfigError::Unreadable { .. })));
+}
+
+#[test]
 fn an_override_deep_in_a_plugin_is_checked_at_load() {
     let unknown = load("[plugins.a.phases.b.retry]\nattempts = 4\n")
         .unwrap_err()
@@ -103,7 +128,7 @@ fn every_value_has_an_origin() {
         overrides: vec![("log.level".into(), "debug".into())],
         ..Sources::default()
     };
-    let origins = sources.origins().unwrap();
+    let (_, origins) = Config::load_with_origins(&sources).unwrap();
     let of = |key: &str| origins.iter().find(|origin| origin.key == key).unwrap();
     assert_eq!(of("run.concurrency").value, "3");
     assert_eq!(

@@ -46,6 +46,15 @@ pub struct ServerConfig {
     /// How long a client may take to send a request's headers.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
+    /// How long a request may take, its body included, until its answer begins.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    #[serde(with = "humantime_serde")]
+    pub write_idle_timeout: Duration,
+    /// How long a client may lag behind with what is sent to it.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
     /// How often silence on an event stream is filled.
     #[serde(with = "humantime_serde")]
     pub event_heartbeat: Duration,

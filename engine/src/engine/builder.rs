@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use orchestrator_contract::EventSink;
+use orchestrator_contract::{EventSink, HostService, NoHost};
 use orchestrator_observability::{Build, Telemetry};
 use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimeError, RuntimePaths, SearchPath};
 use tokio::sync::Semaphore;
@@ -100,68 +101,31 @@ impl EngineBuilder {
     }
 
     /// Opens the journal, verifies the plugins and takes runs. Does not resume
-    /// open runs; see [`Engine::resume`].
+    /// open runs; see [`Engine::resume_all`].
     ///
     /// # Errors
     ///
     /// When home, configuration or journal cannot be used, or it is unknown
     /// whom to trust. A single plugin that cannot be used is no error; it is
     /// listed by [`Engine::plugins`].
-    pub async fn start(self) -> Result<Engine, EngineError> {
-        let env = |name: &str| std::env::var_os(name);
-        let home = match self.home {
-            Some(home) => home,
-            None => Home::resolve(None, &env)?,
-        };
-        let config = match self.config {
-            Some(config) => config,
-            None => Config::load(&Sources {
-                user_file: Some(home.config_file().to_owned()),
-                ..Sources::default()
-            })?,
-        };
-        let telemetry = self.telemetry.unwrap_or_else(|| {
+    pub async fn start(mut self) -> Result<Engine, EngineError> {
+        let (home, config) = self.settled()?;
+        let telemetry = self.telemetry.take().unwrap_or_else(|| {
             Arc::new(Telemetry::new(Build {
                 version: env!("CARGO_PKG_VERSION"),
             }))
         });
-        let mut sinks = self.sinks;
+        let mut sinks = mem::take(&mut self.sinks);
         sinks.push(Arc::new(telemetry.recorder()));
         let bus = Bus::new(sinks);
         let history = RunHistory::open_with(&home, &config.journal, Arc::new(bus.clone())).await?;
         let sessions = Sessions::new(history.sqlite(), config.session.clone());
-        let mut builtins = self.builtins;
-        builtins.push(builtin::template()?);
-        let extra = config
-            .discovery
-            .extra
-            .iter()
-            .cloned()
-            .chain(self.plugin_dirs);
-        let runtime = Runtime::start(
-            config.runtime.clone(),
-            paths(&home, extra.collect(), self.service)?,
-            host_version(),
-            plugin_configs(&config),
-            builtins,
-            Arc::new(bus.clone()),
-            Arc::new(sessions.clone()),
-        )
-        .await?;
-        for (name, plugin) in &config.plugins {
-            match plugin.disabled.then(|| runtime.disable(name)) {
-                // Told below, with every other section that names nothing.
-                None | Some(Ok(()) | Err(RuntimeError::UnknownPlugin { .. })) => (),
-                Some(Err(error)) => return Err(error.into()),
-            }
-        }
-        let warnings = strays(&config.plugins, &runtime.plugins());
-        for warning in &warnings {
-            tracing::warn!("{warning}");
-        }
+        let (events, host) = (Arc::new(bus.clone()), Arc::new(sessions.clone()));
+        let (runtime, warnings) = self.runtime(&home, &config, events, host).await?;
+        let config = Arc::new(config);
         let shared = Arc::new(Shared {
             journal: history.journal(),
-            stacks: Stacks::new(bus.clone()),
+            stacks: Stacks::new(bus.clone(), Arc::clone(&config), Arc::clone(&telemetry)),
             places: Arc::new(Semaphore::new(config.run.in_flight_max.get())),
             config,
             runtime,
@@ -175,6 +139,72 @@ impl EngineBuilder {
             stop: CancellationToken::new(),
         });
         Ok(Engine::alive(shared, sessions))
+    }
+
+    /// Finds and verifies the plugins as [`Self::start`] does, to be looked at:
+    /// no journal is opened, so none can be called. Also returns what
+    /// [`Engine::warnings`] would say.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::start`], but for the journal's.
+    pub async fn plugins(mut self) -> Result<(Runtime, Vec<String>), EngineError> {
+        let (home, config) = self.settled()?;
+        let events = Arc::new(Bus::new(mem::take(&mut self.sinks)));
+        self.runtime(&home, &config, events, Arc::new(NoHost)).await
+    }
+
+    /// Where everything lies, and what an operator has set.
+    fn settled(&mut self) -> Result<(Home, Config), EngineError> {
+        let home = match self.home.take() {
+            Some(home) => home,
+            None => Home::resolve(None, &|name: &str| std::env::var_os(name))?,
+        };
+        let config = match self.config.take() {
+            Some(config) => config,
+            None => Config::load(&Sources {
+                user_file: Some(home.config_file().to_owned()),
+                ..Sources::default()
+            })?,
+        };
+        Ok((home, config))
+    }
+
+    /// Starts what runs plugins. Also returns the sections of the configuration
+    /// that name none of them.
+    async fn runtime(
+        mut self,
+        home: &Home,
+        config: &Config,
+        events: Arc<dyn EventSink>,
+        host: Arc<dyn HostService>,
+    ) -> Result<(Runtime, Vec<String>), EngineError> {
+        self.builtins.push(builtin::template()?);
+        let extra = config.discovery.extra.iter().cloned();
+        let extra = extra.chain(self.plugin_dirs).collect();
+        let runtime = Runtime::start(
+            config.runtime.clone(),
+            paths(home, extra, self.service)?,
+            host_version(),
+            plugin_configs(config),
+            self.builtins,
+            events,
+            host,
+        )
+        .await?;
+        for (name, plugin) in &config.plugins {
+            match plugin.disabled.then(|| runtime.disable(name)) {
+                // Told below, with every other section that names nothing.
+                None | Some(Ok(()) | Err(RuntimeError::UnknownPlugin { .. })) => (),
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+        let warnings = strays(&config.plugins, &runtime.plugins());
+        for warning in &warnings {
+            // A target of their own, for whoever tells them in other words.
+            tracing::warn!(target: "warnings", "{warning}");
+        }
+        Ok((runtime, warnings))
     }
 }
 

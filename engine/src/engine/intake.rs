@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use orchestrator_contract::{Payload, RunId, SessionId, StepId, TraceContext};
+use orchestrator_contract::{Payload, RunId, SessionId, TraceContext};
 use orchestrator_observability::trace::with_trace;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -10,11 +10,7 @@ use super::{Shared, is_fenced};
 use crate::{
     caught::caught,
     error::EngineError,
-    journal::{
-        Creation, Fork, JournalError, NewRecord, NewRun, RESTARTS_MAX, RecordBody, RunCreated,
-        RunState, RunStatus, StepState, now_ms,
-    },
-    pipeline::Pipeline,
+    journal::{Creation, Digest, JournalError, NewRun, RunCreated, RunState, now_ms},
     plan::Plan,
     report::RunReport,
     request::RunRequest,
@@ -38,6 +34,15 @@ enum End {
 }
 
 impl RunHandle {
+    /// A run that no driver was started for.
+    pub(super) fn elsewhere(shared: &Shared, run: RunId) -> Self {
+        Self {
+            run,
+            created: false,
+            end: End::Elsewhere(shared.history.clone()),
+        }
+    }
+
     /// The run.
     pub fn id(&self) -> RunId {
         self.run
@@ -70,19 +75,16 @@ pub(super) async fn submit(
     shared: &Arc<Shared>,
     request: RunRequest,
 ) -> Result<RunHandle, EngineError> {
+    request.check()?;
     let place = place(shared)?;
     let input = request.pipeline.validate_input(&request.input)?;
     let plan = Plan::bind(shared, Arc::clone(&request.pipeline))?;
     let input = Payload::json(&input).map_err(|error| EngineError::Input {
         message: error.to_string(),
     })?;
-    let definition = shared
-        .journal
-        .put_definition(plan.pipeline.definition().clone())
-        .await?;
     let created = RunCreated {
         pipeline: plan.pipeline.name().into(),
-        definition,
+        definition: Digest::of(&plan.pipeline.definition()),
         session: request.session.unwrap_or_else(new_session),
         tenant: request.tenant,
         criticality: request.criticality,
@@ -95,115 +97,14 @@ pub(super) async fn submit(
         run: new_run(),
         created,
         input,
+        at_ms: now_ms(),
         inherited: Vec::new(),
     };
     create(shared, plan, run, place).await
 }
 
-/// Runs an ended run again, taking over what succeeded.
-pub(super) async fn retry(
-    shared: &Arc<Shared>,
-    run: RunId,
-    from: Option<&str>,
-) -> Result<RunHandle, EngineError> {
-    let place = place(shared)?;
-    let state = shared.history.state(run).await?;
-    if state.status == RunStatus::Running {
-        return Err(JournalError::NotEnded { run }.into());
-    }
-    let pipeline = shared.history.pipeline(&state).await?;
-    let kept = kept_steps(&pipeline, &state, from)?;
-    let plan = Plan::bind(shared, Arc::new(pipeline))?;
-    let first = plan
-        .pipeline
-        .steps()
-        .iter()
-        .map(|spec| &spec.id)
-        .find(|id| !kept.contains(id));
-    let created = RunCreated {
-        plugins: plan.pinned(),
-        trace: TraceContext::from_random(fastrand::u128(..), fastrand::u64(..), true),
-        idempotency_key: None,
-        forked_from: first.map(|step| Fork {
-            run,
-            step: step.clone(),
-        }),
-        ..state.created.clone()
-    };
-    let inherited = kept
-        .iter()
-        .filter_map(|step| inherited(step, state.step(step)))
-        .collect();
-    let run = NewRun {
-        run: new_run(),
-        created,
-        input: state.input.clone(),
-        inherited,
-    };
-    create(shared, plan, run, place).await
-}
-
-/// The steps whose results are taken over: those that succeeded and do not
-/// come after one that runs again.
-fn kept_steps(
-    pipeline: &Pipeline,
-    state: &RunState,
-    from: Option<&str>,
-) -> Result<Vec<StepId>, EngineError> {
-    let steps = pipeline.steps();
-    if let Some(from) = from
-        && !steps.iter().any(|spec| spec.id.as_str() == from)
-    {
-        return Err(EngineError::UnknownStep {
-            run: state.run,
-            step: from.to_owned(),
-        });
-    }
-    let mut again = vec![false; steps.len()];
-    for (index, spec) in steps.iter().enumerate() {
-        let named = from.is_some_and(|from| spec.id.as_str() == from);
-        let missing = !matches!(
-            state.step(&spec.id),
-            StepState::Completed { .. } | StepState::Skipped { .. }
-        );
-        // Steps are in topological order, so those before are decided.
-        let after = pipeline
-            .dependencies(index)
-            .iter()
-            .any(|before| again[*before]);
-        again[index] = named || missing || after;
-    }
-    let kept = steps.iter().zip(&again).filter(|(_, again)| !**again);
-    Ok(kept.map(|(spec, _)| spec.id.clone()).collect())
-}
-
-fn inherited(step: &StepId, state: &StepState) -> Option<NewRecord> {
-    match state {
-        StepState::Completed {
-            output,
-            attempts,
-            duration_ms,
-            metadata,
-            usage,
-        } => Some(NewRecord {
-            body: RecordBody::StepCompleted {
-                step: step.clone(),
-                attempts: *attempts,
-                duration_ms: *duration_ms,
-                metadata: metadata.clone(),
-                usage: *usage,
-            },
-            payload: Some(output.clone()),
-        }),
-        StepState::Skipped { reason } => Some(NewRecord::from(RecordBody::StepSkipped {
-            step: step.clone(),
-            reason: reason.clone(),
-        })),
-        _ => None,
-    }
-}
-
-async fn create(
+/// Makes a run durable and starts its driver.
+pub(super) async fn create(
     shared: &Arc<Shared>,
     plan: Plan,
     new: NewRun,
@@ -212,85 +113,45 @@ async fn create(
     // On the list before it is in the journal: whoever finds it there knows
     // that somebody is about to drive it.
     let entry = enter(shared, new.run)?;
-    match shared.journal.create(new).await? {
+    let state = RunState::of(new.clone()).map_err(JournalError::from)?;
+    let creation = match shared.journal.create(new.clone()).await {
+        // The first run of this pipeline, or the first for a long time.
+        Err(JournalError::NoSuchDefinition { .. }) => {
+            let definition = plan.pipeline.definition();
+            shared.journal.put_definition(definition).await?;
+            shared.journal.create(new).await?
+        }
+        creation => creation?,
+    };
+    match creation {
         Creation::Existing(run) => {
             entry.0.over();
-            Ok(RunHandle {
-                run,
-                created: false,
-                end: End::Elsewhere(shared.history.clone()),
-            })
+            Ok(RunHandle::elsewhere(shared, run))
         }
         Creation::Created { .. } => {
-            let state = shared.history.state(entry.0.run()).await?;
             let work = Work::Drive { resumed: false };
             Ok(drive(shared, plan, state, (entry, place), work))
         }
     }
 }
 
-/// Goes on with every run whose engine is gone.
-pub(super) async fn resume_all(shared: &Arc<Shared>) -> Result<Vec<RunHandle>, EngineError> {
-    let mut handles = Vec::new();
-    for open in shared.journal.open_runs().await? {
-        if open.ours || open.owner_alive {
-            continue;
-        }
-        match resume(shared, open.run).await {
-            Ok(handle) => handles.push(handle),
-            Err(EngineError::Busy { .. } | EngineError::Draining) => break,
-            Err(error) => tracing::error!(run = %open.run, %error, "the run is not resumed"),
-        }
-    }
-    Ok(handles)
-}
-
-/// Goes on with one run whose engine is gone.
-pub(super) async fn resume(shared: &Arc<Shared>, run: RunId) -> Result<RunHandle, EngineError> {
-    let place = place(shared)?;
-    // The plugins are looked at before the run is taken over: a run that we
-    // cannot go on with should stay with whoever can.
-    let before = shared.history.state(run).await?;
-    if before.status != RunStatus::Running {
-        return Err(JournalError::Ended { run }.into());
-    }
-    let pipeline = Arc::new(shared.history.pipeline(&before).await?);
-    let plan = Plan::rebind(shared, pipeline, &before)?;
-    // Before the run gets a new epoch, which would end a driver it has.
-    let entry = enter(shared, run)?;
-    let taken = shared.journal.take_over(run).await?;
-    let state = shared.history.state(run).await?;
-    let hopeless = taken.restarts_without_progress > RESTARTS_MAX;
-    let work = if hopeless {
-        Work::GiveUp
-    } else {
-        Work::Drive { resumed: true }
-    };
-    let handle = drive(shared, plan, state, (entry, place), work);
-    for item in taken.requests {
-        let crate::journal::InboxRequest::Cancel { reason } = item.request;
-        shared.active.cancel(run, &reason);
-    }
-    Ok(handle)
-}
-
 /// What a driver is started for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Work {
+pub(super) enum Work {
     Drive { resumed: bool },
     GiveUp,
 }
 
 /// Puts a run on the list of those that are driven.
-fn enter(shared: &Shared, run: RunId) -> Result<Entry, EngineError> {
+pub(super) fn enter(shared: &Shared, run: RunId) -> Result<Entry, EngineError> {
     let entry = shared.active.enter(run);
     entry.ok_or(EngineError::AlreadyDriven { run })
 }
 
-type Entry = (ActiveGuard, Control);
+pub(super) type Entry = (ActiveGuard, Control);
 
 /// Starts the run's driver.
-fn drive(
+pub(super) fn drive(
     shared: &Arc<Shared>,
     plan: Plan,
     state: RunState,
@@ -305,12 +166,13 @@ fn drive(
     let (plan, shown) = (Arc::new(plan), Arc::clone(&flight));
     let driver = Driver::new(Arc::clone(shared), plan, ledger, control, shown);
     let (sender, receiver) = oneshot::channel();
-    let end = async move {
+    // On the heap at once: it is large, and would be moved time and again.
+    let end = Box::pin(async move {
         match work {
             Work::Drive { .. } => driver.drive().await,
             Work::GiveUp => driver.give_up().await,
         }
-    };
+    });
     let end = shared.stop.clone().run_until_cancelled_owned(end);
     shared.drivers.spawn(with_trace(trace, async move {
         let result = told(run, caught(end).await, &flight);
@@ -359,7 +221,7 @@ fn told(
 }
 
 /// A place for one more run, if there is one.
-fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, EngineError> {
+pub(super) fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, EngineError> {
     if !shared.accepting.load(std::sync::atomic::Ordering::Acquire) {
         return Err(EngineError::Draining);
     }
@@ -370,7 +232,7 @@ fn place(shared: &Shared) -> Result<OwnedSemaphorePermit, EngineError> {
         .map_err(|_| EngineError::Busy { limit })
 }
 
-fn new_run() -> RunId {
+pub(super) fn new_run() -> RunId {
     RunId::from_parts(unix_ms(), fastrand::u128(..))
 }
 

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, intake};
+use super::{Shared, resume};
 use crate::{
     error::EngineError,
     journal::{JournalError, OpenRun},
@@ -70,12 +70,14 @@ impl Shared {
         let mut revived = Revived::All;
         for open in open.into_iter().filter(is_left) {
             let run = open.run;
-            let Err(error) = intake::resume(self, run).await else {
+            let Err(error) = resume::resume(self, run).await else {
                 tracing::info!(%run, "the run goes on");
                 continue;
             };
-            if let Err(reason) = self.journal.health() {
-                tracing::error!(%reason, "runs stay open until the engine is started again");
+            if let Err(trouble) = self.journal.health()
+                && trouble.is_for_good()
+            {
+                tracing::error!(%trouble, "runs stay open until the engine is started again");
                 return Revived::NeverMore;
             }
             match error {

@@ -8,9 +8,10 @@ use rusqlite::{OptionalExtension as _, Transaction, named_params, params};
 
 use super::{
     blobs::BlobStore,
+    condition::Condition,
     digest::{Chain, Digest, Link},
     error::{AppendError, JournalError},
-    owner::Owners,
+    owner::{Owner, Owners},
     record::{OwnerId, RunCreated},
     run::{Creation, RunStatus},
 };
@@ -82,30 +83,41 @@ impl Heads {
     }
 }
 
+/// What a transaction works with besides the database.
+#[derive(Debug)]
+pub(super) struct Around {
+    pub(super) blobs: BlobStore,
+    pub(super) owner: Owner,
+    pub(super) owners: Owners,
+    pub(super) condition: Condition,
+}
+
 /// One transaction, as the requests in it see it.
 pub(crate) struct Batch<'a> {
     pub(crate) tx: &'a Transaction<'a>,
     pub(super) blobs: &'a BlobStore,
     pub(super) owner: OwnerId,
     pub(super) owners: &'a Owners,
+    condition: &'a Condition,
     heads: &'a mut Heads,
     changed: Vec<RunId>,
     records: u64,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(
-        tx: &'a Transaction<'a>,
-        heads: &'a mut Heads,
-        blobs: &'a BlobStore,
-        owner: OwnerId,
-        owners: &'a Owners,
-    ) -> Self {
-        Self {
-            tx,
+    pub(super) fn new(tx: &'a Transaction<'a>, heads: &'a mut Heads, tools: &'a Around) -> Self {
+        let Around {
             blobs,
             owner,
             owners,
+            condition,
+        } = tools;
+        Self {
+            tx,
+            blobs,
+            owner: owner.id(),
+            owners,
+            condition,
             heads,
             changed: Vec::new(),
             records: 0,
@@ -259,9 +271,9 @@ impl<'a> Batch<'a> {
         for payload in payloads.filter(|payload| payload.is_blob) {
             if !self.blobs.has(&payload.digest, payload.bytes.len()) {
                 let put = self.blobs.put(&payload.digest, &payload.bytes);
-                put.map_err(|error| AppendError::Unavailable {
-                    reason: format!("cannot write a blob: {error}"),
-                    poisoned: false,
+                put.map_err(|error| {
+                    let reason = format!("cannot write a blob: {error}");
+                    self.condition.unavailable(reason, false)
                 })?;
             }
         }

@@ -6,15 +6,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 
-use super::{digest::Digest, error::JournalError};
+use super::{digest::Digest, error::JournalError, files::open_regular};
 
 /// The files under one directory.
 #[derive(Clone, Debug)]
@@ -42,15 +42,7 @@ impl BlobStore {
                 make_dir(&folder)?;
                 sync_dir(&self.dir)?;
             }
-            let unfinished = Unfinished(
-                self.unfinished()
-                    .join(format!("{:032x}", fastrand::u128(..))),
-            );
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&unfinished.0)?;
+            let (unfinished, mut file) = self.begin()?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&unfinished.0, &path)?;
@@ -58,6 +50,25 @@ impl BlobStore {
         // Also for a file that was there: whoever renamed it may not have
         // come to this yet.
         sync_dir(&folder)
+    }
+
+    /// Writes `len` bytes from `at` on into a file that is not kept: what SQLite
+    /// says of a failed write leaves out what the system said.
+    pub(super) fn try_write(&self, at: u64, len: usize) -> io::Result<()> {
+        let (_unfinished, file) = self.begin()?;
+        file.write_all_at(&vec![0; len], at)?;
+        file.sync_all()
+    }
+
+    fn begin(&self) -> io::Result<(Unfinished, File)> {
+        let name = format!("{:032x}", fastrand::u128(..));
+        let unfinished = Unfinished(self.unfinished().join(name));
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unfinished.0)?;
+        Ok((unfinished, file))
     }
 
     /// Whether a file of this name and length is there.
@@ -71,7 +82,7 @@ impl BlobStore {
             digest: *digest,
             reason,
         };
-        let bytes = fs::read(self.path(digest)).map_err(|error| damaged(error.to_string()))?;
+        let bytes = read(&self.path(digest)).map_err(|error| damaged(error.to_string()))?;
         if bytes.len() as u64 != len {
             return Err(damaged(format!("{} bytes instead of {len}", bytes.len())));
         }
@@ -129,8 +140,7 @@ impl BlobStore {
 
     fn is_intact(&self, digest: &Digest, bytes: &[u8]) -> bool {
         // Compared to what should be there; a damaged file is replaced.
-        self.has(digest, bytes.len())
-            && fs::read(self.path(digest)).is_ok_and(|found| found == bytes)
+        self.has(digest, bytes.len()) && read(&self.path(digest)).is_ok_and(|found| found == bytes)
     }
 
     fn folder(&self, digest: &Digest) -> PathBuf {
@@ -154,6 +164,12 @@ impl Drop for Unfinished {
         // Gone already after a rename; what stays is found by the sweep.
         let _ = fs::remove_file(&self.0);
     }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(fs::OpenOptions::new().read(true), path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Makes a directory for its owner alone, unless it is there.

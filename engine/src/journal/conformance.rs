@@ -6,8 +6,8 @@ use orchestrator_contract::{Payload, RunId, RunOutcome};
 use tokio::task::JoinSet;
 
 use super::{
-    AppendError, Creation, Inbox, InboxRequest, Journal, JournalError, NewRecord, RecordBody,
-    RunFilter, RunState, RunStatus, SqliteJournal, StepState, fixture::*,
+    AppendError, Cancel, Creation, Inbox, InboxRequest, Journal, JournalError, NewRecord,
+    RecordBody, RunFilter, RunState, RunStatus, SqliteJournal, StepState, fixture::*,
 };
 
 fn fenced(run: RunId, seq: u64, epoch: u64, finished: bool) -> Result<u64, AppendError> {
@@ -200,9 +200,14 @@ async fn a_fork_begins_with_the_results_it_inherits() {
     });
     new.inherited = vec![completed("build", Payload::null())];
     let run = new.run;
-    let created = journal.create(new).await.unwrap();
+    let created = journal.create(new.clone()).await.unwrap();
     assert_eq!(created, Creation::Created { epoch: 1, seq: 2 });
     let state = RunState::fold(run, journal.load(run).await.unwrap()).unwrap();
+    assert_eq!(
+        RunState::of(new),
+        Ok(state.clone()),
+        "known without reading"
+    );
     assert!(state.step(&"build".into()).is_final());
     assert_eq!(*state.step(&"test".into()), StepState::Pending);
 }
@@ -362,16 +367,44 @@ async fn another_process_can_ask_for_the_end_of_a_run() {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_was_there_for_reaches_the_next_owner() {
+async fn a_request_that_the_owner_did_not_live_to_see_reaches_the_next() {
     let fixture = Fixture::new().await;
     let run = create(&fixture.journal).await;
-    fixture.journal.close().await;
     let next = fixture.another().await;
-    next.request_cancel(run, "enough".into()).await.unwrap();
+    let asked = next.request_cancel(run, "enough".into()).await.unwrap();
+    assert_eq!(asked, Cancel::Asked);
+    fixture.journal.close().await;
     assert_eq!(next.inbox(0).await.unwrap(), []);
+    assert!(next.open_runs().await.unwrap()[0].cancel_requested);
     let taken = next.take_over(run).await.unwrap();
     assert_eq!(taken.requests.len(), 1);
     assert_eq!(taken.requests[0].run, run);
+}
+
+#[tokio::test]
+async fn a_run_without_a_live_owner_ends_when_somebody_wants_it_to() {
+    let fixture = Fixture::new().await;
+    let (run, asked_for) = (
+        create(&fixture.journal).await,
+        create(&fixture.journal).await,
+    );
+    let next = fixture.another().await;
+    let first = next.request_cancel(asked_for, "first".into()).await;
+    assert_eq!(first.unwrap(), Cancel::Asked);
+    fixture.journal.close().await;
+    let open = next.open_run(run).await.unwrap().unwrap();
+    assert!(!open.cancel_requested && !open.owner_alive);
+    for (run, reason) in [(run, "enough"), (asked_for, "first")] {
+        let ended = next.request_cancel(run, "enough".into()).await.unwrap();
+        assert_eq!(ended, Cancel::Ended);
+        let state = RunState::fold(run, next.load(run).await.unwrap()).unwrap();
+        assert_eq!(state.status, RunStatus::Finished(RunOutcome::Cancelled));
+        assert_eq!(state.cancel_requested.as_deref(), Some(reason));
+        assert_eq!((state.epoch, state.taken_over_by), (2, Some(next.owner())));
+        let again = next.request_cancel(run, "enough".into()).await;
+        assert!(matches!(again, Err(JournalError::Ended { .. })));
+    }
+    assert_eq!(next.stats().await.unwrap().inbox, 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Why the journal did not do what it was asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 use orchestrator_contract::RunId;
@@ -35,14 +35,16 @@ pub enum AppendError {
     /// The storage failed. Nothing of the append is visible. When the cause
     /// was the disk itself, a crash of this process right afterwards may
     /// bring the record back; a reader after that crash decides.
-    #[error("the journal cannot write: {reason}")]
+    #[error("the journal at `{}` cannot be written: {reason}", path.display())]
     #[diagnostic(
         code("ORC-4101"),
         help(
-            "check free space and the health of the disk that holds the journal, then start the engine again"
+            "make room on the disk that holds it, or look after that disk; an engine that lives goes on by itself once it can write, unless the disk lost what it was given"
         )
     )]
     Unavailable {
+        /// The journal's directory.
+        path: PathBuf,
         /// What failed.
         reason: String,
         /// Whether the journal must be closed and opened again before it takes
@@ -165,7 +167,7 @@ pub enum JournalError {
     },
 
     /// The database could not be read.
-    #[error("cannot read the journal: {reason}")]
+    #[error("cannot read the journal at `{}`: {reason}", path.display())]
     #[diagnostic(
         code("ORC-4108"),
         help(
@@ -173,6 +175,8 @@ pub enum JournalError {
         )
     )]
     Unreadable {
+        /// The database, where it is known.
+        path: PathBuf,
         /// What failed.
         reason: String,
     },
@@ -246,7 +250,18 @@ pub enum JournalError {
 impl From<rusqlite::Error> for JournalError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Unreadable {
+            path: PathBuf::new(),
             reason: error.to_string(),
         }
+    }
+}
+
+impl JournalError {
+    /// The same error, with the file that cannot be read.
+    pub(super) fn at(mut self, file: &Path) -> Self {
+        if let Self::Unreadable { path, .. } = &mut self {
+            *path = file.to_owned();
+        }
+        self
     }
 }

@@ -106,6 +106,7 @@ pub(crate) fn new_run() -> NewRun {
             forked_from: None,
         },
         input: Payload::from_json_bytes(r#"{"n":9007199254740993}"#),
+        at_ms: now_ms(),
         inherited: Vec::new(),
     }
 }
@@ -167,4 +168,11 @@ pub(crate) fn finished(outcome: RunOutcome) -> NewRecord {
 /// A payload of `len` bytes that differ from those of another `fill`.
 pub(crate) fn payload(len: usize, fill: u8) -> Payload {
     Payload::new(orchestrator_contract::TEXT, vec![fill; len])
+}
+
+/// A named pipe, whose opener waits for somebody at its other end.
+pub(crate) fn make_pipe(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }

@@ -6,23 +6,10 @@ use orchestrator_contract::RunId;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::{
-    Journal,
-    append::Batch,
-    error::{AppendError, JournalError},
-    now_ms,
-    record::OwnerId,
-    run::{InboxItem, InboxRequest, RunStatus},
-    sqlite::SqliteJournal,
-    submit::check_size,
-    writer::Cost,
-};
+use super::{Journal, error::JournalError, record::OwnerId, run::InboxItem};
 
 /// The most requests that one look brings.
 const ITEMS_MAX: usize = 256;
-
-/// The most bytes of the reason for a cancellation.
-const REASON_BYTES_MAX: usize = 4_096;
 
 /// Looks for requests time and again.
 pub struct Inbox {
@@ -63,49 +50,6 @@ impl Inbox {
             }
         }
     }
-}
-
-impl SqliteJournal {
-    pub(super) async fn ask_to_cancel(
-        &self,
-        run: RunId,
-        reason: String,
-    ) -> Result<(), JournalError> {
-        check_size("a reason", reason.len(), REASON_BYTES_MAX)?;
-        let request = InboxRequest::Cancel { reason };
-        let json = serde_json::to_string(&request).map_err(|_| AppendError::Illegal {
-            reason: "it cannot be written as JSON",
-        })?;
-        let cost = Cost {
-            records: 1,
-            bytes: json.len(),
-        };
-        let at_ms = now_ms();
-        self.writer()
-            .write(cost, move |batch| ask(batch, run, &json, at_ms))
-            .await?
-    }
-}
-
-/// One request a run: that somebody wants it to end does not become truer by
-/// being said again.
-fn ask(
-    batch: &mut Batch<'_>,
-    run: RunId,
-    request: &str,
-    at_ms: i64,
-) -> rusqlite::Result<Result<(), JournalError>> {
-    let Some(head) = batch.head(run)? else {
-        return Ok(Err(JournalError::NoSuchRun { run }));
-    };
-    if head.status != RunStatus::Running {
-        return Ok(Err(JournalError::Ended { run }));
-    }
-    let key = head.key;
-    let sql = "INSERT INTO inbox (run, request, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-    let row = params![key, request, at_ms];
-    batch.tx.prepare_cached(sql)?.execute(row)?;
-    Ok(Ok(()))
 }
 
 /// The requests later than `after` for runs of `owner`.

@@ -19,6 +19,9 @@ const RUNS_MAX: usize = 1_000;
 const COLUMNS: &str = "ulid, pipeline, definition, status, tenant, session, owner, epoch, last_seq,
     created, updated, finished";
 
+/// Whether somebody asked for the end of a run.
+const ASKED: &str = "EXISTS (SELECT 1 FROM inbox WHERE inbox.run = runs.run)";
+
 pub(super) fn runs(
     connection: &Connection,
     filter: &RunFilter,
@@ -79,9 +82,11 @@ pub(super) fn open_runs(
     us: OwnerId,
     owners: &Owners,
 ) -> Result<Vec<OpenRun>, JournalError> {
-    let sql = "SELECT ulid, pipeline, owner, restarts FROM runs
-        WHERE status = 'running' ORDER BY ulid";
-    let mut select = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "SELECT ulid, pipeline, owner, restarts, {ASKED} FROM runs
+        WHERE status = 'running' ORDER BY ulid"
+    );
+    let mut select = connection.prepare_cached(&sql)?;
     // A dead engine may leave thousands of runs; asked once an owner.
     let mut alive = HashMap::new();
     let rows = select.query_map([], |row| {
@@ -93,6 +98,7 @@ pub(super) fn open_runs(
             ours: owner == us,
             owner_alive: *alive.entry(owner).or_insert_with(|| owners.is_alive(owner)),
             restarts_without_progress: row.get(3)?,
+            cancel_requested: row.get(4)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -104,8 +110,10 @@ pub(super) fn open_run(
     us: OwnerId,
     owners: &Owners,
 ) -> Result<Option<OpenRun>, JournalError> {
-    let sql = "SELECT pipeline, owner, restarts, status = 'running' FROM runs WHERE ulid = ?1";
-    let mut select = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "SELECT pipeline, owner, restarts, status = 'running', {ASKED} FROM runs WHERE ulid = ?1"
+    );
+    let mut select = connection.prepare_cached(&sql)?;
     let found = select.query_row([run.to_bytes()], |row| {
         let owner = OwnerId::from_bytes(row.get(1)?);
         let open = OpenRun {
@@ -115,6 +123,7 @@ pub(super) fn open_run(
             ours: owner == us,
             owner_alive: owners.is_alive(owner),
             restarts_without_progress: row.get(2)?,
+            cancel_requested: row.get(4)?,
         };
         Ok(row.get::<_, bool>(3)?.then_some(open))
     });

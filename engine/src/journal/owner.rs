@@ -5,7 +5,7 @@
 //! however it ends, so that a free lock means a dead owner.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     blobs::{list, make_dir},
+    files::open_regular,
     record::OwnerId,
 };
 
@@ -62,7 +63,7 @@ impl Owners {
     pub(super) fn join(&self, id: OwnerId) -> io::Result<Owner> {
         // Locked under another name first: nobody may find the file unlocked.
         let hidden = self.dir.join(format!("{id}.new"));
-        let file = fs::OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
@@ -79,7 +80,7 @@ impl Owners {
 
     /// Whether the owner is alive. In doubt it is.
     pub(super) fn is_alive(&self, id: OwnerId) -> bool {
-        match File::open(self.path(id)) {
+        match open_regular(OpenOptions::new().read(true), &self.path(id)) {
             // Shared, so that two who ask at once do not see each other.
             Ok(file) => !matches!(file.try_lock_shared(), Ok(())),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -89,7 +90,8 @@ impl Owners {
     /// Removes the files of the dead.
     pub(super) fn bury(&self) {
         for path in list(&self.dir).filter(|path| path.extension().is_some_and(|e| e == "lock")) {
-            let is_free = File::open(&path).is_ok_and(|file| {
+            let file = open_regular(OpenOptions::new().read(true), &path);
+            let is_free = file.is_ok_and(|file| {
                 !matches!(
                     file.try_lock_shared(),
                     Err(TryLockError::WouldBlock | TryLockError::Error(_))

@@ -38,12 +38,15 @@ impl Readers {
         T: Send + 'static,
         Q: FnOnce(&Connection) -> Result<T, JournalError> + Send + 'static,
     {
-        let unreadable = |reason| JournalError::Unreadable { reason };
+        let path = self.path.clone();
+        let unreadable = |reason| JournalError::Unreadable { path, reason };
         let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|closed| unreadable(closed.to_string()))?;
+        let Ok(permit) = permit else {
+            return Err(unreadable("nobody reads it any more".to_owned()));
+        };
         let readers = self.clone();
         let ran = tokio::task::spawn_blocking(move || {
-            let answer = readers.run(query);
+            let answer = readers.run(query).map_err(|error| error.at(&readers.path));
             drop(permit);
             answer
         });

@@ -56,7 +56,8 @@ pub struct PayloadView {
 pub struct NewRecord {
     /// What happened.
     pub body: RecordBody,
-    /// The step's output, with [`RecordBody::StepCompleted`] and nowhere else.
+    /// The step's output, where [`RecordBody::takes_payload`] says so and
+    /// nowhere else.
     pub payload: Option<Payload>,
 }
 
@@ -132,6 +133,21 @@ pub enum RecordBody {
         /// The attempt.
         attempt: u32,
     },
+    /// A person said what became of a step of which nobody knew, of this run or
+    /// the one that it was begun with. When it happened, its output is the
+    /// payload; else it may run again.
+    StepResolved {
+        /// The step.
+        step: StepId,
+        /// Whether it happened.
+        happened: bool,
+        /// Who said so.
+        by: Arc<str>,
+        /// When that was, in milliseconds since the Unix epoch.
+        said_ms: i64,
+        /// How many attempts were made before.
+        attempts: u32,
+    },
     /// Somebody wants the run to end.
     CancelRequested {
         /// Why, for people.
@@ -194,7 +210,7 @@ pub struct PinnedPlugin {
 pub struct Fork {
     /// The earlier run.
     pub run: RunId,
-    /// The first step that runs again.
+    /// The first step that runs again, or that a person decided about.
     pub step: StepId,
 }
 
@@ -209,6 +225,7 @@ impl RecordBody {
             Self::StepFailed { .. } => "step_failed",
             Self::StepSkipped { .. } => "step_skipped",
             Self::StepUnknown { .. } => "step_unknown",
+            Self::StepResolved { .. } => "step_resolved",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::RunFinished { .. } => "run_finished",
         }
@@ -221,7 +238,8 @@ impl RecordBody {
             | Self::StepCompleted { step, .. }
             | Self::StepFailed { step, .. }
             | Self::StepSkipped { step, .. }
-            | Self::StepUnknown { step, .. } => Some(step),
+            | Self::StepUnknown { step, .. }
+            | Self::StepResolved { step, .. } => Some(step),
             _ => None,
         }
     }
@@ -230,16 +248,21 @@ impl RecordBody {
     pub const fn attempt(&self) -> Option<u32> {
         match self {
             Self::StepStarted { attempt, .. } | Self::StepUnknown { attempt, .. } => Some(*attempt),
-            Self::StepCompleted { attempts, .. } | Self::StepFailed { attempts, .. } => {
-                Some(*attempts)
-            }
+            Self::StepCompleted { attempts, .. }
+            | Self::StepFailed { attempts, .. }
+            | Self::StepResolved { attempts, .. } => Some(*attempts),
             _ => None,
         }
     }
 
     /// Whether it comes with a payload.
     pub const fn takes_payload(&self) -> bool {
-        matches!(self, Self::RunCreated(_) | Self::StepCompleted { .. })
+        matches!(
+            self,
+            Self::RunCreated(_)
+                | Self::StepCompleted { .. }
+                | Self::StepResolved { happened: true, .. }
+        )
     }
 
     /// Whether the run is nearer to its end after it. Starts do not count:
@@ -250,6 +273,7 @@ impl RecordBody {
             Self::StepCompleted { .. }
                 | Self::StepFailed { .. }
                 | Self::StepSkipped { .. }
+                | Self::StepResolved { happened: true, .. }
                 | Self::RunFinished { .. }
         )
     }
@@ -339,6 +363,13 @@ mod tests {
             RecordBody::StepUnknown {
                 step: "a".into(),
                 attempt: 1,
+            },
+            RecordBody::StepResolved {
+                step: "a".into(),
+                happened: true,
+                by: "ada".into(),
+                said_ms: 1,
+                attempts: 1,
             },
             RecordBody::CancelRequested {
                 reason: "bored".into(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     digest::Digest,
-    record::{NewRecord, OwnerId, RunCreated},
+    record::{NewRecord, OwnerId, RecordBody, RunCreated},
 };
 
 /// A run to be created.
@@ -19,8 +19,22 @@ pub struct NewRun {
     pub created: RunCreated,
     /// Its input.
     pub input: Payload,
+    /// When it was accepted, in milliseconds since the Unix epoch, by the wall
+    /// clock.
+    pub at_ms: i64,
     /// Records that follow at once: the results that a fork begins with.
     pub inherited: Vec<NewRecord>,
+}
+
+impl NewRun {
+    /// Its first records, in their order.
+    pub(super) fn into_records(self) -> impl Iterator<Item = NewRecord> {
+        let first = NewRecord {
+            body: RecordBody::RunCreated(Box::new(self.created)),
+            payload: Some(self.input),
+        };
+        std::iter::once(first).chain(self.inherited)
+    }
 }
 
 /// The answer to a request for a run.
@@ -156,6 +170,17 @@ pub struct OpenRun {
     pub owner_alive: bool,
     /// How often it changed hands since it last made progress.
     pub restarts_without_progress: u32,
+    /// Whether somebody asked for its end, and its owner did not take note.
+    pub cancel_requested: bool,
+}
+
+/// What became of a request for the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// Its owner is asked.
+    Asked,
+    /// Its owner is dead, so it has ended.
+    Ended,
 }
 
 /// A run that now belongs to this journal's owner.

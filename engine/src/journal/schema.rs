@@ -1,11 +1,11 @@
 //! The database file: how it is opened, and how an older one is brought up to
 //! date.
 
-use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{error::JournalError, settings::JournalSettings};
+use super::{error::JournalError, files::open_regular, settings::JournalSettings};
 
 /// What brings a file from version *n* to version *n + 1*, from version 0,
 /// which is an empty file. Entries are only ever added.
@@ -28,19 +28,25 @@ pub(super) fn open_writer(
         reason,
     };
     // SQLite would make it readable for everybody, and its log likewise.
-    fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| inaccessible(error.to_string()))?;
+    let mut own = OpenOptions::new();
+    let made = open_regular(own.append(true).create(true).mode(0o600), path);
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => JournalError::NotAJournal {
+            path: path.to_owned(),
+        },
+        _ => inaccessible(error.to_string()),
+    })?;
     let mut connection =
         connect(path, settings.busy_timeout).map_err(|error| inaccessible(error.to_string()))?;
     // Before anything is changed: it may be somebody else's.
-    version(&connection, path, MIGRATIONS)?;
-    configure(&connection, settings).map_err(|error| inaccessible(error.to_string()))?;
-    migrate(&mut connection, path, MIGRATIONS)?;
-    Ok(connection)
+    let opened = version(&connection, path, MIGRATIONS)
+        .and_then(|_| Ok(configure(&connection, settings)?))
+        .and_then(|()| migrate(&mut connection, path, MIGRATIONS));
+    match opened {
+        Ok(()) => Ok(connection),
+        Err(JournalError::Unreadable { reason, .. }) => Err(inaccessible(reason)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a file that is up to date for queries.
@@ -134,7 +140,7 @@ fn version(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{fs, path::PathBuf};
 
     use super::*;
 

@@ -10,7 +10,7 @@
 //! ```
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,25 +23,31 @@ use rusqlite::{Connection, params};
 
 use super::{
     Journal, JournalFuture, Ticket,
-    append::Batch,
+    append::{Around, Batch, Prepared},
     blobs::{BlobStore, make_dir},
+    condition::{Condition, Trouble},
     digest::Digest,
     error::{AppendError, JournalError},
+    files::open_regular,
     inbox, list, load, now_ms,
     owner::{Owner, Owners},
     readers::Readers,
-    record::{NewRecord, OwnerId, Record, RecordBody, RecordView},
+    record::{NewRecord, OwnerId, Record, RecordView},
     run::{
-        Creation, InboxItem, JournalStats, NewRun, OpenRun, RunFilter, RunSummary, Swept, TakenOver,
+        Cancel, Creation, InboxItem, JournalStats, NewRun, OpenRun, RunFilter, RunSummary, Swept,
+        TakenOver,
     },
     schema,
     settings::JournalSettings,
     submit,
-    writer::{Cost, Tools, Writer, answered},
+    writer::{Cost, Tools, Writer},
 };
 
 /// The most bytes of a pipeline's definition.
 const DEFINITION_BYTES_MAX: usize = 1 << 20;
+
+/// What whoever opens a write-ahead log first makes room for.
+const INDEX_BYTES: usize = 32 << 10;
 
 /// How long to wait for another process that is just opening the file.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -77,9 +83,11 @@ impl SqliteJournal {
         events: Arc<dyn EventSink>,
     ) -> Result<Self, JournalError> {
         let dir = dir.into();
+        let path = dir.clone();
         let open = tokio::task::spawn_blocking(move || Self::open_blocking(&dir, settings, events));
         open.await.unwrap_or_else(|ended| {
-            Err(JournalError::Unreadable {
+            Err(JournalError::Inaccessible {
+                path,
                 reason: ended.to_string(),
             })
         })
@@ -97,9 +105,11 @@ impl SqliteJournal {
         make_dir(dir).map_err(inaccessible)?;
         let turn = wait_for_turn(&dir.join("open.lock")).map_err(inaccessible)?;
         let path = dir.join("journal.db");
-        let connection = schema::open_writer(&path, &settings)?;
+        let connection =
+            schema::open_writer(&path, &settings).map_err(|error| explained(error, dir))?;
         let blobs = BlobStore::open(&dir.join("blobs")).map_err(inaccessible)?;
         let owners = Owners::open(&dir.join("owners")).map_err(inaccessible)?;
+        let condition = Condition::of(dir);
         owners.bury();
         let owner: Owner = owners
             .join(OwnerId::random(now_ms()))
@@ -108,10 +118,14 @@ impl SqliteJournal {
         let id = owner.id();
         let tools = Tools {
             connection,
+            log: dir.join("journal.db-wal"),
             settings: settings.clone(),
-            blobs: blobs.clone(),
-            owner,
-            owners: owners.clone(),
+            around: Around {
+                blobs: blobs.clone(),
+                owner,
+                owners: owners.clone(),
+                condition,
+            },
             events,
         };
         let writer = Writer::start(tools).map_err(inaccessible)?;
@@ -158,17 +172,20 @@ impl SqliteJournal {
         if !new.inherited.is_empty() {
             submit::check_history(&new.inherited)?;
         }
-        let first = NewRecord {
-            body: RecordBody::RunCreated(Box::new(new.created.clone())),
-            payload: Some(new.input),
-        };
-        let mut records = vec![first];
-        records.extend(new.inherited);
-        let (records, cost) = submit::prepare(records, self.settings(), self.blobs()).await?;
-        let (run, created) = (new.run, new.created);
+        let (run, at_ms, created) = (new.run, new.at_ms, new.created.clone());
+        let records = new.into_records().collect();
+        let (records, cost) = self.prepare(records, at_ms).await?;
         self.writer()
             .write(cost, move |batch| batch.create(run, &created, &records))
             .await?
+    }
+
+    async fn prepare(
+        &self,
+        records: Vec<NewRecord>,
+        at_ms: i64,
+    ) -> Result<(Vec<Prepared>, Cost), AppendError> {
+        submit::prepare(records, at_ms, self.settings(), self.blobs(), self.writer()).await
     }
 
     async fn submit_records(
@@ -179,10 +196,10 @@ impl SqliteJournal {
         records: Vec<NewRecord>,
     ) -> Result<Ticket, AppendError> {
         submit::check_history(&records)?;
-        let (records, cost) = submit::prepare(records, self.settings(), self.blobs()).await?;
+        let (records, cost) = self.prepare(records, now_ms()).await?;
         let work = move |batch: &mut Batch<'_>| batch.append(run, expect_seq, epoch, &records);
         let answer = self.writer().hand_over(cost, work).await?;
-        Ok(Box::pin(async move { answered(answer).await? }))
+        Ok(Box::pin(async move { answer.get().await? }))
     }
 
     async fn keep_definition(&self, body: Bytes) -> Result<Digest, JournalError> {
@@ -289,8 +306,8 @@ impl Journal for SqliteJournal {
         &self,
         run: RunId,
         reason: String,
-    ) -> JournalFuture<'_, Result<(), JournalError>> {
-        Box::pin(self.ask_to_cancel(run, reason))
+    ) -> JournalFuture<'_, Result<Cancel, JournalError>> {
+        Box::pin(self.cancel_run(run, reason))
     }
 
     fn inbox(&self, after: u64) -> JournalFuture<'_, Result<Vec<InboxItem>, JournalError>> {
@@ -314,7 +331,7 @@ impl Journal for SqliteJournal {
         Box::pin(self.sweep_all(now_ms))
     }
 
-    fn health(&self) -> Result<(), AppendError> {
+    fn health(&self) -> Result<(), Trouble> {
         self.writer().health()
     }
 
@@ -324,13 +341,25 @@ impl Journal for SqliteJournal {
     }
 }
 
+/// Adds what the system says to what SQLite says of a disk that is full.
+fn explained(error: JournalError, dir: &Path) -> JournalError {
+    let JournalError::Inaccessible { path, mut reason } = error else {
+        return error;
+    };
+    let tried = BlobStore::open(&dir.join("blobs"));
+    if let Err(why) = tried.and_then(|blobs| blobs.try_write(0, INDEX_BYTES)) {
+        let why = why.to_string();
+        if !reason.contains(&why) {
+            reason = format!("{reason}: {why}");
+        }
+    }
+    JournalError::Inaccessible { path, reason }
+}
+
 /// Holds off other openers for as long as the file is open.
 fn wait_for_turn(path: &Path) -> std::io::Result<File> {
-    let file = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut own = OpenOptions::new();
+    let file = open_regular(own.append(true).create(true).mode(0o600), path)?;
     let step = Duration::from_millis(20);
     let mut waited = Duration::ZERO;
     loop {
@@ -348,6 +377,8 @@ fn wait_for_turn(path: &Path) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::journal::{RunState, fixture::*};
 
@@ -424,6 +455,20 @@ mod tests {
         match refused.map(drop) {
             Err(JournalError::Inaccessible { path, .. }) => assert_eq!(path, file),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+        for name in ["journal.db", "open.lock"] {
+            let dir = tempfile::tempdir().unwrap();
+            make_pipe(&dir.path().join(name));
+            let events = Arc::new(orchestrator_contract::NoEvents);
+            let settings = JournalSettings::for_tests();
+            let opened = SqliteJournal::open(dir.path(), settings, events);
+            let opened = tokio::time::timeout(Duration::from_secs(20), opened).await;
+            let error = opened.unwrap().map(drop).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
         }
     }
 

@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 
 use orchestrator_contract::{CallError, Payload, RunId, RunOutcome, StepId};
 
-pub use step::StepState;
+pub use step::{Resolved, StepState};
 
 use super::{
     error::JournalDamaged,
-    record::{OwnerId, Record, RecordBody, RunCreated},
-    run::RunStatus,
+    record::{NewRecord, OwnerId, Record, RecordBody, RunCreated},
+    run::{NewRun, RunStatus},
 };
 
 /// Where a run stands.
@@ -71,6 +71,24 @@ impl RunState {
             state.apply(record)?;
         }
         Ok(state)
+    }
+
+    /// The state of a run whose first records are as `new` says.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalDamaged`] when they cannot follow each other.
+    pub fn of(new: NewRun) -> Result<Self, JournalDamaged> {
+        let (run, at_ms) = (new.run, new.at_ms);
+        let records = (1..).zip(new.into_records());
+        let records = records.map(|(seq, NewRecord { body, payload })| Record {
+            seq,
+            epoch: 1,
+            at_ms,
+            body,
+            payload,
+        });
+        Self::fold(run, records)
     }
 
     /// The state after a run's first record.
@@ -231,6 +249,18 @@ mod tests {
         RecordBody::StepUnknown { step, attempt }.into()
     }
 
+    fn resolved(step: &str, attempts: u32) -> NewRecord {
+        let body = RecordBody::StepResolved {
+            step: step.into(),
+            happened: true,
+            by: "ada".into(),
+            said_ms: 1,
+            attempts,
+        };
+        let payload = Some(payload(1, 1));
+        NewRecord { body, payload }
+    }
+
     fn taken_over() -> NewRecord {
         let owner = OwnerId::random(0);
         RecordBody::OwnerChanged { owner }.into()
@@ -268,6 +298,7 @@ mod tests {
             }
             4 => return None,
             5 => completed(name, payload(3, what)),
+            8 => resolved(name, *attempt),
             6 => failed(name),
             _ => skipped(name),
         };
@@ -293,7 +324,7 @@ mod tests {
     }
 
     fn choices() -> impl Strategy<Value = Vec<(u8, usize)>> {
-        proptest::collection::vec((0..8_u8, 0..STEPS.len()), 0..40)
+        proptest::collection::vec((0..9_u8, 0..STEPS.len()), 0..40)
     }
 
     proptest! {
@@ -362,6 +393,11 @@ mod tests {
         let cases: Vec<Vec<NewRecord>> = vec![
             vec![done(), done()],
             vec![done(), failed("a")],
+            vec![done(), resolved("a", 1)],
+            vec![NewRecord {
+                payload: None,
+                ..resolved("a", 1)
+            }],
             vec![skipped("a"), started("a", 1)],
             vec![started("a", 2), started("a", 1)],
             vec![started("a", 0)],

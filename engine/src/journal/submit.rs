@@ -8,11 +8,10 @@ use super::{
     blobs::BlobStore,
     digest::Digest,
     error::AppendError,
-    now_ms,
     record::{NewRecord, RecordBody},
     run::RunStatus,
     settings::JournalSettings,
-    writer::Cost,
+    writer::{Cost, Writer},
 };
 
 /// The most bytes of a record besides its payload. A crash report of 64 KiB
@@ -23,18 +22,22 @@ const BODY_BYTES_MAX: usize = 512 << 10;
 /// sweep removes.
 pub(super) async fn prepare(
     records: Vec<NewRecord>,
+    at_ms: i64,
     settings: &JournalSettings,
     blobs: &BlobStore,
+    writer: &Writer,
 ) -> Result<(Vec<Prepared>, Cost), AppendError> {
     let mut cost = Cost::default();
     let mut prepared = Vec::with_capacity(records.len());
     for record in records {
-        let record = encode(record, settings)?;
+        let record = encode(record, at_ms, settings)?;
         cost.records += 1;
         cost.bytes += record.body.len();
         if let Some(payload) = &record.payload {
             if payload.is_blob {
-                store(payload, blobs).await?;
+                store(payload, blobs)
+                    .await
+                    .map_err(|reason| writer.storage_failed(reason))?;
             } else {
                 cost.bytes += payload.bytes.len();
             }
@@ -80,9 +83,10 @@ pub(super) fn check_size(what: &'static str, size: usize, limit: usize) -> Resul
     Ok(())
 }
 
-/// Encodes a record whose payload, if any, is not large.
+/// Encodes a record of `at_ms` whose payload, if any, is not large.
 pub(super) fn encode(
     record: NewRecord,
+    at_ms: i64,
     settings: &JournalSettings,
 ) -> Result<Prepared, AppendError> {
     let NewRecord { body, payload } = record;
@@ -97,7 +101,7 @@ pub(super) fn encode(
         kind: body.kind(),
         step: body.step().cloned(),
         attempt: body.attempt(),
-        at_ms: now_ms(),
+        at_ms,
         effect: effect(&body),
         body: json,
         payload,
@@ -123,15 +127,12 @@ const fn effect(body: &RecordBody) -> Effect {
     }
 }
 
-async fn store(payload: &PreparedPayload, blobs: &BlobStore) -> Result<(), AppendError> {
+async fn store(payload: &PreparedPayload, blobs: &BlobStore) -> Result<(), String> {
     let (digest, bytes, blobs) = (payload.digest, payload.bytes.clone(), blobs.clone());
     let write = tokio::task::spawn_blocking(move || blobs.put(&digest, &bytes));
     let written = match write.await {
         Ok(written) => written.map_err(|error| error.to_string()),
         Err(ended) => Err(ended.to_string()),
     };
-    written.map_err(|reason| AppendError::Unavailable {
-        reason: format!("cannot write a blob: {reason}"),
-        poisoned: false,
-    })
+    written.map_err(|reason| format!("cannot write a blob: {reason}"))
 }

@@ -314,8 +314,10 @@ mod tests {
         let digest = Digest::of(&output.bytes);
         let record = crate::journal::submit::prepare(
             vec![completed("a", output.clone())],
+            now_ms(),
             journal.settings(),
             journal.blobs(),
+            journal.writer(),
         );
         let (records, cost) = record.await.unwrap();
         journal.remove_files(vec![digest]).await.unwrap();

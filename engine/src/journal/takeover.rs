@@ -5,8 +5,8 @@ use orchestrator_contract::RunId;
 use super::{
     append::{Batch, Prepared},
     error::{AppendError, JournalError},
-    inbox,
-    record::{NewRecord, RecordBody},
+    inbox, now_ms,
+    record::{NewRecord, OwnerId, RecordBody},
     run::{RunStatus, TakenOver},
     settings::JournalSettings,
     sqlite::SqliteJournal,
@@ -28,12 +28,13 @@ impl SqliteJournal {
     }
 }
 
-fn changed_hands(
-    owner: super::record::OwnerId,
+/// The record that says who goes on with a run.
+pub(super) fn changed_hands(
+    owner: OwnerId,
     settings: &JournalSettings,
 ) -> Result<Prepared, AppendError> {
     let body = RecordBody::OwnerChanged { owner };
-    submit::encode(NewRecord::from(body), settings)
+    submit::encode(NewRecord::from(body), now_ms(), settings)
 }
 
 /// Whether the owner is dead is asked while nobody else can write, so that of
@@ -50,14 +51,11 @@ fn take_over(
     if head.status != RunStatus::Running {
         return Ok(Err(JournalError::Ended { run }));
     }
-    let owner = head.owner;
+    let (key, owner) = (head.key, head.owner);
     if owner != us && owners.is_alive(owner) {
         return Ok(Err(JournalError::Owned { run, owner }));
     }
-    head.owner = us;
-    head.epoch += 1;
-    head.restarts = head.restarts.saturating_add(1);
-    let (key, epoch, restarts) = (head.key, head.epoch, head.restarts);
+    let (epoch, restarts) = take_hands(batch, run)?;
     let seq = batch.write(run, record)?;
     Ok(Ok(TakenOver {
         epoch,
@@ -65,4 +63,17 @@ fn take_over(
         restarts_without_progress: restarts,
         requests: inbox::of_run(batch.tx, run, key)?,
     }))
+}
+
+/// Makes a run ours, which must exist. Whoever calls it writes the record that
+/// says so. Returns the epoch, and how often the run changed hands without
+/// progress.
+pub(super) fn take_hands(batch: &mut Batch<'_>, run: RunId) -> rusqlite::Result<(u64, u32)> {
+    let us = batch.owner;
+    let head = batch.head(run)?;
+    let head = head.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    head.owner = us;
+    head.epoch += 1;
+    head.restarts = head.restarts.saturating_add(1);
+    Ok((head.epoch, head.restarts))
 }

@@ -4,9 +4,10 @@
 //! the disk, makes that one transaction, and answers everybody in it. There is
 //! no timer: the disk sets the pace, and nobody waits longer than it takes.
 
+mod probe;
 mod thread;
 
-use std::sync::{Arc, OnceLock};
+use std::{path::PathBuf, sync::Arc};
 
 use orchestrator_contract::EventSink;
 use rusqlite::Connection;
@@ -15,10 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use thread::Thread;
 
 use super::{
-    append::Batch,
-    blobs::BlobStore,
+    append::{Around, Batch},
+    condition::{Condition, Trouble},
     error::AppendError,
-    owner::{Owner, Owners},
     settings::JournalSettings,
 };
 
@@ -60,18 +60,20 @@ where
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), &AppendError>) {
-        let answer = match (outcome, self.answer) {
-            (Ok(()), Some(answer)) => Ok(answer),
-            (Err(error), _) => Err(error.clone()),
-            (Ok(()), None) => Err(ended()),
-        };
-        // Nobody waits for a dropped ticket.
-        let _ = self.waiter.send(answer);
+        // What was committed was applied before, so there is an answer.
+        let Self { answer, waiter, .. } = *self;
+        let answer = outcome.map(|()| answer).map_err(AppendError::clone);
+        if let Some(answer) = answer.transpose() {
+            // Nobody waits for a dropped ticket.
+            let _ = waiter.send(answer);
+        }
     }
 }
 
 enum Message {
     Job(Box<dyn Job>),
+    /// Something else than a write has failed.
+    Look,
     Stop(oneshot::Sender<()>),
 }
 
@@ -80,23 +82,30 @@ enum Message {
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Message>,
-    /// Why the thread takes nothing any more.
-    poison: Poison,
+    condition: Condition,
 }
 
-/// The error that every request gets from some moment on.
-type Poison = Arc<OnceLock<AppendError>>;
-
 /// A request's answer, some time later.
-pub(super) type Answer<T> = oneshot::Receiver<Result<T, AppendError>>;
+pub(super) struct Answer<T> {
+    receiver: oneshot::Receiver<Result<T, AppendError>>,
+    condition: Condition,
+}
+
+impl<T> Answer<T> {
+    /// Waits for it.
+    pub(super) async fn get(self) -> Result<T, AppendError> {
+        let answer = self.receiver.await;
+        answer.unwrap_or_else(|_| Err(self.condition.closed()))
+    }
+}
 
 /// What the thread works with.
 pub(super) struct Tools {
     pub(super) connection: Connection,
+    /// The database's write-ahead log.
+    pub(super) log: PathBuf,
     pub(super) settings: JournalSettings,
-    pub(super) blobs: BlobStore,
-    pub(super) owner: Owner,
-    pub(super) owners: Owners,
+    pub(super) around: Around,
     pub(super) events: Arc<dyn EventSink>,
 }
 
@@ -104,12 +113,12 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn start(tools: Tools) -> std::io::Result<Self> {
         let (queue, incoming) = mpsc::channel(tools.settings.queue_max.max(1));
-        let poison = Poison::default();
-        let thread = Thread::new(tools, Arc::clone(&poison));
+        let condition = tools.around.condition.clone();
+        let thread = Thread::new(tools);
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || thread.run(incoming))?;
-        Ok(Self { queue, poison })
+        Ok(Self { queue, condition })
     }
 
     /// Hands over a request in the order of the calls. Waits while the queue
@@ -123,15 +132,20 @@ impl Writer {
         T: Send + 'static,
         W: FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        let room = self.queue.reserve().await.map_err(|_| ended())?;
-        let (waiter, answer) = oneshot::channel();
+        let room = self.queue.reserve().await;
+        let room = room.map_err(|_| self.condition.closed())?;
+        let (waiter, receiver) = oneshot::channel();
         room.send(Message::Job(Box::new(Task {
             cost,
             work,
             answer: None,
             waiter,
         })));
-        Ok(answer)
+        let condition = self.condition.clone();
+        Ok(Answer {
+            receiver,
+            condition,
+        })
     }
 
     /// [`Self::hand_over`], and waits for the answer.
@@ -140,16 +154,24 @@ impl Writer {
         T: Send + 'static,
         W: FnMut(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        answered(self.hand_over(cost, work).await?).await
+        self.hand_over(cost, work).await?.get().await
     }
 
-    /// Whether requests are taken.
-    pub(super) fn health(&self) -> Result<(), AppendError> {
-        match self.poison.get() {
-            Some(error) => Err(error.clone()),
-            None if self.queue.is_closed() => Err(ended()),
-            None => Ok(()),
+    /// Whether the last write succeeded, and another would be taken.
+    pub(super) fn health(&self) -> Result<(), Trouble> {
+        if self.queue.is_closed() {
+            self.condition.closed();
         }
+        self.condition.trouble().map_or(Ok(()), Err)
+    }
+
+    /// Takes note that something could not be stored beside the database, and
+    /// has the thread find out when it can be again.
+    pub(super) fn storage_failed(&self, reason: String) -> AppendError {
+        let (error, _) = self.condition.failed(reason, false);
+        // A queue without room is looked through anyway.
+        let _ = self.queue.try_send(Message::Look);
+        error
     }
 
     /// How many requests wait.
@@ -165,17 +187,5 @@ impl Writer {
             // An error means that it has ended already.
             let _ = done.await;
         }
-    }
-}
-
-/// Waits for an answer.
-pub(super) async fn answered<T>(answer: Answer<T>) -> Result<T, AppendError> {
-    answer.await.unwrap_or_else(|_| Err(ended()))
-}
-
-fn ended() -> AppendError {
-    AppendError::Unavailable {
-        reason: "it was closed".to_owned(),
-        poisoned: true,
     }
 }

@@ -4,7 +4,7 @@ use miette::Diagnostic;
 use orchestrator_contract::{CallError, StepId};
 use thiserror::Error;
 
-use super::{expression, json::NotJson, words::printable};
+use super::{bounds::Exhausted, expression, json::NotJson, words::printable};
 
 /// Why the input, the condition or an output has no value.
 ///
@@ -46,6 +46,22 @@ pub enum EvalError {
         limit: usize,
     },
 
+    /// The expression takes more memory or work than one may. Mostly it repeats
+    /// or joins large texts or lists on the way to its result.
+    #[error("{place}: `{expression}`: {message}")]
+    #[diagnostic(
+        code("ORC-1174"),
+        help("let a step compute it; an expression is for handing values on")
+    )]
+    Exhausted {
+        /// Where it stands.
+        place: String,
+        /// The expression.
+        expression: String,
+        /// What it takes too much of.
+        message: String,
+    },
+
     /// The step that is referred to has not ended. An engine never asks so
     /// early; a program that evaluates pipelines itself may.
     #[error("{place}: step `{step}` has not ended")]
@@ -76,10 +92,20 @@ pub enum EvalError {
 
 impl EvalError {
     pub(super) fn failed(place: &str, expression: &str, error: &minijinja::Error) -> Self {
-        Self::Failed {
-            place: place.to_owned(),
-            expression: printable(expression),
-            message: printable(&expression::message(error)),
+        let place = place.to_owned();
+        let expression = printable(expression);
+        let message = printable(&expression::message(error));
+        match Exhausted::behind(error) {
+            Some(_) => Self::Exhausted {
+                place,
+                expression,
+                message,
+            },
+            None => Self::Failed {
+                place,
+                expression,
+                message,
+            },
         }
     }
 

@@ -12,10 +12,14 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use minijinja::{Environment, Error, UndefinedBehavior, Value};
+use minijinja::{Environment, Error, Value};
 use orchestrator_contract::StepId;
 
-use super::{fault::Rule, scan};
+use super::{
+    bounds::{self, Exhausted},
+    fault::Rule,
+    scan,
+};
 
 /// Longest expression in bytes.
 pub const EXPRESSION_MAX: usize = 4_096;
@@ -30,23 +34,11 @@ const BRACKETS_MAX: usize = 32;
 const FUEL: u64 = 200_000;
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut environment = bounded_environment(FUEL);
-    // It would show everything an expression can see, secrets included.
-    environment.remove_global("debug");
+    let mut environment = bounds::environment(FUEL);
+    // Nothing in an expression writes to it.
     environment.remove_global("namespace");
     environment
 });
-
-/// minijinja as it is used here: strict about what is undefined, told to keep
-/// the places of mistakes, and with an end to every evaluation.
-pub(crate) fn bounded_environment(fuel: u64) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(fuel));
-    environment.set_debug(true);
-    crate::pipeline::bounds::apply(&mut environment);
-    environment
-}
 
 /// The payload that an expression stands for when it names one and does
 /// nothing with it.
@@ -92,11 +84,10 @@ pub(super) struct ExpressionFault {
     pub(super) help: String,
 }
 
-/// An expression that has been checked and compiled.
+/// An expression that has been checked.
 #[derive(Clone)]
 pub(super) struct Expression {
     source: Arc<str>,
-    compiled: Arc<minijinja::Expression<'static, 'static>>,
     references: Arc<References>,
 }
 
@@ -107,7 +98,7 @@ impl fmt::Debug for Expression {
 }
 
 impl Expression {
-    /// Compiles what stands between the braces.
+    /// Reads what stands between the braces.
     ///
     /// # Errors
     ///
@@ -126,13 +117,10 @@ impl Expression {
                 &format!("{BRACKETS_MAX} nested brackets"),
             )]);
         }
-        let compiled = ENVIRONMENT
-            .compile_expression_owned(source.to_owned())
-            .map_err(|error| vec![syntax(source, &error)])?;
-        let references = check::references(&ENVIRONMENT, &tokens)?;
+        bounds::check(source).map_err(|error| vec![syntax(source, &tokens, &error)])?;
+        let references = check::references(&ENVIRONMENT, source, &tokens)?;
         Ok(Self {
             source: source.trim().into(),
-            compiled: Arc::new(compiled),
             references: Arc::new(references),
         })
     }
@@ -148,7 +136,7 @@ impl Expression {
 
     /// Evaluates it. The result may be undefined, or hold what is.
     pub(super) fn evaluate(&self, context: Value) -> Result<Value, Error> {
-        self.compiled.eval(context)
+        bounds::evaluate(&ENVIRONMENT, &self.source, context)
     }
 }
 
@@ -161,7 +149,7 @@ fn too_long(source: &str, limit: &str) -> ExpressionFault {
     }
 }
 
-fn syntax(source: &str, error: &Error) -> ExpressionFault {
+fn syntax(source: &str, tokens: &[scan::Token<'_>], error: &Error) -> ExpressionFault {
     let everything = 0..source.len();
     let empty = source.trim().is_empty();
     let range = error
@@ -169,6 +157,8 @@ fn syntax(source: &str, error: &Error) -> ExpressionFault {
         .filter(|range| !empty && source.get(range.clone()).is_some())
         .unwrap_or(everything);
     let message = error.detail().unwrap_or("this is no expression");
+    let words = 0..tokens.len();
+    let mut hyphens = words.filter_map(|at| check::hyphen_help(source, tokens, at));
     ExpressionFault {
         rule: Rule::ExpressionSyntax,
         range,
@@ -177,19 +167,24 @@ fn syntax(source: &str, error: &Error) -> ExpressionFault {
         } else {
             message.to_owned()
         },
-        help: "expressions are written as in Jinja: `steps.collect.output.commits | length > 0`"
-            .to_owned(),
+        help: hyphens.next().unwrap_or_else(|| {
+            "expressions are written as in Jinja: `steps.collect.output.commits | length > 0`"
+                .to_owned()
+        }),
     }
 }
 
-/// What minijinja says went wrong, without the place, which is told otherwise.
+/// What went wrong, without the place, which is told otherwise. It may quote
+/// the expression or a value, and is cut where that is long.
 pub(crate) fn message(error: &Error) -> String {
-    match error.detail() {
-        _ if error.kind() == minijinja::ErrorKind::OutOfFuel => {
-            "it took too many instructions".to_owned()
-        }
-        Some(detail) => detail.to_owned(),
-        None => error.kind().to_string(),
+    const SHOWN_MAX: usize = 1_000;
+    match (Exhausted::behind(error), error.detail()) {
+        (Some(exhausted), _) => exhausted.to_string(),
+        (None, Some(detail)) => match detail.char_indices().nth(SHOWN_MAX) {
+            Some((end, _)) => format!("{}…", &detail[..end]),
+            None => detail.to_owned(),
+        },
+        (None, None) => error.kind().to_string(),
     }
 }
 
@@ -313,6 +308,26 @@ mod tests {
             let faults = faults(source);
             assert_eq!(faults[0].0, Rule::DynamicReference, "{source}: {faults:?}");
         }
+    }
+
+    #[test]
+    fn a_hyphen_in_a_name_is_told_from_a_minus() {
+        for (source, help) in [
+            ("steps.step-0.output", "`steps['step-0'].output`"),
+            ("steps.fetch-data.output.x", "`steps['fetch-data'].output`"),
+            ("[1, steps.a-b-c.outcome]", "`steps['a-b-c'].output`"),
+            ("input.repo-url", "`input['repo-url']`"),
+            ("input.rows.last-name | upper", "`rows['last-name']`"),
+        ] {
+            let help_given = &faults(source)[0].2;
+            assert!(help_given.contains("`-` is minus here"), "{help_given}");
+            assert!(help_given.contains(help), "{source}: {help_given}");
+        }
+        for source in ["steps.a", "steps.a - 1", "input.x - y", "input.x -y"] {
+            let help = &faults(source)[0].2;
+            assert!(!help.contains("minus"), "{source}: {help}");
+        }
+        references("input.x-1");
     }
 
     #[test]

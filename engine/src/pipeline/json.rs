@@ -3,6 +3,8 @@
 //! minijinja's own conversion turns what is undefined, and what is no number,
 //! into `null` without a word, and knows no bounds.
 
+use std::io;
+
 use minijinja::{Value, value::ValueKind};
 
 use super::expression;
@@ -65,12 +67,28 @@ impl Bounded {
 
     /// Adds text as a JSON string.
     pub(super) fn push_string(&mut self, text: &str) -> Result<(), NotJson> {
-        let quoted = serde_json::to_string(text).map_err(|e| NotJson::value(e.to_string()))?;
-        self.push(quoted)
+        match serde_json::to_writer(&mut *self, text) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_io() => Err(NotJson::TooLarge),
+            Err(error) => Err(NotJson::value(error.to_string())),
+        }
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.push(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(_) => Err(io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -50,6 +50,21 @@ pub(super) fn depth(tokens: &[Token<'_>]) -> usize {
     deepest
 }
 
+/// The name that was meant where one with `-` in it stands after a dot: in
+/// `steps.step-0.output` it is `step-0`, which reads as `steps.step` minus
+/// something. `at` is the place of the first word of it.
+pub(super) fn hyphenated<'a>(text: &'a str, tokens: &[Token<'_>], at: usize) -> Option<&'a str> {
+    let dot = tokens.get(at.checked_sub(1)?)?;
+    let first = tokens.get(at)?;
+    if dot.kind != TokenKind::Symbol('.') || !matches!(first.kind, TokenKind::Word(_)) {
+        return None;
+    }
+    let rest = text.get(first.range.start..)?;
+    let end = rest.find(|c| !is_word(c) && c != '-').unwrap_or(rest.len());
+    let name = &rest[..end];
+    (name.contains('-') && !name.ends_with('-')).then_some(name)
+}
+
 /// Finds the `}}` that ends an expression which starts at the start of `text`:
 /// braces of tables and braces in texts do not count.
 pub(super) fn end_of_expression(text: &str) -> Option<usize> {

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use minijinja::{
@@ -12,7 +15,10 @@ use minijinja::{
 };
 use orchestrator_contract::{Payload, RunId, SessionId, StepId, StepOutcome};
 
-use super::expression::{Ref, References};
+use super::{
+    bounds::{DATA_BYTES_MAX, Data},
+    expression::{Ref, References},
+};
 
 /// What an expression may come to in bytes, unless the caller says otherwise.
 pub const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -23,7 +29,7 @@ pub const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What the expressions of one run see: its input, and how its steps ended.
 ///
 /// Cloning copies pointers. A payload is decoded when an expression first
-/// looks into it, and once.
+/// looks into it, and once as long as there is room to keep what it decodes to.
 #[derive(Clone, Debug)]
 pub struct Scope {
     run: RunId,
@@ -31,6 +37,8 @@ pub struct Scope {
     session: SessionId,
     input: Arc<Slot>,
     steps: BTreeMap<StepId, Arc<Settled>>,
+    /// What is kept of decoded payloads, in bytes.
+    kept: Arc<AtomicUsize>,
     result_bytes_max: usize,
 }
 
@@ -38,7 +46,7 @@ pub struct Scope {
 #[derive(Debug)]
 struct Settled {
     outcome: StepOutcome,
-    output: Slot,
+    output: Arc<Slot>,
 }
 
 /// A payload and, once somebody looked, its value.
@@ -47,23 +55,54 @@ struct Slot {
     value: OnceLock<Result<Value, String>>,
 }
 
+/// What decoded payloads take while one expression is evaluated.
+#[derive(Debug)]
+struct Room {
+    /// Those that stay.
+    kept: Arc<AtomicUsize>,
+    /// Those that this expression alone looks into.
+    taken: AtomicUsize,
+}
+
+impl Room {
+    fn take(counter: &AtomicUsize, bytes: usize) -> bool {
+        let taken = counter.fetch_add(bytes, Relaxed);
+        let is_room = taken.saturating_add(bytes) <= DATA_BYTES_MAX;
+        if !is_room {
+            counter.fetch_sub(bytes, Relaxed);
+        }
+        is_room
+    }
+}
+
 impl Slot {
-    fn new(payload: Option<Payload>) -> Self {
-        Self {
+    fn new(payload: Option<Payload>) -> Arc<Self> {
+        Arc::new(Self {
             payload,
             value: OnceLock::new(),
-        }
+        })
     }
 
-    fn value(&self) -> Value {
-        let decoded = self.value.get_or_init(|| match &self.payload {
-            Some(payload) => decode(payload),
-            None => Ok(Value::from(())),
-        });
-        match decoded {
-            Ok(value) => value.clone(),
-            Err(message) => Error::new(ErrorKind::InvalidOperation, message.clone()).into(),
+    fn value(&self, room: &Room) -> Result<Value, String> {
+        if let Some(kept) = self.value.get() {
+            return kept.clone();
         }
+        let decoded = match &self.payload {
+            Some(payload) => decode(payload),
+            None => Ok(Data::null()),
+        };
+        let bytes = decoded.as_ref().map_or(0, |data| data.bytes);
+        let decoded = decoded.map(|data| data.value);
+        if Room::take(&room.kept, bytes) {
+            if self.value.set(decoded.clone()).is_err() {
+                room.kept.fetch_sub(bytes, Relaxed);
+            }
+        } else if !Room::take(&room.taken, bytes) {
+            return Err(format!(
+                "what is looked into takes more than {DATA_BYTES_MAX} bytes of memory; hand some of it on whole"
+            ));
+        }
+        decoded
     }
 }
 
@@ -74,8 +113,40 @@ impl fmt::Debug for Slot {
     }
 }
 
+/// A slot as one expression sees it: what it decodes to stays until the
+/// expression is evaluated, whether or not it is kept after that.
+struct Look {
+    slot: Arc<Slot>,
+    room: Arc<Room>,
+    value: OnceLock<Value>,
+}
+
+impl Look {
+    fn new(slot: &Arc<Slot>, room: &Arc<Room>) -> Self {
+        Self {
+            slot: Arc::clone(slot),
+            room: Arc::clone(room),
+            value: OnceLock::new(),
+        }
+    }
+
+    fn value(&self) -> Value {
+        let look = || match self.slot.value(&self.room) {
+            Ok(value) => value,
+            Err(message) => Error::new(ErrorKind::InvalidOperation, message).into(),
+        };
+        self.value.get_or_init(look).clone()
+    }
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.slot, f)
+    }
+}
+
 /// JSON becomes a value and text a text. Anything else has no value.
-fn decode(payload: &Payload) -> Result<Value, String> {
+fn decode(payload: &Payload) -> Result<Data, String> {
     let content_type = &payload.content_type;
     if payload.len() > DECODED_BYTES_MAX {
         return Err(format!(
@@ -84,12 +155,19 @@ fn decode(payload: &Payload) -> Result<Value, String> {
         ));
     }
     if content_type.is_json() {
-        return serde_json::from_slice(&payload.bytes)
-            .map_err(|error| format!("it says it is {content_type} and is not: {error}"));
+        return match serde_json::from_slice(&payload.bytes) {
+            Ok(data) => Ok(data),
+            // It is JSON, and too much of it.
+            Err(error) if error.is_data() => Err(error.to_string()),
+            Err(error) => Err(format!("it says it is {content_type} and is not: {error}")),
+        };
     }
     if content_type.is_text() {
         return match std::str::from_utf8(&payload.bytes) {
-            Ok(text) => Ok(Value::from(text)),
+            Ok(text) => Ok(Data {
+                value: Value::from(text),
+                bytes: text.len(),
+            }),
             Err(_) => Err(format!("it says it is {content_type} and is not UTF-8")),
         };
     }
@@ -110,8 +188,9 @@ impl Scope {
             run,
             pipeline: pipeline.into(),
             session,
-            input: Arc::new(Slot::new(Some(input))),
+            input: Slot::new(Some(input)),
             steps: BTreeMap::new(),
+            kept: Arc::default(),
             result_bytes_max: RESULT_BYTES_MAX,
         }
     }
@@ -154,6 +233,10 @@ impl Scope {
     /// The variables of one expression. Steps it does not name are left out,
     /// so that this costs no more than the expression does.
     pub(super) fn context(&self, references: &References) -> Result<Value, StepId> {
+        let room = Arc::new(Room {
+            kept: Arc::clone(&self.kept),
+            taken: AtomicUsize::new(0),
+        });
         let mut steps = BTreeMap::new();
         for reference in &references.steps {
             let Some(settled) = self.steps.get(reference.id.as_str()) else {
@@ -161,7 +244,10 @@ impl Scope {
             };
             steps.insert(
                 reference.id.clone(),
-                Value::from_dyn_object(Arc::clone(settled)),
+                Value::from_object(Step {
+                    outcome: settled.outcome,
+                    output: Look::new(&settled.output, &room),
+                }),
             );
         }
         Ok(Value::from_object(Context {
@@ -170,7 +256,7 @@ impl Scope {
                 ("pipeline", self.pipeline.to_string()),
             ]),
             session: Value::from_pairs([("id", self.session.to_string())]),
-            input: Arc::clone(&self.input),
+            input: Look::new(&self.input, &room),
             steps: Value::from_pairs(steps),
         }))
     }
@@ -180,8 +266,15 @@ impl Scope {
 struct Context {
     run: Value,
     session: Value,
-    input: Arc<Slot>,
+    input: Look,
     steps: Value,
+}
+
+/// A step as one expression sees it.
+#[derive(Debug)]
+struct Step {
+    outcome: StepOutcome,
+    output: Look,
 }
 
 impl Object for Context {
@@ -196,7 +289,7 @@ impl Object for Context {
     }
 }
 
-impl Object for Settled {
+impl Object for Step {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         match key.as_str()? {
             "outcome" => Some(Value::from(self.outcome.as_str())),
@@ -249,5 +342,29 @@ mod tests {
         assert_eq!(scope.payload(&reference), Ok(None));
         scope.settle(&step, StepOutcome::Success, Some(Payload::text("whole")));
         assert_eq!(scope.payload(&reference), Ok(Some(&Payload::text("whole"))));
+    }
+
+    /// Texts, whose values take what they are long.
+    #[test]
+    fn what_decoded_payloads_take_is_bounded() {
+        let (run, session) = (RunId::from_parts(1, 1), SessionId::from_parts(1, 2));
+        let mut scope = Scope::new(run, "p", session, Payload::null());
+        let text = Payload::text("x".repeat(DATA_BYTES_MAX / 4));
+        for step in 0..9 {
+            let step = StepId::new(format!("s{step}"));
+            scope.settle(&step, StepOutcome::Success, Some(text.clone()));
+        }
+        let lengths = |steps: std::ops::Range<usize>| {
+            let looks = steps.map(|step| format!("steps.s{step}.output | length"));
+            let source = format!("[{}]", looks.collect::<Vec<_>>().join(", "));
+            let expression = Expression::parse(&source).unwrap();
+            let context = scope.context(expression.references()).unwrap();
+            expression.evaluate(context)
+        };
+        // Four fill what is kept, and four what one expression may take beside.
+        assert_eq!(lengths(0..8).unwrap().len(), Some(8));
+        let error = lengths(0..9).unwrap_err();
+        assert!(error.to_string().contains("is looked into takes more"));
+        assert_eq!(lengths(5..9).unwrap().len(), Some(4));
     }
 }

@@ -107,10 +107,6 @@ impl ActiveRuns {
 }
 
 impl ActiveGuard {
-    pub(crate) fn run(&self) -> RunId {
-        self.run
-    }
-
     /// Takes the run off the list; nothing is left to do about it.
     pub(crate) fn over(mut self) {
         self.over = true;

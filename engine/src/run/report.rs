@@ -3,8 +3,8 @@
 use orchestrator_contract::{Payload, StepOutcome};
 
 use crate::{
-    journal::{RunState, RunStatus, StepState},
-    pipeline::{Pipeline, Scope, StepSpec},
+    journal::{Resolved, RunState, RunStatus, StepState},
+    pipeline::{Pipeline, Scope, StepSpec, words::printable},
     report::{RunReport, StepReport},
 };
 
@@ -90,6 +90,14 @@ pub(crate) fn report(pipeline: &Pipeline, state: &RunState) -> RunReport {
     }
 }
 
+fn said(resolved: &Resolved) -> String {
+    let by = printable(&resolved.by);
+    match jiff::Timestamp::from_millisecond(resolved.said_ms) {
+        Ok(at) => format!("{by} said at {at:.0} that it happened"),
+        Err(_) => format!("{by} said that it happened"),
+    }
+}
+
 fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
     let step = state.step(&spec.id);
     let pinned = state.created.plugins.get(&spec.id);
@@ -105,7 +113,14 @@ fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
         reason: None,
     };
     match step {
-        StepState::Completed { duration_ms, .. } => report.duration_ms = *duration_ms,
+        StepState::Completed {
+            duration_ms,
+            resolved,
+            ..
+        } => {
+            report.duration_ms = *duration_ms;
+            report.reason = resolved.as_ref().map(said);
+        }
         StepState::Failed {
             error, duration_ms, ..
         } => {
@@ -116,7 +131,7 @@ fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
         StepState::Unknown { .. } => {
             report.reason = Some(format!(
                 "the engine stopped while it ran; whether its effect happened is unknown. \
-                 Find out, and if it did not, go on with `orchestrator run retry {} --from {}`",
+                 Find out, then go on with `orchestrator run resolve {} {} --done` or `--not-done`",
                 state.run, spec.id,
             ));
         }

@@ -8,6 +8,7 @@ use tokio::{sync::Notify, time::Instant};
 use tower::ServiceExt;
 
 use crate::{
+    error::EngineError,
     journal::{NewRecord, RecordBody, RunState, idempotency_key},
     plan::{Plan, PlannedStep},
     stack::{Attempts, PhaseStack, StackCall},
@@ -149,6 +150,34 @@ impl StepDone {
             }),
         }
     }
+}
+
+/// The end of a step whose own end, in `record`, the journal cannot hold.
+pub(crate) fn too_large(record: &NewRecord, why: &EngineError) -> NewRecord {
+    let (step, attempts, duration_ms) = match &record.body {
+        RecordBody::StepCompleted {
+            step,
+            attempts,
+            duration_ms,
+            ..
+        }
+        | RecordBody::StepFailed {
+            step,
+            attempts,
+            duration_ms,
+            ..
+        } => (step, *attempts, *duration_ms),
+        _ => return record.clone(),
+    };
+    NewRecord::from(RecordBody::StepFailed {
+        step: step.clone(),
+        attempts,
+        duration_ms,
+        error: CallError::ResourceLimit {
+            resource: "output".to_owned(),
+            message: why.to_string(),
+        },
+    })
 }
 
 /// The event that tells of a step's end, where `body` is one.

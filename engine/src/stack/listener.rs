@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use orchestrator_contract::{self as contract, Event, EventSink, PhaseName, PluginId, RefusedBy};
 use orchestrator_policies::{BreakerState, Listener, PolicyEvent, RefusalKind};
 
+use super::current::current;
 use crate::bus::Bus;
 
 /// Tells the bus what the policies of one phase do, or those that the phases
@@ -28,30 +29,40 @@ impl PolicyListener {
 
     fn translate(&self, event: &PolicyEvent) -> Option<Event> {
         let plugin = self.plugin.clone();
-        Some(match event {
-            PolicyEvent::RetryScheduled { attempt, delay } => Event::CallRetried {
-                plugin,
-                phase: self.phase(),
-                // Ours counts the attempt that failed.
-                attempt: attempt.saturating_sub(1),
-                delay_ms: millis(*delay),
-            },
-            PolicyEvent::RetryStopped { reason, .. } => Event::RetryGivenUp {
-                plugin,
-                phase: self.phase(),
-                reason: reason.as_str().into(),
-            },
-            PolicyEvent::BreakerChanged(change) => Event::BreakerChanged {
+        if let PolicyEvent::BreakerChanged(change) = event {
+            return Some(Event::BreakerChanged {
                 plugin,
                 phase: self.phase.clone(),
                 sequence: change.sequence,
                 from: state(change.from),
                 to: state(change.to),
                 reason: change.reason.as_str().into(),
+            });
+        }
+        let call = current()?;
+        let (run, step, phase) = (call.call().run, call.call().step.clone(), self.phase());
+        Some(match event {
+            PolicyEvent::RetryScheduled { attempt, delay } => Event::CallRetried {
+                run,
+                step,
+                plugin,
+                phase,
+                // Ours counts the attempt that failed.
+                attempt: attempt.saturating_sub(1),
+                delay_ms: millis(*delay),
+            },
+            PolicyEvent::RetryStopped { reason, .. } => Event::RetryGivenUp {
+                run,
+                step,
+                plugin,
+                phase,
+                reason: reason.as_str().into(),
             },
             PolicyEvent::Refused { by } => Event::CallRefused {
+                run,
+                step,
                 plugin,
-                phase: self.phase(),
+                phase,
                 by: refused_by(*by)?,
             },
             _ => return None,

@@ -12,10 +12,14 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::classify::{StackCall, StackError};
+use super::{
+    classify::{StackCall, StackError},
+    current::during,
+};
 use crate::bus::Bus;
 
-/// Counts and times every call, refusals included.
+/// Counts and times every call, refusals included, and lets what is told of it
+/// below be told of its run.
 #[derive(Clone)]
 pub(crate) struct ObserveLayer(PhaseMetrics);
 
@@ -56,6 +60,7 @@ where
 
     fn call(&mut self, request: StackCall) -> Self::Future {
         ObserveFuture {
+            call: request.clone(),
             timing: Timing {
                 started: Instant::now(),
                 end: Some(ErrorKind::Cancelled),
@@ -83,6 +88,7 @@ impl Drop for Timing {
 
 pin_project! {
     pub(crate) struct ObserveFuture<F> {
+        call: StackCall,
         timing: Timing,
         #[pin]
         inner: F,
@@ -97,7 +103,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let polled = this.inner.poll(cx);
+        let polled = during(this.call, || this.inner.poll(cx));
         if let Poll::Ready(result) = &polled {
             this.timing.end = result.as_ref().err().map(kind);
         }

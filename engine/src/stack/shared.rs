@@ -1,8 +1,9 @@
-//! What the stacks of one plugin have in common.
+//! The stacks of an engine, and what those of one plugin have in common.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use orchestrator_contract::{BreakerState, PhaseName, PluginId};
@@ -15,9 +16,10 @@ use crate::{
     bus::Bus,
     config::{Config, ConfigError, PolicyConfig},
 };
-use orchestrator_manifest::Phase;
+use orchestrator_manifest::{Manifest, Phase};
 use orchestrator_observability::Telemetry;
 use orchestrator_plugin_runtime::PluginHandle;
+use semver::Version;
 use serde_json::Value;
 
 /// The policies that know of all calls to a plugin, or to one of its phases
@@ -52,14 +54,44 @@ type Scope = (PluginId, Option<PhaseName>);
 /// second run meets the breaker that the first one opened.
 pub(crate) struct Stacks {
     bus: Bus,
+    config: Arc<Config>,
+    telemetry: Arc<Telemetry>,
     shared: Mutex<HashMap<Scope, SharedPolicies>>,
+    built: Mutex<HashMap<Asked, Built>>,
 }
 
+/// What a stack is built for, besides the plugin itself.
+#[derive(PartialEq, Eq, Hash)]
+struct Asked {
+    plugin: PluginId,
+    version: Version,
+    phase: String,
+    /// What a step overrides; null for nothing.
+    step: Value,
+    timeout: Option<Duration>,
+}
+
+/// A stack that was built. Building one costs a hundred times as much as
+/// finding it, and the steps of all runs ask for the same few.
+struct Built {
+    /// Tells whether it is the same plugin still, for one that was loaded
+    /// anew has another.
+    manifest: Arc<Manifest>,
+    stack: PhaseStack,
+}
+
+/// How many stacks are kept. Pipelines that come over the network may ask for
+/// any number; those that are forgotten are built again.
+const BUILT_MAX: usize = 1_024;
+
 impl Stacks {
-    pub(crate) fn new(bus: Bus) -> Self {
+    pub(crate) fn new(bus: Bus, config: Arc<Config>, telemetry: Arc<Telemetry>) -> Self {
         Self {
             bus,
+            config,
+            telemetry,
             shared: Mutex::default(),
+            built: Mutex::default(),
         }
     }
 
@@ -67,13 +99,48 @@ impl Stacks {
     /// and what a step overrides of them. The overrides are this stack's alone.
     pub(crate) fn stack(
         &self,
-        config: &Config,
-        telemetry: &Telemetry,
         handle: &PluginHandle,
         phase: &Phase,
-        step: Option<&Value>,
-        timeout: Option<std::time::Duration>,
+        step: &Value,
+        timeout: Option<Duration>,
     ) -> Result<PhaseStack, ConfigError> {
+        let asked = Asked {
+            plugin: handle.id().clone(),
+            version: handle.version().clone(),
+            phase: phase.name.clone(),
+            step: step.clone(),
+            timeout,
+        };
+        let is_same = |built: &&Built| Arc::ptr_eq(&built.manifest, handle.manifest());
+        if let Some(built) = self.built().get(&asked).filter(is_same) {
+            return Ok(built.stack.clone());
+        }
+        let stack = self.build(handle, phase, step, timeout)?;
+        let built = Built {
+            manifest: Arc::clone(handle.manifest()),
+            stack: stack.clone(),
+        };
+        let mut all = self.built();
+        if all.len() >= BUILT_MAX {
+            all.clear();
+        }
+        all.insert(asked, built);
+        Ok(stack)
+    }
+
+    fn built(&self) -> MutexGuard<'_, HashMap<Asked, Built>> {
+        // Only whole entries are ever put in, so a panic elsewhere does no harm.
+        self.built.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn build(
+        &self,
+        handle: &PluginHandle,
+        phase: &Phase,
+        step: &Value,
+        timeout: Option<Duration>,
+    ) -> Result<PhaseStack, ConfigError> {
+        let (config, telemetry) = (&*self.config, &*self.telemetry);
         let plugin = handle.id().clone();
         let name = PhaseName::new(phase.name.as_str());
         let misfit = |error| ConfigError::Policy {
@@ -84,8 +151,8 @@ impl Stacks {
         let scope = (plugin.clone(), own.then(|| name.clone()));
         let mut policy = config.phase_policy(plugin.as_str(), phase, None)?;
         // Before the overrides: what is shared must not depend on who comes first.
-        let shared = self.shared(scope, &policy, telemetry).map_err(misfit)?;
-        if let Some(step) = step.filter(|step| !step.is_null()) {
+        let shared = self.shared(scope, &policy).map_err(misfit)?;
+        if !step.is_null() {
             policy = config.phase_policy(plugin.as_str(), phase, Some(step))?;
         }
         let listener = PolicyListener {
@@ -104,12 +171,7 @@ impl Stacks {
         stack.map_err(misfit)
     }
 
-    fn shared(
-        &self,
-        scope: Scope,
-        policy: &PolicyConfig,
-        telemetry: &Telemetry,
-    ) -> Result<SharedPolicies, PolicyError> {
+    fn shared(&self, scope: Scope, policy: &PolicyConfig) -> Result<SharedPolicies, PolicyError> {
         // Only whole entries are ever put in, so a panic elsewhere does no harm.
         let mut all = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&scope) {
@@ -122,7 +184,8 @@ impl Stacks {
         };
         let made = SharedPolicies::new(policy, listener.shared())?;
         let phase = scope.1.as_ref().map_or("", PhaseName::as_str);
-        telemetry.breaker(scope.0.as_str(), phase, BreakerState::Closed);
+        self.telemetry
+            .breaker(scope.0.as_str(), phase, BreakerState::Closed);
         all.insert(scope, made.clone());
         Ok(made)
     }
@@ -136,21 +199,67 @@ mod tests {
     use super::*;
     use crate::Engine;
 
+    async fn engine(home: &tempfile::TempDir) -> Engine {
+        let builder = Engine::builder().home(home.path()).unwrap();
+        let config = Config::defaults().unwrap();
+        builder.config(config).start().await.unwrap()
+    }
+
+    fn template(engine: &Engine) -> PluginHandle {
+        let any = VersionReq::STAR;
+        engine.runtime().resolve("template", &any).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stack_is_built_once_for_all_who_ask_for_the_same() {
+        let home = tempfile::tempdir().unwrap();
+        let engine = engine(&home).await;
+        let handle = template(&engine);
+        let phase = handle.phase("render").unwrap();
+        let stacks = &engine.shared().stacks;
+        let count = || stacks.built().len();
+        let tries = |most: usize| json!({ "retry": { "max_attempts": most } });
+        let second = Some(Duration::from_secs(1));
+        for _ in 0..2 {
+            stacks.stack(&handle, phase, &Value::Null, None).unwrap();
+            stacks.stack(&handle, phase, &Value::Null, second).unwrap();
+            stacks.stack(&handle, phase, &tries(1), None).unwrap();
+            stacks.stack(&handle, phase, &tries(2), None).unwrap();
+        }
+        assert_eq!(count(), 4);
+        let wrong = json!({ "retry": { "max_attempts": 0 } });
+        assert!(stacks.stack(&handle, phase, &wrong, None).is_err());
+        assert_eq!(count(), 4);
+
+        // The same plugin loaded anew is another one.
+        let other_home = tempfile::tempdir().unwrap();
+        let other = self::engine(&other_home).await;
+        let handle = template(&other);
+        let phase = handle.phase("render").unwrap();
+        stacks.stack(&handle, phase, &Value::Null, None).unwrap();
+        let all = stacks.built();
+        let is_new = |built: &&Built| Arc::ptr_eq(&built.manifest, handle.manifest());
+        assert_eq!((all.len(), all.values().filter(is_new).count()), (4, 1));
+        drop(all);
+
+        for most in 1..=2 * BUILT_MAX {
+            stacks.stack(&handle, phase, &tries(most), None).unwrap();
+            assert!(count() <= BUILT_MAX);
+        }
+    }
+
     /// Whoever comes first, what the plugin's stacks share is the operator's.
     #[tokio::test]
     async fn a_steps_overrides_are_its_own() {
         let home = tempfile::tempdir().unwrap();
-        let builder = Engine::builder().home(home.path()).unwrap();
-        let config = Config::defaults().unwrap();
-        let engine = builder.config(config.clone()).start().await.unwrap();
-        let any = VersionReq::STAR;
-        let handle = engine.runtime().resolve("template", &any).unwrap();
+        let engine = engine(&home).await;
+        let handle = template(&engine);
         let phase = handle.phase("render").unwrap();
-        let (stacks, telemetry) = (&engine.shared().stacks, engine.telemetry());
+        let stacks = &engine.shared().stacks;
+        let config = engine.config();
 
         let step = json!({ "retry": { "budget": { "reserve": 3 } } });
-        let stack = stacks.stack(&config, telemetry, &handle, phase, Some(&step), None);
-        stack.unwrap();
+        stacks.stack(&handle, phase, &step, None).unwrap();
 
         let all = stacks.shared.lock().unwrap();
         let shared = all.values().next().unwrap();

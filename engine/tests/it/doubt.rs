@@ -51,8 +51,8 @@ async fn interrupted(engine: Engine, body: &str, attempt: u32) -> RunId {
 }
 
 async fn resumed(engine: &Engine) -> RunHandle {
-    let handles = within(engine.resume(None)).await.unwrap();
-    handles.into_iter().next().unwrap()
+    let resumed = within(engine.resume_all()).await.unwrap();
+    resumed.handles.into_iter().next().unwrap()
 }
 
 /// Does not answer calls, and questions only when all are asked at once.

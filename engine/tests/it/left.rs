@@ -52,11 +52,16 @@ async fn a_run_goes_on_when_the_journal_takes_records_again() {
     let id = second.id();
     let error = within(second.wait()).await.unwrap_err();
     assert!(matches!(error, EngineError::Journal(_)), "{error:?}");
-    assert_eq!(error.class(), ErrorClass::Failed);
+    assert_eq!(error.class(), ErrorClass::Busy);
+    let journal = rig.home.path().join("journal").display().to_string();
+    let reason = engine.health().unwrap_err();
+    for text in [error.to_string(), reason] {
+        assert!(text.contains(&journal), "{text}");
+        assert!(text.contains("full"), "{text}");
+    }
     assert_eq!((rig.told.count(left), engine.runs_in_flight()), (1, 0));
     let page = engine.telemetry().render();
     assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");
-    assert_eq!(engine.health(), Ok(()), "that passes");
     engine.history().delete(first.id).await.unwrap();
 
     let report = within(engine.history().wait(id)).await.unwrap();
@@ -64,6 +69,7 @@ async fn a_run_goes_on_when_the_journal_takes_records_again() {
     assert_eq!(report.outcome, Some(RunOutcome::Success));
     assert_eq!(report.resumed, 1);
     assert_eq!((rig.told.count(left), engine.runs_in_flight()), (1, 0));
+    assert_eq!(engine.health(), Ok(()), "that passes");
     let page = engine.telemetry().render();
     assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");
 }
@@ -109,7 +115,7 @@ async fn a_run_in_flight_is_not_resumed_again() {
         .await
         .unwrap();
 
-    let refused = engine.resume(Some(handle.id())).await.unwrap_err();
+    let refused = engine.resume(handle.id()).await.unwrap_err();
     assert!(matches!(refused, EngineError::AlreadyDriven { .. }));
     tokio::time::sleep(Duration::from_millis(50)).await;
     engine.cancel(handle.id(), "enough").await.unwrap();
@@ -136,6 +142,26 @@ async fn a_run_that_a_drain_leaves_open_is_no_longer_in_flight() {
     assert_eq!(rig.told.count(left), 1);
     let page = engine.telemetry().render();
     assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");
+}
+
+/// Whoever starts next need not wait until the drained engine is gone too.
+#[tokio::test]
+async fn a_drained_engine_lets_go_of_its_runs() {
+    let rig = Rig::new();
+    let engine = rig.start().await;
+    let body = "steps:\n  - { id: wait, plugin: hangs, phase: now }\n";
+    let request = RunRequest::new(pipeline(body));
+    let run = engine.submit(request).await.unwrap().id();
+    within(engine.drain(Duration::ZERO)).await.unwrap();
+
+    let next = rig.start().await;
+    let handle = next.resume(run).await.unwrap();
+    next.cancel(run, "enough").await.unwrap();
+
+    let report = within(handle.wait()).await.unwrap();
+    assert_eq!(report.outcome, Some(RunOutcome::Cancelled));
+    let seen = engine.history().report(run).await.unwrap();
+    assert_eq!(seen.outcome, report.outcome, "it can still be asked");
 }
 
 /// Who asks for a run and leaves before the answer may find it in the journal,

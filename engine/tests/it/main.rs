@@ -1,8 +1,15 @@
 //! The engine as an embedder sees it, with a real journal.
 #![cfg(test)]
 
+mod answers;
+mod asked;
+mod disk;
 mod doubt;
+mod hostile;
 mod left;
+mod resolve;
 mod resume;
+mod retries;
 mod runs;
+mod starts;
 mod support;

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
-use orchestrator_contract::{CallError, Event, EventSink, Payload, PhaseCall};
+use orchestrator_contract::{CallError, Event, EventSink, Payload, PhaseCall, PhaseReply};
 use orchestrator_engine::{
-    Builtin, CallContext, Engine, EngineBuilder, RunReport, RunRequest, config::Config,
+    Builtin, CallContext, Engine, EngineBuilder, Plugin, RunReport, RunRequest, config::Config,
     pipeline::Pipeline,
 };
+use orchestrator_plugin_runtime::BoxFuture;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -98,6 +99,19 @@ async fn fails(_: PhaseCall, _: CallContext) -> Result<Payload, CallError> {
 
 async fn hangs(_: PhaseCall, _: CallContext) -> Result<Payload, CallError> {
     std::future::pending().await
+}
+
+/// Answers no call.
+pub(crate) struct Hangs;
+
+impl Plugin for Hangs {
+    fn call(
+        self: Arc<Self>,
+        _: PhaseCall,
+        _: CallContext,
+    ) -> BoxFuture<'static, Result<PhaseReply, CallError>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// A pipeline named `test` with these steps and outputs.

@@ -89,7 +89,7 @@ fn effect(cx: &mut Context<'_>, table: &mut Table<'_>) -> (Effect, bool) {
 }
 
 /// Attempts after the first, from either way of counting.
-fn max_retries(cx: &mut Context<'_>, table: &mut Table<'_>) -> u32 {
+fn max_retries(cx: &mut Context<'_>, table: &mut Table<'_>) -> Option<u32> {
     let retries = table
         .take(cx, "max_retries")
         .and_then(|item| number(cx, &item, 0..=RETRIES_MAX));
@@ -107,11 +107,10 @@ fn max_retries(cx: &mut Context<'_>, table: &mut Table<'_>) -> u32 {
                 message,
                 "keep `max_retries` alone",
             );
-            retries
+            Some(retries)
         }
-        (Some(retries), _, _) => retries,
-        (None, Some(attempts), _) => attempts - 1,
-        (None, None, _) => 0,
+        (Some(retries), _, _) => Some(retries),
+        (None, attempts, _) => attempts.map(|attempts| attempts - 1),
     }
 }
 

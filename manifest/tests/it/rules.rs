@@ -265,6 +265,22 @@ fn what_is_refused_and_why() {
     }
 }
 
+/// No retries is something else than nothing said, also when it is read again.
+#[test]
+fn no_retries_is_said_and_not_left_out() {
+    for (phase, attempts) in [
+        ("{name: a}", None),
+        ("{name: a, max_retries: 0}", Some(1)),
+        ("{name: a, max_attempts: 1}", Some(1)),
+        ("{name: a, max_retries: 2}", Some(3)),
+    ] {
+        let manifest = parse(&with(&format!("phases: [{phase}]"))).unwrap();
+        assert_eq!(manifest.phases[0].max_attempts(), attempts, "{phase}");
+        let again = Manifest::from_value(&manifest.to_value(), "again").unwrap();
+        assert_eq!(again, manifest);
+    }
+}
+
 #[test]
 fn a_missing_key_is_named() {
     for key in ["name", "version", "description", "entry_point"] {

@@ -27,7 +27,7 @@ macro_rules! line {
 
 pub(super) fn write(event: &Event) {
     match event {
-        Event::RunStarted { .. } | Event::RunFinished { .. } => run(event),
+        Event::RunStarted { .. } | Event::RunFinished { .. } | Event::RunLeft { .. } => run(event),
         Event::StepStarted { .. } | Event::StepProgress { .. } | Event::StepFinished { .. } => {
             step(event);
         }
@@ -71,6 +71,12 @@ fn run(event: &Event) {
             line!(level, target: "events", event = "run.finished", run_id = %run,
                 pipeline = %pipeline, outcome = outcome.as_str(), duration_ms, "run finished");
         }
+        Event::RunLeft {
+            run,
+            pipeline,
+            reason,
+        } => tracing::warn!(target: "events", event = "run.left", run_id = %run,
+            pipeline = %pipeline, reason = %reason, "run left open"),
         _ => {}
     }
 }
@@ -131,22 +137,32 @@ fn policy(event: &Event) {
             step = %step, plugin = %plugin, phase = %phase, attempt,
             error.type = error.kind().as_str(), exception.message = %error, "attempt failed"),
         Event::CallRetried {
+            run,
+            step,
             plugin,
             phase,
             attempt,
             delay_ms,
-        } => tracing::info!(target: "events", event = "call.retried", plugin = %plugin,
-            phase = %phase, attempt, delay_ms, "attempt failed, another follows"),
+        } => tracing::info!(target: "events", event = "call.retried", run_id = %run,
+            step = %step, plugin = %plugin, phase = %phase, attempt, delay_ms,
+            "attempt failed, another follows"),
         Event::RetryGivenUp {
+            run,
+            step,
             plugin,
             phase,
             reason,
-        } => tracing::warn!(target: "events", event = "call.retry_given_up",
-            plugin = %plugin, phase = %phase, reason = %reason, "no further attempt is made"),
-        Event::CallRefused { plugin, phase, by } => {
-            tracing::debug!(target: "events", event = "call.refused", plugin = %plugin,
-                phase = %phase, by = by.as_str(), "call refused");
-        }
+        } => tracing::warn!(target: "events", event = "call.retry_given_up", run_id = %run,
+            step = %step, plugin = %plugin, phase = %phase, reason = %reason,
+            "no further attempt is made"),
+        Event::CallRefused {
+            run,
+            step,
+            plugin,
+            phase,
+            by,
+        } => tracing::debug!(target: "events", event = "call.refused", run_id = %run,
+            step = %step, plugin = %plugin, phase = %phase, by = by.as_str(), "call refused"),
         Event::BreakerChanged {
             plugin,
             phase,

@@ -4,7 +4,8 @@ use std::{
 };
 
 use orchestrator_contract::{
-    Event, EventSink, LogLevel, LogStream, PluginId, RunId, RunOutcome, SessionId, TraceContext,
+    Event, EventSink, LogLevel, LogStream, PhaseName, PluginId, RefusedBy, RunId, RunOutcome,
+    SessionId, StepId, TraceContext,
 };
 use orchestrator_observability::{
     Build, Telemetry,
@@ -78,6 +79,60 @@ fn a_runs_lines_carry_its_trace_from_first_to_last() {
     assert_eq!(started["level"], "info");
     assert_eq!(finished["level"], "error");
     assert_eq!(finished["duration_ms"], 12);
+}
+
+/// Whoever reads the log alone learns that a run did not end, and which calls
+/// of which run were refused or repeated.
+#[test]
+fn what_happens_to_a_run_names_it() {
+    let step = || StepId::new("collect");
+    let (plugin, phase) = (PluginId::new("git-history"), PhaseName::new("read"));
+    let lines = lines_of(|sink| {
+        sink.emit(Event::RunLeft {
+            run: run(),
+            pipeline: "notes".into(),
+            reason: "the disk is full".into(),
+        });
+        sink.emit(Event::CallRetried {
+            run: run(),
+            step: step(),
+            plugin: plugin.clone(),
+            phase: phase.clone(),
+            attempt: 1,
+            delay_ms: 5,
+        });
+        sink.emit(Event::RetryGivenUp {
+            run: run(),
+            step: step(),
+            plugin: plugin.clone(),
+            phase: phase.clone(),
+            reason: "budget".into(),
+        });
+        sink.emit(Event::CallRefused {
+            run: run(),
+            step: step(),
+            plugin,
+            phase,
+            by: RefusedBy::Breaker,
+        });
+    });
+    let expected = [
+        ("run.left", "warn"),
+        ("call.retried", "info"),
+        ("call.retry_given_up", "warn"),
+        ("call.refused", "debug"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, (event, level)) in lines.iter().zip(expected) {
+        assert_eq!(
+            (&line["event"], &line["level"]),
+            (&event.into(), &level.into())
+        );
+        assert_eq!(line["run_id"], run().to_string(), "{line}");
+        let step = (event != "run.left").then_some("collect");
+        assert_eq!(line["step"].as_str(), step, "{line}");
+    }
+    assert_eq!(lines[0]["reason"], "the disk is full");
 }
 
 #[test]

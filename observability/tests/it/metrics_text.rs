@@ -100,17 +100,23 @@ fn call_events() -> Vec<Event> {
             error: None,
         },
         Event::CallRetried {
+            run: RunId::from_parts(1, 1),
+            step: StepId::new("collect"),
             plugin: plugin.clone(),
             phase: phase.clone(),
             attempt: 1,
             delay_ms: 100,
         },
         Event::RetryGivenUp {
+            run: RunId::from_parts(1, 1),
+            step: StepId::new("collect"),
             plugin: plugin.clone(),
             phase: phase.clone(),
             reason: "attempts".into(),
         },
         Event::CallRefused {
+            run: RunId::from_parts(1, 1),
+            step: StepId::new("collect"),
             plugin,
             phase,
             by: RefusedBy::Breaker,

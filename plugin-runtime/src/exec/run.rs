@@ -4,7 +4,7 @@ use std::{ffi::OsString, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use orchestrator_contract::{CallError, LogStream, Usage, ViolationAction};
-use orchestrator_sandbox::ExitStatus;
+use orchestrator_sandbox::{ExitStatus, SpawnError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exec, environment::Variables};
 use crate::{
     logs::{Origin, PIPE_READ_BYTES, Tail, drain},
-    process::{DRAIN_AFTER_END, Process, StartError, input_pipe, output_pipe},
+    process::{DRAIN_AFTER_END, Process, StartError, explain, input_pipe, output_pipe},
     program::Program,
 };
 
@@ -58,12 +58,16 @@ impl Exec {
         input: Bytes,
         origin: Option<Origin>,
     ) -> Result<Finished, CallError> {
-        let unavailable = |error: StartError| CallError::Unavailable {
-            message: crate::process::explain(&error),
-        };
         let program = self.program()?;
+        let longest = longest(&variables);
         let started = self.begin(&program, arguments, variables).await;
-        let (process, stdin, stdout, stderr) = started.map_err(unavailable)?;
+        let (process, stdin, stdout, stderr) = started.map_err(|error| match &origin {
+            // The same program was asked `validate` with all variables but the call's.
+            Some(_) if error.is_of_variables() => unfit(&error, longest),
+            _ => CallError::Unavailable {
+                message: explain(&error),
+            },
+        })?;
         let watch = self.monitor.watch(process.pid(), &self.outlet, self.watch);
         let running = Running {
             process: Some(process),
@@ -153,6 +157,22 @@ impl Exec {
             message: format!("stdout is longer than {limit} bytes"),
         }
     }
+}
+
+/// The variable with the longest value, and how many bytes that has.
+fn longest(variables: &Variables) -> Option<(&'static str, usize)> {
+    let lengths = variables.iter().map(|(name, value)| (*name, value.len()));
+    lengths.max_by_key(|(_, length)| *length)
+}
+
+/// A call that no process can be given: says nothing about the plugin.
+fn unfit(error: &StartError, longest: Option<(&str, usize)>) -> CallError {
+    let mut message = format!("no process can be given this call: {}", explain(error));
+    // Of the other faults the sandbox knows the variable.
+    if let (StartError::Spawn(SpawnError::Child { .. }), Some((name, length))) = (error, longest) {
+        message += &format!("; {name} has {length} bytes");
+    }
+    CallError::InvalidInput { message }
 }
 
 type Piped = Result<((), BytesMut, ()), TooMuchOutput>;

@@ -30,16 +30,24 @@ impl TokenBucket {
     /// Takes a token for one line and returns how many lines were refused since
     /// the last admitted one, or `None` when this one is refused too.
     pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
+        if !self.take(now) {
+            self.suppressed += 1;
+            return None;
+        }
+        Some(self.take_suppressed())
+    }
+
+    /// Takes a token for something that is no line. Returns whether there was one.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let filled = *self.filled.get_or_insert(now);
         let elapsed = now.saturating_duration_since(filled).as_secs_f64();
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
         self.filled = Some(now);
         if self.tokens < 1.0 {
-            self.suppressed += 1;
-            return None;
+            return false;
         }
         self.tokens -= 1.0;
-        Some(self.take_suppressed())
+        true
     }
 
     /// How many lines were refused since this was last asked or reported.

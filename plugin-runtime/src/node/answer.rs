@@ -2,15 +2,21 @@
 
 use bytes::Bytes;
 use orchestrator_contract::{
-    CallError, Payload, PhaseReply, SessionId,
+    CallError, JSON, Payload, PhaseReply, SessionId,
     frame::{ReconcileStatus, ResultHeader},
 };
 
-use crate::logs::Origin;
+use crate::{
+    logs::{Origin, escape},
+    media_type::is_media_type,
+};
 
 /// Payloads up to this size are copied out of the read buffer, so that a small
 /// output that is kept does not keep a large buffer.
 const COPY_BYTES: usize = 16 << 10;
+/// How much of a wrong content type is shown.
+const SHOWN_BYTES: usize = 80;
+
 /// What a plugin answered.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
@@ -29,7 +35,8 @@ pub(super) enum Question {
 ///
 /// # Errors
 ///
-/// What the plugin says, and when it answers another question than was asked.
+/// What the plugin says, and when it answers another question than was asked or names
+/// a content type that is none.
 pub(super) fn answer(
     question: &Question,
     header: ResultHeader,
@@ -37,6 +44,14 @@ pub(super) fn answer(
 ) -> Result<Answer, CallError> {
     if let Some(error) = header.error {
         return Err(as_plugins_own(error));
+    }
+    // Nearly every output is plain JSON.
+    if header.content_type != JSON && !is_media_type(header.content_type.as_str()) {
+        let seen = escape(header.content_type.as_str().as_bytes(), SHOWN_BYTES);
+        return Err(CallError::protocol(
+            "content_type",
+            format!("`{seen}` is no media type"),
+        ));
     }
     let bytes = match payload.len() <= COPY_BYTES {
         true => Bytes::copy_from_slice(&payload),

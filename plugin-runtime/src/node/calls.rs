@@ -26,8 +26,6 @@ pub(super) struct CallTable {
     /// Counts every call of the connection; numbers are never used twice.
     sequence: u64,
     payload_max: u64,
-    /// Calls given up whose plugin has not been told yet.
-    untold: Vec<u64>,
     closed: Option<CallError>,
 }
 
@@ -70,9 +68,13 @@ impl CallTable {
             open: Slab::new(),
             sequence: 0,
             payload_max,
-            untold: Vec::new(),
             closed: None,
         }
+    }
+
+    /// How many calls are open, also those whose answer waits to be taken.
+    pub(super) fn count(&self) -> usize {
+        self.open.len()
     }
 
     /// How many calls the plugin has. One that it has answered is no longer
@@ -187,19 +189,10 @@ impl CallTable {
         Ok(self.finish(id, partial.header, partial.bytes.freeze()))
     }
 
-    /// Ends a call without an answer of the plugin, before it was told of the call.
-    pub(super) fn fail(&mut self, id: u64, error: CallError) -> Option<Waker> {
-        let call = self
-            .open
-            .get_mut(slot_of(id))
-            .filter(|call| call.id == id)?;
-        match mem::replace(&mut call.state, State::Done(Err(error))) {
-            State::Waiting(waker) => waker,
-            State::Done(_) => None,
-            State::Abandoned(_) => {
-                self.open.remove(slot_of(id));
-                None
-            }
+    /// Forgets a call that the plugin was never told of.
+    pub(super) fn withdraw(&mut self, id: u64) {
+        if self.open.get(slot_of(id)).is_some_and(|call| call.id == id) {
+            self.open.remove(slot_of(id));
         }
     }
 
@@ -245,15 +238,7 @@ impl CallTable {
         if let Some(partial) = &mut call.partial {
             partial.bytes = BytesMut::new();
         }
-        self.untold.push(id);
         true
-    }
-
-    /// The calls given up since this was last asked that the plugin still has.
-    pub(super) fn take_untold(&mut self) -> Vec<u64> {
-        let mut untold = mem::take(&mut self.untold);
-        untold.retain(|id| self.question(*id).is_ok());
-        untold
     }
 
     /// When the first of the calls that were given up must have ended.
@@ -443,7 +428,6 @@ mod tests {
         assert!(table.abandon(id, now));
         let grace = Duration::from_secs(1);
         assert_eq!(table.first_overdue(grace), Some(now + grace));
-        assert_eq!(table.take_untold(), [id]);
         table
             .result(result(id, 4), Bytes::from_static(b"ab"))
             .unwrap();
@@ -453,7 +437,7 @@ mod tests {
         // Answered before its caller left: nobody has to be told.
         table.result(result(other, 0), Bytes::new()).unwrap();
         assert!(!table.abandon(other, now));
-        assert_eq!((table.with_plugin(), table.take_untold()), (0, Vec::new()));
+        assert_eq!(table.with_plugin(), 0);
     }
 
     #[test]

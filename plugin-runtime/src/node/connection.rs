@@ -1,7 +1,11 @@
-//! One connection to one process: callers on one side, a reader and a writer task
-//! on the other.
+//! One connection to one process, as its callers see it.
+//!
+//! A call that is alone goes the short way: its caller writes the frame itself and
+//! looks for the answer for a while before it sleeps. Calls that come together share
+//! one write by the writer's task and one read by the reader's.
 
 use std::{
+    hint,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,18 +15,27 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use orchestrator_contract::{
     CallError, PhaseCall, PhaseName, PhaseReply, Reconciled,
-    frame::{CallHeader, Frame, PAYLOAD_PER_FRAME, Reconcile, ReconcileStatus},
+    frame::{
+        CallHeader, Cancel, CancelMode, Chunk, Frame, FrameDecoder, PAYLOAD_PER_FRAME, Reconcile,
+        ReconcileStatus,
+    },
 };
 use tokio::{
-    sync::{Notify, Semaphore, SemaphorePermit, mpsc},
+    sync::{Notify, Semaphore, SemaphorePermit},
+    task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
     answer::{Answer, Question},
     calls::CallTable,
+    intake::{Intake, Read},
+    outbox::{Leave, Outbox},
+    patience::{LOOKS, ROUNDS},
+    socket::Socket,
 };
 use crate::{
     exec::{Waiting, remaining_ms},
@@ -31,46 +44,46 @@ use crate::{
     settings::NodeSettings,
 };
 
-/// Frames that may wait for the writer.
-const OUTGOING_MAX: usize = 64;
-
 /// One connection to one process.
 pub(super) struct Connection {
     pub(super) outlet: Arc<Outlet>,
     pub(super) settings: NodeSettings,
+    pub(super) socket: Arc<Socket>,
+    pub(super) outbox: Outbox,
+    intake: Mutex<Intake>,
     table: Mutex<CallTable>,
     /// Calls that the plugin is ready to take.
     credit: Semaphore,
-    outgoing: mpsc::Sender<Frame>,
     /// Calls that wait for credit, of all connections of the plugin.
     waiting: Arc<AtomicU64>,
-    /// Calls were given up: the writer has to tell the plugin …
-    pub(super) untold: Notify,
-    /// … and the supervisor has to see to it that they end.
+    /// A caller read something that the reader's task has to see to.
+    pub(super) left: Notify,
+    /// Calls were given up, and the supervisor has to see to it that they end.
     abandoned: Notify,
 }
 
-/// What the writer task works on.
-pub(super) type Outgoing = mpsc::Receiver<Frame>;
-
 impl Connection {
+    /// Goes on with a socket and what its handshake read.
     pub(super) fn new(
         outlet: Arc<Outlet>,
         settings: NodeSettings,
         waiting: Arc<AtomicU64>,
-    ) -> (Arc<Self>, Outgoing) {
-        let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
-        let connection = Self {
+        socket: Socket,
+        decoder: FrameDecoder,
+    ) -> Arc<Self> {
+        let socket = Arc::new(socket);
+        Arc::new(Self {
             outlet,
             table: Mutex::new(CallTable::new(settings.payload_bytes_max)),
             settings,
+            outbox: Outbox::new(Arc::clone(&socket)),
+            socket,
+            intake: Mutex::new(Intake::new(decoder)),
             credit: Semaphore::new(0),
-            outgoing,
             waiting,
-            untold: Notify::new(),
+            left: Notify::new(),
             abandoned: Notify::new(),
-        };
-        (Arc::new(connection), queue)
+        })
     }
 
     /// Sends a call and waits for its reply. Dropping the future cancels the call:
@@ -86,22 +99,24 @@ impl Connection {
         let credit = self
             .take_credit(call.deadline.map(Instant::from_std))
             .await?;
-        let room = self.outgoing.reserve().await.map_err(|_| self.gone())?;
+        self.outbox.room().await.map_err(|_| self.gone())?;
         let question = Question::Call {
             origin: Origin::of(&call),
             session: call.session,
         };
         let open = self.open(question)?;
-        credit.forget();
         let mut rest = input;
         let first = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
         let length = (first.len() + rest.len()) as u64;
-        room.send(Frame::Call(header(open.id, call, length), first));
-        while !rest.is_empty() && !self.table().is_done(open.id) {
-            let piece = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
-            let chunk = Frame::Chunk(orchestrator_contract::frame::Chunk { call: open.id }, piece);
-            // Fails when the connection ends, and then the call ends too.
-            let _ = self.outgoing.send(chunk).await;
+        let frame = Frame::Call(header(open.id, call, length), first);
+        let leave = match open.alone && rest.is_empty() {
+            true => Leave::Now,
+            false => Leave::Gathered,
+        };
+        let open = self.ask(open, credit, &frame, leave)?;
+        self.send_rest(open.id, rest).await;
+        if leave == Leave::Now {
+            self.look(open.id).await;
         }
         match open.await? {
             Answer::Reply(reply) => Ok(reply),
@@ -116,14 +131,14 @@ impl Connection {
         idempotency_key: String,
     ) -> Result<Reconciled, CallError> {
         let credit = self.take_credit(None).await?;
-        let room = self.outgoing.reserve().await.map_err(|_| self.gone())?;
+        self.outbox.room().await.map_err(|_| self.gone())?;
         let open = self.open(Question::Reconcile)?;
-        credit.forget();
-        room.send(Frame::Reconcile(Reconcile {
+        let frame = Frame::Reconcile(Reconcile {
             call: open.id,
             phase,
             idempotency_key,
-        }));
+        });
+        let open = self.ask(open, credit, &frame, Leave::Gathered)?;
         Ok(match open.await? {
             Answer::Reconciled(ReconcileStatus::Done, output) => {
                 Reconciled::Done(PhaseReply::new(output))
@@ -134,10 +149,15 @@ impl Connection {
         })
     }
 
-    /// Puts a frame that belongs to no call into the queue.
+    /// Sends a frame that belongs to no call.
     pub(super) async fn send(&self, frame: Frame) {
-        // Fails when the connection ends, and then nobody wants the frame.
-        let _ = self.outgoing.send(frame).await;
+        if self.outbox.room().await.is_err() {
+            return;
+        }
+        if let Err(error) = self.outbox.push(&frame, Leave::Gathered) {
+            let (plugin, frame) = (self.outlet.plugin(), frame.name());
+            tracing::warn!(%plugin, frame, %error, "a frame could not be sent");
+        }
     }
 
     /// The plugin takes `calls` more calls.
@@ -175,6 +195,7 @@ impl Connection {
     pub(super) fn close(&self, error: &CallError, after: &CallError) {
         let wakers = self.table().close(error, after);
         self.credit.close();
+        self.outbox.close();
         for waker in wakers {
             waker.wake();
         }
@@ -182,6 +203,82 @@ impl Connection {
 
     pub(super) fn table(&self) -> MutexGuard<'_, CallTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever holds this may take the table's lock, not the other way round.
+    pub(super) fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the frame that begins a call. One that cannot be sent costs no credit.
+    fn ask(
+        &self,
+        open: OpenCall,
+        credit: SemaphorePermit<'_>,
+        frame: &Frame,
+        leave: Leave,
+    ) -> Result<OpenCall, CallError> {
+        if let Err(error) = self.outbox.push(frame, leave) {
+            open.withdraw();
+            let message = format!("the call cannot be sent: {error}");
+            return Err(CallError::InvalidInput { message });
+        }
+        credit.forget();
+        Ok(open)
+    }
+
+    /// Sends what did not fit the first frame, a piece at a time so that other
+    /// calls' frames pass in between.
+    async fn send_rest(&self, call: u64, mut rest: Bytes) {
+        while !rest.is_empty() && !self.table().is_done(call) {
+            // When the connection has ended, so has the call.
+            if self.outbox.room().await.is_err() {
+                return;
+            }
+            let piece = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
+            let chunk = Frame::Chunk(Chunk { call }, piece);
+            // A piece is made to fit.
+            let _ = self.outbox.push(&chunk, Leave::Gathered);
+        }
+    }
+
+    /// Looks for the end of a call for a while, where that pays. The reader's task
+    /// takes whatever this does not find. Dropping the future loses nothing.
+    async fn look(&self, call: u64) {
+        // Who always finds what it looks for never waits, and would never let other
+        // tasks run.
+        consume_budget().await;
+        if !self.intake().patience.looks() {
+            return;
+        }
+        for _ in 0..ROUNDS {
+            for _ in 0..LOOKS {
+                let read = self.take_in();
+                if self.table().is_done(call) {
+                    return self.intake().patience.found();
+                }
+                match read {
+                    Read::End => return,
+                    Read::Nothing => hint::spin_loop(),
+                    Read::All | Read::Full => {}
+                }
+            }
+            yield_now().await;
+        }
+        self.intake().patience.in_vain();
+    }
+
+    /// Reads what is there and gives it to whom it belongs, unless somebody else is
+    /// at it.
+    fn take_in(&self) -> Read {
+        let Ok(mut intake) = self.intake.try_lock() else {
+            return Read::Nothing;
+        };
+        let read = intake.read(&self.socket);
+        if matches!(read, Read::All | Read::Full) && intake.give_out(self) {
+            self.left.notify_one();
+        }
+        read
     }
 
     async fn take_credit(
@@ -208,13 +305,13 @@ impl Connection {
     }
 
     fn open(self: &Arc<Self>, question: Question) -> Result<OpenCall, CallError> {
-        let id = self.table().open(question)?;
-        let connection = Arc::clone(self);
-        let ended = false;
+        let mut table = self.table();
+        let id = table.open(question)?;
         Ok(OpenCall {
-            connection,
+            connection: Arc::clone(self),
             id,
-            ended,
+            alone: table.count() == 1,
+            ended: false,
         })
     }
 
@@ -255,7 +352,17 @@ fn header(id: u64, call: PhaseCall, length: u64) -> CallHeader {
 struct OpenCall {
     connection: Arc<Connection>,
     id: u64,
+    /// No other call was open when it was opened.
+    alone: bool,
     ended: bool,
+}
+
+impl OpenCall {
+    /// Forgets a call that the plugin has not been told of.
+    fn withdraw(mut self) {
+        self.ended = true;
+        self.connection.table().withdraw(self.id);
+    }
 }
 
 impl Future for OpenCall {
@@ -270,9 +377,18 @@ impl Future for OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        if !self.ended && self.connection.table().abandon(self.id, Instant::now()) {
-            self.connection.untold.notify_one();
-            self.connection.abandoned.notify_one();
+        if self.ended || !self.connection.table().abandon(self.id, Instant::now()) {
+            return;
         }
+        let cancel = Frame::Cancel(Cancel {
+            call: self.id,
+            mode: CancelMode::Cooperative,
+        });
+        // Always fits. It waits for no room: there is at most one for each call.
+        let _ = self.connection.outbox.push(&cancel, Leave::Gathered);
+        self.connection.abandoned.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,18 +8,14 @@ use orchestrator_contract::{
     frame::{Frame, FrameDecoder, Hello, PROTOCOL_VERSION, Welcome},
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use tokio::{
-    io::AsyncWriteExt,
-    net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     NodeParts,
     connection::Connection,
-    reader::{End, fill, read, unexpected},
-    writer::write,
+    intake::{READ_BYTES, unexpected},
+    reader::{End, read},
+    socket::Socket,
 };
 use crate::{
     error::LifecycleError,
@@ -64,8 +60,7 @@ struct Hatching {
     watch: WatchGuard,
     drains: JoinSet<()>,
     tail: Arc<Tail>,
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    socket: Socket,
 }
 
 /// Starts the process and shakes hands. Dropping the future kills it.
@@ -77,11 +72,9 @@ pub(super) async fn launch(parts: &NodeParts, waiting: Arc<AtomicU64>) -> Result
     })?;
     let mut decoder = FrameDecoder::new();
     let limit = parts.settings.handshake_timeout;
-    let Hatching {
-        read, write, watch, ..
-    } = &mut hatching;
+    let Hatching { socket, watch, .. } = &mut hatching;
     let shaken = tokio::select! {
-        shaken = timeout(limit, shake(parts, read, write, &mut decoder)) => shaken
+        shaken = timeout(limit, shake(parts, socket, &mut decoder)) => shaken
             .unwrap_or(Err(Handshake::Late)),
         error = watch.violated() => Err(Handshake::Fault(error)),
     };
@@ -105,9 +98,7 @@ async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
     let flags = SocketFlags::CLOEXEC;
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
     let (ours, theirs) = pair.map_err(io::Error::from)?;
-    let ours = std::os::unix::net::UnixStream::from(ours);
-    ours.set_nonblocking(true)?;
-    let (read, write) = UnixStream::from_std(ours)?.into_split();
+    let socket = Socket::new(ours.into())?;
     let (stdout, stdout_end) = output_pipe()?;
     let (stderr, stderr_end) = output_pipe()?;
     let mut spec = parts
@@ -136,17 +127,16 @@ async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
         watch,
         drains,
         tail,
-        read,
-        write,
+        socket,
     })
 }
 
 async fn shake(
     parts: &NodeParts,
-    read: &mut OwnedReadHalf,
-    write: &mut OwnedWriteHalf,
+    socket: &Socket,
     decoder: &mut FrameDecoder,
 ) -> Result<(), Handshake> {
+    let mut space = vec![0; READ_BYTES];
     let hello = loop {
         let next = decoder.next();
         match next.map_err(|error| {
@@ -154,8 +144,8 @@ async fn shake(
         })? {
             Some(Frame::Hello(hello)) => break hello,
             Some(frame) => return Err(Handshake::Fault(unexpected(&frame))),
-            None => match fill(decoder, read).await {
-                Ok(1..) => {}
+            None => match socket.read(&mut space).await {
+                Ok(count @ 1..) => decoder.push(&space[..count]),
                 Ok(0) if decoder.pending() > 0 => {
                     return Err(Handshake::Fault(half_frame(decoder.pending())));
                 }
@@ -177,7 +167,8 @@ async fn shake(
             format!("configuration and grants: {error}"),
         )
     })?;
-    write.write_all(&bytes).await.map_err(|_| Handshake::Gone)
+    let written = socket.write_all(&bytes).await;
+    written.map_err(|_| Handshake::Gone)
 }
 
 fn compare(parts: &NodeParts, hello: &Hello) -> Result<(), Handshake> {
@@ -208,11 +199,13 @@ pub(super) fn half_frame(pending: usize) -> CallError {
 impl Hatching {
     fn run(self, parts: &NodeParts, waiting: Arc<AtomicU64>, decoder: FrameDecoder) -> Running {
         let outlet = Arc::clone(&parts.outlet);
-        let (connection, queue) = Connection::new(outlet, parts.settings.clone(), waiting);
+        let settings = parts.settings.clone();
+        let connection = Connection::new(outlet, settings, waiting, self.socket, decoder);
         let mut reader = JoinSet::new();
-        reader.spawn(read(Arc::clone(&connection), decoder, self.read));
+        reader.spawn(read(Arc::clone(&connection)));
         let mut writer = JoinSet::new();
-        writer.spawn(write(Arc::clone(&connection), queue, self.write));
+        let writing = Arc::clone(&connection);
+        writer.spawn(async move { writing.outbox.write().await });
         Running {
             process: self.process,
             connection,
@@ -280,8 +273,8 @@ impl Drop for Running {
     }
 }
 
-/// Reads the pipes to their ends. Only somebody who left the process group can still
-/// hold them open, and is not waited for.
+/// Reads the pipes to their ends. What the process left behind is being killed, and
+/// somebody else who was given a pipe is not waited for.
 async fn finish_drains(drains: &mut JoinSet<()>) {
     let finish = async { while drains.join_next().await.is_some() {} };
     let _ = timeout(DRAIN_AFTER_END, finish).await;

@@ -1,23 +1,20 @@
-//! Takes frames from a plugin and gives each to whom it belongs.
+//! Takes what comes from a plugin while no caller does it.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use orchestrator_contract::{
-    CallError, HostCallError, LogStream, SessionId,
-    frame::{Frame, FrameDecoder, HEADER_MAX, HostCall, HostResult},
+    CallError, HostCallError, SessionId,
+    frame::{Frame, HEADER_MAX, HostCall, HostResult},
 };
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    task::JoinSet,
+use tokio::task::JoinSet;
+
+use super::{
+    answer::Question,
+    connection::Connection,
+    intake::{Left, Read, belongs},
 };
 
-use super::{answer::Question, calls::Missing, connection::Connection};
-
-/// Room made for one read.
-const READ_BYTES: usize = 64 << 10;
-/// Less room than this is not worth a read.
-const READ_BYTES_MIN: usize = 8 << 10;
 /// Questions of one plugin to the host that may be open at once.
 const HOST_CALLS_MAX: usize = 256;
 /// The largest answer to such a question: a header with some room for its frame.
@@ -33,131 +30,48 @@ pub(super) enum End {
 }
 
 /// Takes frames until the stream ends or a rule is broken.
-pub(super) async fn read(
-    connection: Arc<Connection>,
-    mut decoder: FrameDecoder,
-    mut stream: impl AsyncRead + Unpin,
-) -> End {
+pub(super) async fn read(connection: Arc<Connection>) -> End {
     let mut questions = JoinSet::new();
+    // The handshake may have read more than its frames.
+    let mut read = Read::All;
     loop {
-        match take_frames(&connection, &mut decoder, &mut questions) {
-            Ok(()) => {}
-            Err(fault) => return End::Fault(fault),
-        }
-        match fill(&mut decoder, &mut stream).await {
-            Ok(1..) => {}
-            // An error means that the other end is gone.
-            Ok(0) | Err(_) => {
-                return End::Closed {
-                    pending: decoder.pending(),
-                };
+        while questions.try_join_next().is_some() {}
+        match give_out(&connection) {
+            Some(Left::Fault(fault)) => return End::Fault(fault),
+            Some(Left::Question(question)) => {
+                if let Err(fault) = ask(&connection, question, &mut questions) {
+                    return End::Fault(fault);
+                }
+                continue;
             }
+            None => {}
         }
+        if read == Read::End {
+            let pending = connection.intake().pending();
+            return End::Closed { pending };
+        }
+        read = tokio::select! {
+            ready = connection.socket.readable() => match ready {
+                Ok(mut ready) => {
+                    let read = connection.intake().read(&connection.socket);
+                    // Less than fits is all there was, as far as the kernel has told.
+                    if matches!(read, Read::Nothing | Read::All) {
+                        ready.clear_ready();
+                    }
+                    read
+                }
+                Err(_) => Read::End,
+            },
+            // A caller read something that is for this task.
+            () = connection.left.notified() => Read::Nothing,
+        };
     }
 }
 
-/// Reads once. Returns 0 at the end of the stream.
-pub(super) async fn fill(
-    decoder: &mut FrameDecoder,
-    stream: &mut (impl AsyncRead + Unpin),
-) -> io::Result<usize> {
-    let buffer = decoder.buffer();
-    if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
-        buffer.reserve(READ_BYTES);
-    }
-    stream.read_buf(buffer).await
-}
-
-fn take_frames(
-    connection: &Arc<Connection>,
-    decoder: &mut FrameDecoder,
-    questions: &mut JoinSet<()>,
-) -> Result<(), CallError> {
-    while questions.try_join_next().is_some() {}
-    loop {
-        let next = decoder.next();
-        match next.map_err(|error| CallError::protocol(error.rule(), error.to_string()))? {
-            Some(frame) => take(connection, frame, questions)?,
-            None => return Ok(()),
-        }
-    }
-}
-
-fn take(
-    connection: &Arc<Connection>,
-    frame: Frame,
-    questions: &mut JoinSet<()>,
-) -> Result<(), CallError> {
-    match frame {
-        Frame::Result(header, payload) => {
-            let waker = connection.table().result(header, payload)?;
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-        Frame::Chunk(chunk, payload) => {
-            let waker = connection.table().chunk(chunk.call, &payload)?;
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-        Frame::Credit(credit) => connection.add_credit(credit.calls)?,
-        Frame::Accepted(accepted) => {
-            belongs(connection, accepted.call, "accepted")?;
-        }
-        Frame::Progress(progress) => {
-            if let Some(Question::Call { origin, .. }) =
-                belongs(connection, progress.call, "progress")?
-            {
-                connection
-                    .outlet
-                    .progress(&origin, progress.percent, &progress.message);
-            }
-        }
-        Frame::Log(log) => {
-            let question = match log.call {
-                Some(call) => belongs(connection, call, "log")?,
-                None => None,
-            };
-            let origin = match &question {
-                Some(Question::Call { origin, .. }) => Some(origin),
-                _ => None,
-            };
-            connection
-                .outlet
-                .log(LogStream::Protocol, log.level, &log.message, origin);
-        }
-        Frame::HostCall(question) => ask(connection, question, questions)?,
-        frame @ (Frame::Hello(_)
-        | Frame::Welcome(_)
-        | Frame::Call(..)
-        | Frame::Cancel(_)
-        | Frame::Drain(_)
-        | Frame::Reconcile(_)
-        | Frame::HostResult(_)) => return Err(unexpected(&frame)),
-        // The contract may learn further frames; until they are handled here they
-        // are as good as unknown.
-        frame => return Err(unexpected(&frame)),
-    }
-    Ok(())
-}
-
-pub(super) fn unexpected(frame: &Frame) -> CallError {
-    let name = frame.name();
-    CallError::protocol(
-        "unexpected_frame",
-        format!("a {name} frame is not expected here"),
-    )
-}
-
-/// What an open call asked; nothing for one that has ended, since words about it may
-/// have been on their way.
-fn belongs(connection: &Connection, call: u64, frame: &str) -> Result<Option<Question>, CallError> {
-    match connection.table().question(call) {
-        Ok(question) => Ok(Some(question.clone())),
-        Err(Missing::Ended) => Ok(None),
-        Err(missing @ Missing::Never) => Err(missing.fault(call, frame)),
-    }
+fn give_out(connection: &Connection) -> Option<Left> {
+    let mut intake = connection.intake();
+    intake.give_out(connection);
+    intake.take_left()
 }
 
 /// Lets the host answer a question in a task of its own.

@@ -15,24 +15,94 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// Zombies of this process and of the keeper between it and its plugins.
 fn zombies() -> usize {
-    let own = std::process::id().to_string();
-    let stats = fs::read_dir("/proc")
+    let stats: Vec<(u32, String, u32)> = fs::read_dir("/proc")
         .unwrap()
         .flatten()
         .filter_map(|entry| {
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            let fields: Vec<_> = stat
-                .rsplit_once(')')?
-                .1
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect();
-            Some((fields.first()?.clone(), fields.get(1)?.clone()))
-        });
+            let (pid, _) = stat.split_once(' ')?;
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let (state, parent) = (fields.next()?.to_owned(), fields.next()?);
+            Some((pid.parse().ok()?, state, parent.parse().ok()?))
+        })
+        .collect();
+    let own = std::process::id();
+    let mut parents: Vec<u32> = stats
+        .iter()
+        .filter(|(_, _, parent)| *parent == own)
+        .map(|(pid, _, _)| *pid)
+        .collect();
+    parents.push(own);
     stats
-        .filter(|(state, parent)| state == "Z" && *parent == own)
+        .iter()
+        .filter(|(_, state, parent)| state == "Z" && parents.contains(parent))
         .count()
+}
+
+/// Leaves group, session, environment and parent behind, writes its id to descriptor 1
+/// and goes on.
+const STRAY: &str = "(env -i setsid sh -c 'echo $$; exec sleep 999' </dev/null 2>/dev/null &)";
+
+async fn gone(pid: u64) {
+    eventually("a stray is left", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_exec_plugin_leaves_behind_goes_with_its_call() {
+    let home = Home::new();
+    let id = home.id("exec");
+    // Told before the plugin ends: it may never get to say it itself.
+    let stray = |descriptors: &str| {
+        format!("echo $(env -i setsid sh -c 'sleep 999 </dev/null {descriptors} & echo $!')")
+    };
+    let branches = format!(
+        "ends) {};;\n holds) exec 3>&1; {};;\n hangs) {STRAY} >&2; sleep 999;;",
+        stray(">/dev/null 2>/dev/null"),
+        stray(">&3 2>/dev/null"),
+    );
+    home.shell(&id, &["ends", "hangs", "holds"], &branches);
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    // Also where the stray holds the pipe that is read to its end.
+    for phase in ["ends", "holds"] {
+        let pid = output(&plugin, phase, json!(1)).await;
+        gone(pid.as_u64().unwrap()).await;
+    }
+    let hanging = tokio::spawn(plugin.clone().call(phase_call(&id, "hangs", json!(1))));
+    let said = || home.events.lines().first().map(|(_, line)| line.clone());
+    eventually("it has started a stray", || said().is_some()).await;
+    hanging.abort();
+    gone(said().unwrap().parse().unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_a_node_plugin_leaves_behind_goes_with_its_process() {
+    let mut home = Home::new();
+    home.settings.restart.first = Duration::from_millis(1);
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let stray = async || {
+        let pid = output(&plugin, "start", json!(STRAY)).await;
+        let pid = pid.as_u64().unwrap();
+        assert_eq!(output(&plugin, "echo", json!(1)).await, json!(1));
+        assert!(fs::exists(format!("/proc/{pid}")).unwrap(), "it may go on");
+        pid
+    };
+    let first = stray().await;
+    call(&plugin, "exit3", json!(1)).await.unwrap_err();
+    gone(first).await;
+    eventually("it is started again", || plugin.is_available()).await;
+    let second = stray().await;
+    runtime.shutdown(Duration::from_secs(2)).await.unwrap();
+    gone(second).await;
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@
 mod builtin;
 mod discovery;
 mod exec;
+mod exec_faults;
 mod hygiene;
 mod load;
 mod monitor;
 mod node;
 mod node_faults;
 mod node_plugin;
+mod outputs;
 mod status;
 mod support;

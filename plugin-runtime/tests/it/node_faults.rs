@@ -313,3 +313,79 @@ async fn an_operator_gets_a_plugin_out_of_a_crash_loop() {
     assert_eq!(output(&plugin, "echo", json!(1)).await, json!(1));
     assert!(home.events.has_line(LogLevel::Error, "last words"));
 }
+
+#[tokio::test]
+async fn a_flood_of_progress_is_bounded_and_ends_with_the_latest() {
+    let mut home = Home::new();
+    home.settings.log.burst = 50;
+    home.settings.log.lines_per_second = 20;
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let started = tokio::time::Instant::now();
+    let flooding = plugin
+        .clone()
+        .call(phase_call(&id, "progress-flood", json!(100_000)));
+    let flooding = tokio::spawn(flooding);
+    let seen = || -> Vec<String> {
+        let events = home.events.all().into_iter();
+        events
+            .filter_map(|event| match event {
+                Event::StepProgress { message, .. } => Some(message.to_string()),
+                _ => None,
+            })
+            .collect()
+    };
+    let suppressed = || -> u64 {
+        let lines = home.events.lines().into_iter();
+        let counts = lines.filter_map(|(_, line)| {
+            let count = line.strip_suffix(" progress reports suppressed: they came too fast")?;
+            count.parse::<u64>().ok()
+        });
+        counts.sum()
+    };
+    eventually("the latest is not told", || {
+        seen().last().is_some_and(|last| last == "100000 done")
+    })
+    .await;
+    eventually("every report is told or counted", || {
+        seen().len() as u64 + suppressed() == 100_000
+    })
+    .await;
+    let allowed = 50.0 + started.elapsed().as_secs_f64() * 20.0;
+    assert!(seen().len() as f64 <= allowed + 1.0, "{}", seen().len());
+    flooding.abort();
+}
+
+#[tokio::test]
+async fn a_report_that_was_held_back_is_not_told_after_its_call() {
+    let mut home = Home::new();
+    home.settings.log.burst = 2;
+    home.settings.log.lines_per_second = 4;
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    output(&plugin, "echo", json!(1)).await;
+    let flooding = plugin
+        .clone()
+        .call(phase_call(&id, "progress-flood", json!(1000)));
+    assert!(timeout(Duration::from_millis(200), flooding).await.is_err());
+    let told = |events: &[Event]| {
+        let progress = events
+            .iter()
+            .filter(|event| matches!(event, Event::StepProgress { .. }));
+        progress.count()
+    };
+    let before = told(&home.events.all());
+    eventually("what was held back is counted", || {
+        let lines = home.events.lines();
+        lines
+            .iter()
+            .any(|(_, line)| line.contains("progress reports suppressed"))
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(told(&home.events.all()), before);
+}

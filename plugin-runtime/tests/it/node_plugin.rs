@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, Read as _, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
     process::exit,
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use orchestrator_contract::{
-    CallError, HostOperation, LogLevel, PhaseName, Usage,
+    CallError, ContentType, HostOperation, LogLevel, PhaseName, Usage,
     frame::{
         CallHeader, Chunk, Credit, Frame, FrameDecoder, Hello, HostCall, Log, PAYLOAD_PER_FRAME,
         Progress, ReconcileStatus, ResultHeader,
@@ -26,7 +26,7 @@ const MODE: &str = "TEST_NODE_MODE";
 /// Calls it takes at once.
 const CREDIT: u32 = 4;
 
-pub(crate) const PHASES: [&str; 24] = [
+pub(crate) const PHASES: [&str; 27] = [
     "echo",
     "pid",
     "hang",
@@ -51,6 +51,9 @@ pub(crate) const PHASES: [&str; 24] = [
     "close",
     "memory",
     "wrong-answer",
+    "start",
+    "typed",
+    "progress-flood",
 ];
 
 /// Installs the plugin.
@@ -189,11 +192,13 @@ impl Node {
             }
             Frame::Reconcile(question) => {
                 let mut header = result(question.call, 4);
-                header.reconcile = Some(match &*question.idempotency_key {
-                    "done" => ReconcileStatus::Done,
-                    _ => ReconcileStatus::NotDone,
-                });
-                self.send(&Frame::Result(header, Bytes::from_static(b"true")));
+                let (status, output) = match &*question.idempotency_key {
+                    "done" => (ReconcileStatus::Done, &b"true"[..]),
+                    "done-with-garbage" => (ReconcileStatus::Done, &b"[1, "[..]),
+                    _ => (ReconcileStatus::NotDone, &b"true"[..]),
+                };
+                header.reconcile = Some(status);
+                self.send(&Frame::Result(header, Bytes::from_static(output)));
                 self.send(&Frame::Credit(Credit { calls: 1 }));
             }
             Frame::Drain(_) => {
@@ -255,6 +260,35 @@ impl Node {
                 let hoard = vec![1_u8; 300 << 20];
                 std::thread::park_timeout(Duration::from_secs(60));
                 drop(hoard);
+            }
+            other => self.odd(other, call, input),
+        }
+    }
+
+    fn odd(&mut self, phase: &str, call: u64, input: &Bytes) {
+        match phase {
+            "start" => {
+                let script: String = serde_json::from_slice(input).unwrap();
+                let said = first_line_of(&script);
+                self.reply(call, &Bytes::from(said));
+            }
+            "typed" => {
+                let (of, output): (String, Vec<u8>) = serde_json::from_slice(input).unwrap();
+                let mut header = result(call, output.len() as u64);
+                header.content_type = ContentType::new(of);
+                self.send(&Frame::Result(header, Bytes::from(output)));
+                self.send(&Frame::Credit(Credit { calls: 1 }));
+            }
+            "progress-flood" => {
+                let count: u32 = serde_json::from_slice(input).unwrap();
+                for n in 1..=count {
+                    self.send(&Frame::Progress(Progress {
+                        call,
+                        percent: None,
+                        message: format!("{n} done"),
+                    }));
+                }
+                self.hanging.push(call);
             }
             other => self.misbehave(other, call, input),
         }
@@ -367,6 +401,20 @@ impl Node {
             }
         }
     }
+}
+
+/// Starts a shell that nobody waits for, and returns the first line it writes.
+fn first_line_of(script: &str) -> String {
+    #[expect(clippy::disallowed_types, reason = "this is a plugin, not the host")]
+    let shell = std::process::Command::new("/bin/sh")
+        .args(["-c", script])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut line = String::new();
+    std::io::BufReader::new(shell.unwrap().stdout.unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    line
 }
 
 fn result(call: u64, length: u64) -> ResultHeader {

@@ -11,7 +11,6 @@ use std::{
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid},
 };
@@ -19,19 +18,11 @@ use rustix::{
 use super::raw;
 use crate::ExitStatus;
 
-/// How long a process that was killed may take to end, where that is waited for.
-const DYING: Timespec = Timespec {
-    tv_sec: 5,
-    tv_nsec: 0,
-};
-
 /// A process that runs. Dropping it kills its process group, without blocking. It
 /// never becomes a zombie for longer than it takes the spawner's thread to notice.
 ///
-/// When the process ends, what it left behind in its group is killed. Two things
-/// would take a process namespace: to reach a descendant that left the group by
-/// starting a session of its own, and to take descendants along when the host itself
-/// is killed, where the kernel kills the process alone.
+/// When the process ends, everything that it started is killed, also what left the
+/// group by starting a session of its own; so is all of it when the host is killed.
 pub struct Child {
     process: Arc<Process>,
     kill_on_drop: bool,
@@ -64,19 +55,19 @@ impl Child {
         }
     }
 
-    /// How the process ended, or `None` while it runs. Does not block.
+    /// How the process ended, or `None` while it runs or has just ended. Does not block.
     ///
     /// # Errors
     ///
-    /// When the host waited for the process by other means, such as `wait(2)`.
+    /// When the keeper was killed, and the process with it: nobody saw how it ended.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
-        Ok(self.process.look().transpose()?.map(|exit| exit.status))
+        Ok(self.process.ended().transpose()?.map(|exit| exit.status))
     }
 
     /// The processor time of the process and of the children it waited for, known
     /// once it has ended.
     pub fn cpu_time(&self) -> Option<Duration> {
-        self.process.look()?.ok().map(|exit| exit.cpu_time)
+        self.process.ended()?.ok().map(|exit| exit.cpu_time)
     }
 
     /// Sends `signal` to the process group. Does nothing when the process has ended,
@@ -206,41 +197,22 @@ impl Process {
         u64::from(self.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
-    /// Looks whether the process has ended. If so, kills what is left of its group,
-    /// takes its zombie away and wakes those who wait.
-    pub(super) fn look(&self) -> Option<Result<Exit, Errno>> {
+    /// How the process ended, once the spawner's thread has noticed.
+    fn ended(&self) -> Option<Result<Exit, Errno>> {
+        self.lock().ended
+    }
+
+    /// The process has ended: kills what is left of its group, has `reap` take its
+    /// zombie away and wakes those who wait.
+    pub(super) fn end(&self, reap: impl FnOnce(Pid) -> Result<Exit, Errno>) {
         let mut state = self.lock();
-        if state.ended.is_none() {
-            state.ended = self.reap().transpose();
-        }
-        let ended = state.ended?;
+        // While the zombie is there its id is not given to another group.
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        state.ended = Some(reap(self.pid));
         let waiting = std::mem::take(&mut state.waiting);
         // Outside the lock: a waker may do as it likes.
         drop(state);
         waiting.into_values().for_each(Waker::wake);
-        Some(ended)
-    }
-
-    /// Kills the process and waits until it is gone; blocks for the moment that takes.
-    pub(super) fn end(&self) {
-        // Fails only when nothing is left to kill.
-        let _ = self.signal_group(Signal::KILL);
-        let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&DYING));
-        self.look();
-    }
-
-    fn reap(&self) -> Result<Option<Exit>, Errno> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let Some(ended) = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)? else {
-            return Ok(None);
-        };
-        // While the zombie is there its id is not given to another group.
-        let _ = kill_process_group(self.pid, Signal::KILL);
-        let cpu_time = raw::reap(self.pidfd.as_fd())?;
-        Ok(Some(Exit {
-            status: exit_status(&ended),
-            cpu_time,
-        }))
     }
 
     fn signal_group(&self, signal: Signal) -> io::Result<()> {
@@ -261,6 +233,19 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// Keeper: takes away the zombie of the child `pid` and tells how it ended, or `None`
+/// while it runs.
+pub(super) fn reap(pid: Pid) -> Result<Option<Exit>, Errno> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let Some(ended) = waitid(WaitId::Pid(pid), options)? else {
+        return Ok(None);
+    };
+    Ok(Some(Exit {
+        status: exit_status(&ended),
+        cpu_time: raw::reap(pid)?,
+    }))
 }
 
 fn exit_status(status: &WaitIdStatus) -> ExitStatus {

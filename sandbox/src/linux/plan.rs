@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
     ffi::{CString, OsStr, c_char},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        fd::{AsFd, BorrowedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     ptr,
@@ -13,15 +13,21 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, Resource, Rlimit, getpid, getrlimit},
+    process::{Pid, Resource, Rlimit, getrlimit},
 };
 
 use super::raw;
 use crate::{Limits, SpawnError, Spec, Step};
 
+/// The most descriptors that go to the keeper with one message, the image among them;
+/// a bound of the kernel (`SCM_MAX_FD`).
+pub(super) const DESCRIPTORS_MAX: usize = 253;
+
 /// A descriptor of the host and the number it is to have in the new process.
-pub(super) struct Placement {
-    pub(super) source: RawFd,
+pub(super) struct Placement<'spec> {
+    pub(super) source: BorrowedFd<'spec>,
+    /// The number that the keeper has it under.
+    pub(super) kept: Cell<RawFd>,
     pub(super) number: RawFd,
     /// Where the new process keeps it meanwhile.
     pub(super) parked: Cell<RawFd>,
@@ -29,10 +35,13 @@ pub(super) struct Placement {
 
 /// A [`Spec`] in the words of system calls. Borrows the descriptors of the spec.
 pub(super) struct Plan<'spec> {
-    pub(super) host: Pid,
+    /// The keeper, which the new process is a child of.
+    pub(super) keeper: Pid,
     pub(super) outlives_host: bool,
-    pub(super) placements: Vec<Placement>,
-    pub(super) image: RawFd,
+    pub(super) placements: Vec<Placement<'spec>>,
+    pub(super) image: BorrowedFd<'spec>,
+    /// The number that the keeper has the image under.
+    pub(super) kept_image: Cell<RawFd>,
     /// The number of the image while it is executed: one above all that are wanted.
     pub(super) image_number: RawFd,
     /// The ranges of numbers, both ends included, that are to be closed.
@@ -43,12 +52,16 @@ pub(super) struct Plan<'spec> {
     pub(super) failure: Cell<Option<(Step, Errno)>>,
     arguments: CStrings,
     environment: CStrings,
-    _descriptors: std::marker::PhantomData<BorrowedFd<'spec>>,
 }
 
 impl<'spec> Plan<'spec> {
-    /// Prepares `spec`; stdin, stdout and stderr that it does not list are `null`.
-    pub(super) fn new(spec: &'spec Spec, null: BorrowedFd<'spec>) -> Result<Self, SpawnError> {
+    /// Prepares `spec` for the process `keeper`; stdin, stdout and stderr that it does
+    /// not list are `null`.
+    pub(super) fn new(
+        spec: &'spec Spec,
+        null: BorrowedFd<'spec>,
+        keeper: Pid,
+    ) -> Result<Self, SpawnError> {
         let invalid = |reason: String| SpawnError::Invalid {
             program: spec.image.name().to_owned(),
             reason,
@@ -69,6 +82,10 @@ impl<'spec> Plan<'spec> {
             let reason = format!("descriptor numbers are 0 to {}", Spec::MAX_DESCRIPTOR);
             return Err(invalid(reason));
         }
+        if descriptors.len() >= DESCRIPTORS_MAX {
+            let reason = format!("more than {} descriptors", DESCRIPTORS_MAX - 1);
+            return Err(invalid(reason));
+        }
         let open_files = spec.limits.open_files;
         if open_files.is_some_and(|limit| limit <= u64::from(highest.unsigned_abs())) {
             let reason = format!("the limit of open files leaves no descriptor {highest}");
@@ -81,18 +98,20 @@ impl<'spec> Plan<'spec> {
             .map(|(number, _)| *number)
             .chain([image_number]);
         Ok(Self {
-            host: getpid(),
+            keeper,
             outlives_host: spec.outlives_host,
             gaps: gaps(wanted),
             placements: descriptors
                 .iter()
                 .map(|(number, source)| Placement {
-                    source: source.as_raw_fd(),
+                    source: *source,
+                    kept: Cell::new(-1),
                     number: *number,
                     parked: Cell::new(-1),
                 })
                 .collect(),
-            image: spec.image.as_fd().as_raw_fd(),
+            image: spec.image.as_fd(),
+            kept_image: Cell::new(-1),
             image_number,
             limits: resource_limits(&spec.limits),
             working_directory: c_string(spec.working_directory.as_os_str()).map_err(&invalid)?,
@@ -105,8 +124,13 @@ impl<'spec> Plan<'spec> {
                     .map(|(name, value)| variable(name, value)),
             )
             .map_err(&invalid)?,
-            _descriptors: std::marker::PhantomData,
         })
+    }
+
+    /// What the keeper needs duplicates of: the image, then what is placed.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'spec>> {
+        let placed = self.placements.iter().map(|placement| placement.source);
+        [self.image].into_iter().chain(placed).collect()
     }
 
     /// The first number that the new process may use for itself.

@@ -6,12 +6,14 @@
 //!
 //! Functions marked "child" run between `clone` and `execveat`, in a process that
 //! shares the host's memory: they allocate nothing, lock nothing and cannot panic.
+//! Those marked "keeper" run in the keeper, which shares it as well; the same holds
+//! for them.
 
 use std::{
     ffi::{CStr, c_int, c_long, c_void},
-    io,
-    mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    io::{self, IoSlice, IoSliceMut},
+    mem::{self, MaybeUninit},
+    os::fd::{BorrowedFd, RawFd},
     ptr,
     time::Duration,
 };
@@ -19,12 +21,18 @@ use std::{
 use rustix::{
     io::Errno,
     mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap},
+    net::{
+        RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv,
+        recvmsg, sendmsg,
+    },
     param::page_size,
-    process::Pid,
+    process::{Pid, Signal, kill_process},
 };
 
 use super::{
-    plan::{CStrings, Plan},
+    keeper::Order,
+    keeping::{self, Room},
+    plan::{CStrings, DESCRIPTORS_MAX, Plan},
     steps,
 };
 
@@ -32,19 +40,20 @@ use super::{
 const LAST_SIGNAL: c_int = 64;
 /// Size in bytes of the kernel's signal set.
 const SIGNAL_SET_BYTES: usize = 8;
-/// Stack of a process before it executes its image; the steps need a fraction.
+/// Stack of the keeper and of a process before it executes its image, which need a
+/// fraction of it.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The memory a new process runs on until it executes its image, with a page
-/// below it that faults instead of growing into the host's memory.
+/// The memory that the keeper runs on, or a new process until it executes its image,
+/// with a page below it that faults instead of growing into the host's memory.
 pub(super) struct Stack {
     base: *mut c_void,
     bytes: usize,
 }
 
 impl Stack {
-    /// Also blocks every signal in the calling thread for good: a handler must not
-    /// run on this stack. The type cannot leave the thread.
+    /// Also blocks signals in the calling thread for good: a handler must not run on
+    /// this stack. The type cannot leave the thread.
     pub(super) fn new() -> io::Result<Self> {
         block_signals()?;
         let bytes = STACK_BYTES + page_size();
@@ -79,25 +88,165 @@ impl Drop for Stack {
     }
 }
 
-/// Makes a process that carries out `plan`; returns when it has executed its image
-/// or failed, which it notes in the plan.
+/// Room for the descriptors of one message.
+pub(super) const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX));
+
+/// A process that lives in the host's memory, beside it. Dropping it kills it and
+/// waits until it is gone.
+pub(super) struct Beside {
+    pid: Pid,
+    /// What the process works with; nobody else's while it lives.
+    room: *mut Room,
+    stack: mem::ManuallyDrop<Stack>,
+    /// Whether something may use the memory for ever.
+    cut_off: bool,
+}
+
+impl Beside {
+    /// Starts the keeper in `room`. Its memory is the host's, everything else is its
+    /// own: descriptors, signal actions, children. Its end sends no signal, and
+    /// whoever in the host waits for any child does not get it.
+    pub(super) fn start(room: Room) -> io::Result<Self> {
+        extern "C" fn enter(room: *mut c_void) -> c_int {
+            // SAFETY: `clone` passes on the pointer given below, which nobody else
+            // uses before the process is gone.
+            keeping::keep(unsafe { &mut *room.cast::<Room>() })
+        }
+
+        let mut stack = Stack::new()?;
+        let room = Box::into_raw(Box::new(room));
+        // SAFETY: the stack is mapped, aligned and lives until the process is gone, as
+        // does the room that `enter` expects. Signals are blocked in this thread
+        // (`Stack::new`), and so in the process. It has this thread's thread-local
+        // memory, of which it uses no more than `errno`, and that only while it gets
+        // ready or is asked for something, when this thread sits in a bare system call;
+        // otherwise it makes bare system calls itself.
+        let pid = unsafe { libc::clone(enter, stack.top(), libc::CLONE_VM, room.cast::<c_void>()) };
+        let Some(pid) = Pid::from_raw(pid.max(0)) else {
+            let error = io::Error::last_os_error();
+            // SAFETY: made by `Box::into_raw` above, and no process was made to use it.
+            drop(unsafe { Box::from_raw(room) });
+            return Err(error);
+        };
+        Ok(Self {
+            pid,
+            room,
+            stack: mem::ManuallyDrop::new(stack),
+            cut_off: false,
+        })
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The process was killed while it made another one, which may be in its memory
+    /// still. That memory is never used again.
+    pub(super) fn cut_off(&mut self) {
+        self.cut_off = true;
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Fails only when it is gone.
+        let _ = kill_process(self.pid, Signal::KILL);
+        // SAFETY: takes numbers, and null pointers for what the kernel would tell.
+        let gone = check(unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                libc::P_PID,
+                self.pid.as_raw_nonzero().get(),
+                ptr::null_mut::<libc::siginfo_t>(),
+                libc::WEXITED | libc::__WALL,
+                ptr::null_mut::<libc::rusage>(),
+            )
+        });
+        if self.cut_off || gone.is_err() {
+            return;
+        }
+        // SAFETY: the process is gone, so nobody uses room or stack any more; both are
+        // dropped here and nowhere else.
+        unsafe {
+            drop(Box::from_raw(self.room));
+            mem::ManuallyDrop::drop(&mut self.stack);
+        }
+    }
+}
+
+/// Has the keeper at the other end of `socket` carry out `order`, with a duplicate of
+/// each of `descriptors`, and blocks until it has. `Errno::PIPE` means that the keeper
+/// is gone.
+pub(super) fn ask(
+    socket: BorrowedFd<'_>,
+    order: &Order<'_>,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let address = ptr::from_ref(order).expose_provenance().to_ne_bytes();
+    let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::INVAL);
+    }
+    let sent = sendmsg(
+        socket,
+        &[IoSlice::new(&address)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    );
+    match sent {
+        Err(Errno::CONNRESET) => return Err(Errno::PIPE),
+        sent => sent?,
+    };
+    // Not before the answer, or the end of the keeper, may the order be dropped.
+    match recv(socket, &mut [0_u8; 1], RecvFlags::empty()) {
+        Ok((_, 1..)) => Ok(()),
+        Ok((_, 0)) | Err(_) => Err(Errno::PIPE),
+    }
+}
+
+/// Keeper: the next order of the host, with its descriptors in `control`, or `None`
+/// when there will be no more.
+pub(super) fn next_order<'order>(
+    socket: BorrowedFd<'_>,
+    control: &mut RecvAncillaryBuffer<'_>,
+) -> Option<&'order Order<'order>> {
+    let mut address = [0; size_of::<usize>()];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let message = recvmsg(socket, &mut [IoSliceMut::new(&mut address)], control, flags).ok()?;
+    if message.bytes != address.len() {
+        return None;
+    }
+    let order = ptr::with_exposed_provenance::<Order<'order>>(usize::from_ne_bytes(address));
+    // SAFETY: nobody but `ask` writes to the other end, and it keeps the order where it
+    // is until it has been answered, which is after the last use of it here.
+    Some(unsafe { &*order })
+}
+
+/// Keeper: the descriptor `number`, which is open as long as the process lives.
+pub(super) fn descriptor(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the caller closes everything else and never this one.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Keeper: makes a process that carries out `plan`; returns when it has executed its
+/// image or failed, which it notes in the plan.
 ///
 /// Nothing is copied: the process shares the memory of the host
 /// (`CLONE_VM | CLONE_VFORK`), so the cost does not grow with the host's size.
-pub(super) fn make_process(stack: &mut Stack, plan: &Plan<'_>) -> io::Result<(Pid, OwnedFd)> {
+pub(super) fn make_process(stack: &mut Stack, plan: &Plan<'_>) -> Result<Pid, Errno> {
     extern "C" fn enter(plan: *mut c_void) -> c_int {
         // SAFETY: `clone` passes on the pointer given below, which outlives this
-        // call because `CLONE_VFORK` keeps the caller waiting.
+        // call: `CLONE_VFORK` keeps the keeper waiting, and the host waits for it. When
+        // the keeper is killed meanwhile, the host never drops the plan.
         let plan = unsafe { &*plan.cast::<Plan<'_>>() };
         steps::run(plan)
     }
 
-    let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the stack is mapped, aligned and used by nobody else (`&mut`), and
-    // signals are blocked in this thread (`Stack::new`); `enter` gets the plan it
-    // expects, which this thread does not touch meanwhile; `CLONE_PIDFD` makes the
-    // kernel write a descriptor to `pidfd`. The steps only make system calls and
+    // signals are blocked in the keeper, as in the thread that made it (`Stack::new`);
+    // `enter` gets the plan it expects. The steps only make system calls and
     // write the `Cell`s of the plan, so other threads of the host notice nothing.
     let pid = unsafe {
         libc::clone(
@@ -105,20 +254,22 @@ pub(super) fn make_process(stack: &mut Stack, plan: &Plan<'_>) -> io::Result<(Pi
             stack.top(),
             flags,
             ptr::from_ref(plan).cast_mut().cast::<c_void>(),
-            &raw mut pidfd,
         )
     };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor and nobody else owns it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
-    Ok((pid, pidfd))
+    check(c_long::from(pid))?;
+    Pid::from_raw(pid).ok_or(Errno::SRCH)
 }
 
-/// Blocks every signal in the calling thread, for good.
+/// Blocks every signal in the calling thread, for good, but those by which the C
+/// library has all threads of a process change their user or end: without an answer
+/// it waits for ever.
 fn block_signals() -> Result<(), Errno> {
+    const OF_THE_C_LIBRARY: u64 = 1 << (32 - 1) | 1 << (33 - 1);
+    set_signal_mask(!OF_THE_C_LIBRARY)
+}
+
+/// Keeper: blocks every signal.
+pub(super) fn block_every_signal() -> Result<(), Errno> {
     set_signal_mask(u64::MAX)
 }
 
@@ -223,17 +374,17 @@ pub(super) fn execute(image: RawFd, arguments: &CStrings, environment: &CStrings
     check(result).err().unwrap_or(Errno::NOEXEC)
 }
 
-/// Takes away the zombie of a process that has ended, and tells the processor time
-/// it used, with that of the children it waited for. Its peak memory is told by the
-/// kernel too, but starts from the host's, whose memory it shared at first.
-pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Result<Duration, Errno> {
+/// Keeper: takes away the zombie of a child that has ended, and tells the processor
+/// time it used, with that of the children it waited for. Its peak memory is told by
+/// the kernel too, but starts from the host's, whose memory it shared at first.
+pub(super) fn reap(pid: Pid) -> Result<Duration, Errno> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the kernel takes no status from a null pointer and fills in one `rusage`.
     check(unsafe {
         libc::syscall(
             libc::SYS_waitid,
-            libc::P_PIDFD,
-            pidfd.as_raw_fd(),
+            libc::P_PID,
+            pid.as_raw_nonzero().get(),
             ptr::null_mut::<libc::siginfo_t>(),
             libc::WEXITED | libc::WNOHANG,
             usage.as_mut_ptr(),
@@ -250,8 +401,8 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Result<Duration, Errno> {
 
 fn check(result: c_long) -> Result<c_long, Errno> {
     if result == -1 {
-        // The new process shares this variable with the thread that made it, which
-        // is stopped meanwhile.
+        // Child and keeper share this variable with the spawner's thread, which sits in
+        // a bare system call meanwhile.
         Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
     } else {
         Ok(result)

@@ -1,9 +1,7 @@
-//! The thread that all processes are children of.
+//! The thread that has all processes made and waits for their ends.
 //!
-//! The kernel kills a process that asked to die with its parent when the *thread*
-//! that made it ends. Threads of a runtime come and go, so one thread that lives
-//! as long as the host makes all processes. It also waits for their ends, so that
-//! none stays a zombie, whatever its owner does.
+//! One thread, that lives as long as the host, is all that speaks to the keeper. None
+//! of the processes stays a zombie, whatever its owner does.
 
 use std::{
     fs::File,
@@ -16,13 +14,16 @@ use std::{
     thread,
 };
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    process::{PidfdFlags, pidfd_open},
+};
 
 use super::{
-    child::Child,
-    launch::launch,
+    child::{Child, Process},
+    keeper::{Keeper, Unstarted},
     pending::{Pending, Reply},
-    raw::Stack,
+    plan::Plan,
     watch::Watch,
 };
 use crate::{SpawnError, Spec};
@@ -35,8 +36,13 @@ const QUEUE: usize = 256;
 /// blocking the calling one. Starts are carried out one after the other.
 ///
 /// The process is its own session and process group, is killed when the host dies,
-/// can gain no privileges by executing files, and has umask 077. A host that forks
-/// itself, say to become a daemon, must do so before its first start.
+/// can gain no privileges by executing files, and has umask 077. Orphans among what it
+/// starts become its children, and are killed with it.
+///
+/// The first start makes one more process, which is named `orch-keeper`, shares the
+/// host's memory, is the parent of all others and ends with the host. Nothing about the
+/// host's own process changes. A host that forks itself, say to become a daemon,
+/// changes its user or confines itself must do so before its first start.
 ///
 /// # Errors
 ///
@@ -99,15 +105,15 @@ impl Spawner {
         thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
-                // The stack belongs to this thread, and cannot be made for it elsewhere.
-                let (stack, made) = match Stack::new() {
-                    Ok(stack) => (Some(stack), Ok(())),
+                // The keeper belongs to this thread, and cannot be made for it elsewhere.
+                let (keeper, made) = match Keeper::new() {
+                    Ok(keeper) => (Some(keeper), Ok(())),
                     Err(error) => (None, Err(error)),
                 };
                 if ready.send(made).is_ok()
-                    && let Some(stack) = stack
+                    && let Some(keeper) = keeper
                 {
-                    run(&queue, &woken, watch, &null, stack);
+                    run(&queue, &woken, watch, &null, keeper);
                 }
             })?;
         is_ready.recv().map_err(io::Error::other)??;
@@ -127,34 +133,58 @@ fn run(
     woken: &OwnedFd,
     mut watch: Watch,
     null: &File,
-    mut stack: Stack,
+    mut keeper: Keeper,
 ) -> ! {
     loop {
-        watch.wait();
+        for process in watch.wait() {
+            process.end(|pid| keeper.reap(pid));
+        }
         // The counter only says that something came; the queue is emptied anyway.
         let _ = rustix::io::read(woken, &mut [0_u8; 8]);
         while let Ok(Start { spec, reply }) = queue.try_recv() {
             if !reply.is_unwanted() {
-                reply.send(start(&mut stack, &mut watch, null, &spec));
+                reply.send(start(&mut keeper, &mut watch, null, &spec));
             }
         }
     }
 }
 
+/// Has a process made, and watches over it.
 fn start(
-    stack: &mut Stack,
+    keeper: &mut Keeper,
     watch: &mut Watch,
     null: &File,
     spec: &Spec,
 ) -> Result<Child, SpawnError> {
-    let process = Arc::new(launch(stack, null.as_fd(), spec)?);
-    if let Err(errno) = watch.add(&process) {
-        process.end();
-        let program = spec.image.name().to_owned();
-        return Err(SpawnError::NoProcess {
-            program,
-            source: errno.into(),
-        });
+    let program = || spec.image.name().to_owned();
+    let no_process = |source: io::Error| SpawnError::NoProcess {
+        program: program(),
+        source,
+    };
+    if keeper.is_gone() {
+        *keeper = Keeper::new().map_err(no_process)?;
     }
-    Ok(Child::new(process))
+    let plan = Plan::new(spec, null.as_fd(), keeper.pid())?;
+    let pid = keeper
+        .start(Box::new(plan))
+        .map_err(|unstarted| match unstarted {
+            Unstarted::NoProcess(source) => no_process(source),
+            Unstarted::Child(step, errno) => {
+                let source = io::Error::from_raw_os_error(errno.raw_os_error());
+                SpawnError::child(program(), step, source)
+            }
+        })?;
+    // Its id stays its own until the keeper is told to take its zombie away.
+    let watched = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
+        let process = Arc::new(Process::new(pid, pidfd));
+        watch.add(&process).map(|()| process)
+    });
+    match watched {
+        Ok(process) => Ok(Child::new(process)),
+        Err(errno) => {
+            // Nobody could tell its end, so it has to go.
+            let _ = keeper.reap(pid);
+            Err(no_process(errno.into()))
+        }
+    }
 }

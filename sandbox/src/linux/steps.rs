@@ -14,7 +14,10 @@ use std::{convert::Infallible, ffi::c_int};
 use rustix::{
     fs::Mode,
     io::Errno,
-    process::{Signal, chdir, getppid, set_parent_process_death_signal, setrlimit, setsid, umask},
+    process::{
+        Signal, chdir, getpid, getppid, set_child_subreaper, set_parent_process_death_signal,
+        setrlimit, setsid, umask,
+    },
     thread::set_no_new_privs,
 };
 
@@ -40,7 +43,10 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     // could be read, or be made to look as if somebody had typed on it.
     setsid().map_err(at(Step::Session))?;
     if !plan.outlives_host {
-        die_with_host(plan).map_err(at(Step::DieWithHost))?;
+        die_with_keeper(plan).map_err(at(Step::DieWithHost))?;
+        // What the program starts stays below it, also when a parent in between ends or
+        // a session is left. It is all the keeper's when the program has ended.
+        set_child_subreaper(Some(getpid())).map_err(at(Step::Descendants))?;
     }
     place_descriptors(plan).map_err(at(Step::Descriptors))?;
     for (resource, limit) in &plan.limits {
@@ -55,11 +61,11 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     Err((Step::Exec, plan.execute()))
 }
 
-/// The kernel kills this process when the thread that made it ends. A host that
-/// ended before that was agreed is noticed by its parent having changed.
-fn die_with_host(plan: &Plan) -> Result<(), Errno> {
+/// The kernel kills this process when the keeper ends. A keeper that ended before that
+/// was agreed is noticed by the parent having changed.
+fn die_with_keeper(plan: &Plan) -> Result<(), Errno> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    if getppid() == Some(plan.host) {
+    if getppid() == Some(plan.keeper) {
         Ok(())
     } else {
         Err(Errno::SRCH)
@@ -70,10 +76,10 @@ fn die_with_host(plan: &Plan) -> Result<(), Errno> {
 /// overwrites a source, then places them and closes everything else.
 fn place_descriptors(plan: &Plan) -> Result<(), Errno> {
     for placement in plan.placements.iter() {
-        let parked = raw::duplicate_above(placement.source, plan.first_unused())?;
+        let parked = raw::duplicate_above(placement.kept.get(), plan.first_unused())?;
         placement.parked.set(parked);
     }
-    let image = raw::duplicate_above(plan.image, plan.first_unused())?;
+    let image = raw::duplicate_above(plan.kept_image.get(), plan.first_unused())?;
     for placement in plan.placements.iter() {
         raw::duplicate_to(placement.parked.get(), placement.number, false)?;
     }

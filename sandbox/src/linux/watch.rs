@@ -49,19 +49,21 @@ impl Watch {
         Ok(())
     }
 
-    /// Blocks until the thread is woken or processes have ended, and takes care of
-    /// those.
-    pub(super) fn wait(&mut self) {
+    /// Blocks until the thread is woken or processes have ended, which are no longer
+    /// watched then.
+    pub(super) fn wait(&mut self) -> Vec<Arc<Process>> {
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
         // Interrupted or short of memory: returning too early does no harm.
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), None);
+        let mut ended = Vec::new();
         for event in events {
             let key = event.data.u64();
             if let Some(process) = self.processes.remove(&key) {
                 // Somebody may hold a duplicate, so closing it would not do.
                 let _ = epoll::delete(&self.epoll, process.as_fd());
-                process.look();
+                ended.push(process);
             }
         }
+        ended
     }
 }

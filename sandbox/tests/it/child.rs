@@ -6,7 +6,7 @@ use orchestrator_sandbox::{ExitStatus, Signal, spawn};
 
 use crate::{
     helper,
-    support::{self, ended, gone, output, pipe, read_until, shell, stranger},
+    support::{self, ended, gate, gone, output, pipe, read_until, shell, stranger},
 };
 
 #[tokio::test]
@@ -69,10 +69,13 @@ async fn dropping_it_kills_the_whole_group() {
 #[tokio::test]
 async fn what_the_leader_leaves_behind_is_killed() {
     let (mut reader, writer) = pipe();
-    let spec = shell("sleep 600 & echo $!").descriptor(1, writer);
+    let (gate, go) = gate();
+    let spec = shell("sleep 600 & echo $!; read -r go; true");
+    let spec = spec.descriptor(0, gate).descriptor(1, writer);
     let child = spawn(spec).await.expect("it starts");
     let text = read_until(&mut reader, |text| text.ends_with('\n')).await;
     let straggler = stranger(text.trim().parse().expect("an id"));
+    drop(go);
     assert_eq!(ended(&child).await, ExitStatus::Exited(0));
     gone(straggler).await;
 }

@@ -7,7 +7,7 @@ use std::{
 
 use orchestrator_sandbox::{ExitStatus, Limits, Spec};
 
-use crate::support::{output, program, shell};
+use crate::support::{keeper, output, program, shell};
 
 #[tokio::test]
 async fn the_environment_is_exactly_what_was_given() {
@@ -152,7 +152,7 @@ async fn it_leads_its_own_group_and_session_without_a_terminal() {
     let (_, fields) = rest.rsplit_once(") ").expect("a name");
     let fields: Vec<&str> = fields.split(' ').collect();
     // state, parent, group, session, terminal
-    assert_eq!(fields[1], std::process::id().to_string());
+    assert_eq!(fields[1], keeper().to_string());
     assert_eq!((fields[2], fields[3], fields[4]), (pid, pid, "0"));
 }
 

@@ -10,10 +10,14 @@ use std::{
 
 use orchestrator_sandbox::{RunDirectory, SpawnError, Spec, sample, spawn};
 
-use crate::support::{ended, eventually, open_descriptors, sealed, shell};
+use crate::support::{
+    ended, eventually, keeper, open_descriptors, pipe, read_until, sealed, shell,
+};
 
 /// Names the run directory of [`host`].
 pub(crate) const RUN_DIRECTORY: &str = "ORCHESTRATOR_TEST_RUN_DIRECTORY";
+/// The script with which [`let_go`] starts a process.
+pub(crate) const STRAY: &str = "ORCHESTRATOR_TEST_STRAY";
 /// What [`cycles`] says when it has found nothing.
 pub(crate) const NOTHING_LEFT: &str = "nothing is left of two hundred processes";
 /// What [`flood`] says when it was refused.
@@ -34,12 +38,36 @@ async fn host() {
         .expect("a file");
     let tree = tree.finish().expect("a tree");
     let plugin = spawn(shell("exec sleep 600")).await.expect("it starts");
+    let (mut reader, writer) = pipe();
+    let other = shell("(env -i setsid sh -c 'echo $$; exec sleep 600' &); exec sleep 600");
+    let other = spawn(other.descriptor(1, writer)).await.expect("it starts");
+    let stray = read_until(&mut reader, |text| text.ends_with('\n')).await;
     println!(
-        "plugin {}\ntree {}\nready",
+        "plugin {}\nother {}\nstray {stray}tree {}\nready",
         plugin.pid(),
+        other.pid(),
         tree.path().display()
     );
     tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+/// A plugin that wants its descendants to be nobody's, and starts one.
+#[test]
+#[ignore = "started by the tests of descendants"]
+fn let_go() {
+    let Some(script) = std::env::var_os(STRAY) else {
+        return;
+    };
+    rustix::process::set_child_subreaper(None).expect("it may");
+    #[expect(clippy::disallowed_types, reason = "the sandbox would keep hold of it")]
+    let shell = std::process::Command::new("/bin/sh")
+        .arg("-c")
+        .arg(script)
+        .status();
+    assert!(shell.expect("a shell").success());
+    println!("has let go");
+    // Until it is killed.
+    std::thread::park_timeout(Duration::from_secs(60));
 }
 
 /// Starts and drops processes, in every way, in a process of its own, so that what
@@ -61,12 +89,12 @@ async fn cycles() {
     for round in 0..4 {
         cycle(round).await;
     }
-    eventually("the first processes are gone", no_children).await;
+    eventually("the first processes are gone", nothing_runs).await;
     let before = open_descriptors();
     for round in 0..200 {
         cycle(round).await;
     }
-    eventually("all processes are gone", no_children).await;
+    eventually("all processes are gone", nothing_runs).await;
     eventually("all descriptors are closed", || {
         open_descriptors() == before
     })
@@ -116,13 +144,9 @@ async fn idle() {
     println!("{IDLE}");
 }
 
-/// Whether this process has no child, not even a zombie.
-fn no_children() -> bool {
-    fs::read_dir("/proc/self/task")
-        .expect("/proc")
-        .all(|thread| {
-            let children = thread.expect("a thread").path().join("children");
-            // A thread that has just ended has no children.
-            fs::read_to_string(children).is_ok_and(|children| children.is_empty())
-        })
+/// Whether nothing that was started is left, not even a zombie.
+fn nothing_runs() -> bool {
+    let keeper = keeper();
+    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    children.expect("the keeper runs").is_empty()
 }

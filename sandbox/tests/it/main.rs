@@ -4,9 +4,11 @@
 
 mod child;
 mod confinement;
+mod descendants;
 mod exec;
 mod helper;
 mod host_death;
+mod keeper;
 mod support;
 mod tree;
 mod usage;

@@ -47,10 +47,68 @@ pub(crate) fn helper(name: &str) -> Spec {
     ])
 }
 
+/// This test binary as the helper `name` that nobody keeps: started as an operator
+/// starts a host. It is killed when the test ends.
+pub(crate) struct Host(std::process::Child);
+
+impl Host {
+    pub(crate) fn start(name: &str, run: &Path, stdout: OwnedFd) -> Self {
+        #[expect(
+            clippy::disallowed_types,
+            reason = "what the sandbox starts leaves nothing behind, which is to be seen of a host"
+        )]
+        let started = std::process::Command::new(
+            std::env::current_exe().expect("the test binary has a path"),
+        )
+        .args(["--ignored", "--exact", "--nocapture", name])
+        .env(crate::helper::RUN_DIRECTORY, run)
+        .stdout(stdout)
+        .spawn();
+        Self(started.expect("it starts"))
+    }
+
+    /// Kills the host alone, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it is our child");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Fails only when it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The process between this one and all that it starts, once there is one.
+pub(crate) fn keeper() -> u32 {
+    let own = std::process::id().to_string();
+    let is_keeper = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.split_once("(orch-keeper) ").is_some_and(|(_, rest)| {
+            let mut fields = rest.split(' ');
+            fields.next() != Some("Z") && fields.next() == Some(&own)
+        })
+    };
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .find(is_keeper)
+        .expect("something was started")
+}
+
 /// A pipe as its reading end, for this runtime, and its writing end, for a process.
 pub(crate) fn pipe() -> (Receiver, OwnedFd) {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
     (Receiver::from_owned_fd(reader).expect("a pipe"), writer)
+}
+
+/// An input to wait for, and what ends the wait when it is dropped.
+pub(crate) fn gate() -> (OwnedFd, OwnedFd) {
+    pipe_with(PipeFlags::CLOEXEC).expect("a pipe")
 }
 
 /// Waits until the process has ended.

@@ -2,7 +2,8 @@
 //!
 //! One thread does everything: a loop reads frames and starts a task per call,
 //! tasks put their frames into the [`Outbox`](outbox::Outbox), and a writer
-//! sends what has gathered there in one write.
+//! sends what has gathered there in one write. A call that is alone writes its
+//! result itself.
 
 mod calls;
 mod connection;
@@ -10,20 +11,25 @@ mod incoming;
 mod inherited;
 mod link;
 mod outbox;
+mod patience;
+mod socket;
 
-use std::{ffi::OsStr, io, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr, io, os::unix::net::UnixStream, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use orchestrator_contract::{
     LogLevel, PhaseName, PluginId,
     frame::{Frame, FrameError, Hello, PROTOCOL_VERSION, Welcome},
 };
-use tokio::{io::AsyncWriteExt, net::unix::OwnedWriteHalf, runtime, time::timeout};
+use tokio::{runtime, time::timeout};
 
 pub(crate) use link::Link;
 
 use crate::{Error, Plugin, Setup, exec::stderr, serve::Served};
 use connection::Connection;
 use incoming::Incoming;
+use socket::Socket;
 
 /// The variable that holds the number of the socket's descriptor.
 pub(crate) const DESCRIPTOR: &str = "ORCHESTRATOR_NODE_FD";
@@ -77,23 +83,18 @@ fn try_run<P: Plugin>(served: Arc<Served<P>>, descriptor: &OsStr) -> Result<(), 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(async {
-        let socket = tokio::net::UnixStream::from_std(socket)?;
-        converse(served, socket).await
-    });
+    let outcome = runtime.block_on(converse(served, socket));
     // A blocking task that does not end must not keep the process.
     runtime.shutdown_background();
     outcome
 }
 
-async fn converse<P: Plugin>(
-    served: Arc<Served<P>>,
-    socket: tokio::net::UnixStream,
-) -> Result<(), NodeError> {
-    let (reader, writer) = socket.into_split();
-    let mut incoming = Incoming::new(reader);
-    let link = Arc::new(Link::default());
-    let mut writer = tokio::spawn(write(link.clone(), writer));
+async fn converse<P: Plugin>(served: Arc<Served<P>>, socket: UnixStream) -> Result<(), NodeError> {
+    let socket = Arc::new(Socket::new(socket)?);
+    let mut incoming = Incoming::new(socket.clone());
+    let link = Arc::new(Link::new(socket));
+    let writing = link.clone();
+    let mut writer = tokio::spawn(async move { writing.write().await });
 
     link.send(&hello(&served))?;
     let Some(welcome) = welcome(&mut incoming).await? else {
@@ -136,14 +137,4 @@ async fn welcome(incoming: &mut Incoming) -> Result<Option<Welcome>, NodeError> 
         Some(Frame::Welcome(welcome)) => Err(NodeError::Version(welcome.protocol)),
         Some(other) => Err(NodeError::Unwelcome(other.name())),
     }
-}
-
-/// Writes whatever gathered since the last write, at once.
-async fn write(link: Arc<Link>, mut socket: OwnedWriteHalf) -> io::Result<()> {
-    let mut batch = bytes::BytesMut::new();
-    while link.take(&mut batch).await {
-        socket.write_all(&batch).await?;
-        batch.clear();
-    }
-    socket.shutdown().await
 }

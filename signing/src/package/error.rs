@@ -87,7 +87,7 @@ pub enum VerifyError {
     #[diagnostic(
         code("ORC-2045"),
         help(
-            "if it should be, add the name to its patterns with `orchestrator trust add --names`"
+            "if it should be, give it more names with `orchestrator trust add … --names OLD,NEW --replace`; `orchestrator trust list` shows those it has"
         )
     )]
     WrongName {
@@ -333,7 +333,7 @@ pub enum VerifyError {
         plugin: String,
     },
     /// The operating system refused.
-    #[error("`{path}`")]
+    #[error("`{path}` cannot be read")]
     #[diagnostic(
         code("ORC-2067"),
         help("check that the package is there and can be read")

@@ -8,10 +8,12 @@ use orchestrator_manifest::{Channel, Manifest, PackagePath};
 
 use super::{
     PackageFile, VerifyError,
-    layout::{LISTING, META, MINISIG, SIGNATURES, is_signature},
+    layout::{LISTING, META, MINISIG, SIGNATURES},
     shown,
     tree::Tree,
-    verify::{entry_claim, listing_text, manifest_of, parse_statement, requested},
+    verify::{
+        check_references, entry_claim, listing_text, manifest_of, parse_statement, requested,
+    },
 };
 use crate::{
     digest::Digest,
@@ -77,15 +79,12 @@ pub struct SignReport {
 #[non_exhaustive]
 pub enum SignError {
     /// The package could not be verified once signed, so it is not signed. What
-    /// is wrong with it follows, with its own code.
+    /// is wrong with it follows, and the help names its code.
     #[error("the package cannot be signed")]
-    #[diagnostic(
-        code("ORC-2070"),
-        help("mend what is named below; nothing was written")
-    )]
+    #[diagnostic(code("ORC-2070"), help("nothing was written; {}", advice(.0)))]
     Unfit(#[from] VerifyError),
     /// The signature could not be written.
-    #[error("`{path}`")]
+    #[error("`{path}` cannot be written")]
     #[diagnostic(code("ORC-2071"), help("check that the folder can be written to"))]
     Write {
         /// The file.
@@ -99,10 +98,17 @@ pub enum SignError {
     ChangedSince,
 }
 
+/// The code and the help of what is wrong.
+fn advice(fault: &VerifyError) -> String {
+    let parts = [fault.code(), fault.help()];
+    let parts = parts.iter().flatten().map(ToString::to_string);
+    parts.collect::<Vec<_>>().join(": ")
+}
+
 /// Signs the package in `dir` with one key: writes `META/MANIFEST` and
 /// `META/signatures.json`, in place of any that were there.
 ///
-/// Blocks: it reads and hashes the whole package.
+/// Blocks: it reads and hashes the whole package, piece by piece.
 ///
 /// # Errors
 ///
@@ -110,23 +116,19 @@ pub enum SignError {
 pub fn sign(dir: &Path, key: &SecretKey, options: &SignOptions) -> Result<SignReport, SignError> {
     remove_leftovers(dir)?;
     let tree = Tree::open_listed(dir)?;
-    let mut files = read_all(&tree)?;
+    let mut files = tree.hash_all()?;
+    files.retain(|file| file.path().as_str() != LISTING);
     let (_, manifest) = manifest_of(&files, &shown(dir))?;
-    for (_, path) in manifest.referenced_files() {
-        if !files.iter().any(|file| file.path == path) {
-            return Err(VerifyError::MissingFile {
-                path: path.to_string(),
-            }
-            .into());
-        }
-    }
+    check_references(&manifest, &files)?;
     let listing = listing_text(&files);
-    files.push(PackageFile {
-        path: PackagePath::parse(LISTING).expect("a constant path parses"),
-        mode: FileMode::Data,
-        bytes: listing.as_bytes().into(),
-    });
-    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files.push(PackageFile::known(
+        &tree.root,
+        &PackagePath::parse(LISTING).expect("a constant path parses"),
+        FileMode::Data,
+        listing.len() as u64,
+        Digest::of(listing.as_bytes()),
+    ));
+    files.sort_by(|a, b| a.path().cmp(b.path()));
     let statement = statement(&manifest, &files, options)?;
     let payload = serde_json::to_vec(&statement).expect("texts and numbers always serialise");
     let digest = Digest::of(&payload);
@@ -152,7 +154,7 @@ pub fn cosign(dir: &Path, key: &SecretKey) -> Result<SignReport, SignError> {
     };
     let mut envelope = Envelope::parse(&bytes).map_err(VerifyError::Envelope)?;
     let signed = parse_statement(envelope.unverified_payload())?;
-    let files = read_all_with_listing(&tree)?;
+    let files = tree.hash_all()?;
     let (_, manifest) = manifest_of(&files, &shown(dir))?;
     let options = SignOptions {
         serial: signed.predicate.serial,
@@ -178,15 +180,15 @@ fn statement(
 ) -> Result<Statement, VerifyError> {
     let (manifest_file, _) = manifest_of(files, "")?;
     let subject = files.iter().map(|file| Subject {
-        name: file.path.clone(),
+        name: file.path().clone(),
         digest: DigestSet {
-            sha256: Digest::of(&file.bytes),
+            sha256: file.digest(),
         },
     });
     let claims = files.iter().map(|file| FileClaim {
-        path: file.path.clone(),
-        size: file.bytes.len() as u64,
-        mode: file.mode,
+        path: file.path().clone(),
+        size: file.size(),
+        mode: file.mode(),
     });
     Ok(Statement {
         statement_type: STATEMENT_TYPE.to_owned(),
@@ -200,7 +202,7 @@ fn statement(
             expires: options.expires,
             channel: options.channel.unwrap_or(manifest.channel),
             entry: entry_claim(manifest, options.triple.clone()),
-            manifest_sha256: Digest::of(&manifest_file.bytes),
+            manifest_sha256: manifest_file.digest(),
             capabilities_requested: requested(manifest),
             api: API,
             files: claims.collect(),
@@ -208,42 +210,15 @@ fn statement(
     })
 }
 
-fn read_all(tree: &Tree) -> Result<Vec<PackageFile>, VerifyError> {
-    let mut files = read_all_with_listing(tree)?;
-    files.retain(|file| file.path.as_str() != LISTING);
-    Ok(files)
-}
-
-fn read_all_with_listing(tree: &Tree) -> Result<Vec<PackageFile>, VerifyError> {
-    let covered = tree
-        .files
-        .iter()
-        .filter(|(path, _)| !is_signature(path.as_str()));
-    covered
-        .map(|(path, facts)| {
-            Ok(PackageFile {
-                path: path.clone(),
-                mode: facts.mode,
-                bytes: tree.read(path, facts.size)?.into(),
-            })
-        })
-        .collect()
-}
-
 /// What an interrupted signing, or an earlier one, left in `META`.
 fn remove_leftovers(dir: &Path) -> Result<(), SignError> {
     let meta = dir.join(META);
-    let Ok(entries) = fs::read_dir(&meta) else {
-        return Ok(());
-    };
-    for entry in entries.flatten() {
-        let is_staged = entry.file_name().to_string_lossy().starts_with(".staged-");
-        let is_export = dir.join(MINISIG) == entry.path();
-        if is_staged || is_export {
-            fs::remove_file(entry.path()).map_err(|source| write_error(&entry.path(), source))?;
-        }
+    durable::sweep(&meta).map_err(|source| write_error(&meta, source))?;
+    let export = dir.join(MINISIG);
+    match fs::remove_file(&export) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(&export, error)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn write(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), SignError> {

@@ -2,8 +2,7 @@
 //!
 //! The folder is opened once and everything else beneath that descriptor,
 //! without following links and without leaving the file system. What is not a
-//! plain file or folder is refused by name. A file is read once, and what was
-//! read is what counts.
+//! plain file or folder is refused by name.
 
 use std::{
     collections::BTreeMap,
@@ -11,22 +10,23 @@ use std::{
     io::{self, Read},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
+    sync::Arc,
 };
 
 use orchestrator_manifest::{PATH_DEPTH_MAX, PackagePath};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, statat};
 
-use super::{error::VerifyError, shown};
+use super::{PackageFile, error::VerifyError, layout::is_signature, shown};
 use crate::statement::FileMode;
 
 /// Most files and folders in a package.
 pub const ENTRIES_MAX: usize = 10_000;
-/// Most bytes in a package. All of them are held in memory.
+/// Most bytes in a package. They are read piece by piece.
 pub const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// A folder, opened.
 pub(super) struct Tree {
-    root: OwnedFd,
+    pub(super) root: Arc<OwnedFd>,
     pub(super) files: BTreeMap<PackagePath, FileFacts>,
     /// Why others could change the folder, if they could.
     pub(super) exposures: Vec<String>,
@@ -45,7 +45,7 @@ impl Tree {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = open(dir, flags, Mode::empty()).map_err(|error| io_error(dir, error))?;
         Ok(Self {
-            root,
+            root: Arc::new(root),
             files: BTreeMap::new(),
             exposures: Vec::new(),
         })
@@ -63,7 +63,7 @@ impl Tree {
         let name = Path::new(path);
         let fd = match beneath(&self.root, name, OFlags::NONBLOCK) {
             Ok(fd) => fd,
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
             Err(rustix::io::Errno::LOOP) => {
                 let what = "a symbolic link, or beneath one";
                 return Err(VerifyError::Special {
@@ -85,32 +85,26 @@ impl Tree {
         Ok(Some(bytes))
     }
 
-    /// Reads a file that has to be `size` bytes long.
-    pub(super) fn read(&self, path: &PackagePath, size: u64) -> Result<Vec<u8>, VerifyError> {
-        let name = Path::new(path.as_str());
-        let fd =
-            beneath(&self.root, name, OFlags::NONBLOCK).map_err(|error| io_error(name, error))?;
-        let stat = fstat(&fd).map_err(|error| io_error(name, error))?;
-        check_plain(path.as_str(), &stat)?;
-        if size_of(&stat) != size {
-            return Err(VerifyError::Changed {
-                path: path.to_string(),
-            });
-        }
-        let capacity = usize::try_from(size).map_err(|_| too_large("a file"))?;
-        let mut bytes = Vec::with_capacity(capacity);
-        // One byte more than promised shows a file that grows; a file system
-        // that never ends is not read to its end.
-        std::fs::File::from(fd)
-            .take(size + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| io_error(name, error))?;
-        if bytes.len() as u64 != size {
-            return Err(VerifyError::Changed {
-                path: path.to_string(),
-            });
-        }
-        Ok(bytes)
+    /// Reads and hashes a file that was listed. What was listed may have become
+    /// another file since; what is read is what counts.
+    pub(super) fn hash(
+        &self,
+        path: &PackagePath,
+        size: u64,
+        mode: FileMode,
+    ) -> Result<PackageFile, VerifyError> {
+        PackageFile::hash(&self.root, path, mode, size)
+    }
+
+    /// Reads and hashes every listed file but the signatures, sorted by path.
+    pub(super) fn hash_all(&self) -> Result<Vec<PackageFile>, VerifyError> {
+        let covered = self
+            .files
+            .iter()
+            .filter(|(path, _)| !is_signature(path.as_str()));
+        covered
+            .map(|(path, facts)| self.hash(path, facts.size, facts.mode))
+            .collect()
     }
 
     /// Lists every file, and refuses what is neither file nor folder.
@@ -189,7 +183,7 @@ impl Tree {
 
     fn check_parent(&mut self, dir: &Path) -> Result<(), VerifyError> {
         let parent =
-            statat(&self.root, "..", AtFlags::empty()).map_err(|error| io_error(dir, error))?;
+            statat(&*self.root, "..", AtFlags::empty()).map_err(|error| io_error(dir, error))?;
         // In a sticky folder such as /tmp nobody can rename what is not theirs.
         let is_sticky = parent.st_mode & 0o1000 != 0;
         if parent.st_mode & 0o022 != 0 && !is_sticky {
@@ -217,7 +211,7 @@ impl Tree {
 /// Opens something beneath `root`, or fails: never through a link, never on
 /// another file system.
 #[cfg(target_os = "linux")]
-fn beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::{ResolveFlags, openat2};
     let resolve = ResolveFlags::BENEATH
         | ResolveFlags::NO_SYMLINKS
@@ -229,7 +223,7 @@ fn beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<Own
 
 /// The same one part at a time, for kernels without `openat2`.
 #[cfg(not(target_os = "linux"))]
-fn beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::openat;
     let common = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut folder = root.try_clone().map_err(|_| rustix::io::Errno::MFILE)?;
@@ -256,7 +250,7 @@ fn package_path(folder: &str, name: &[u8]) -> Result<PackagePath, VerifyError> {
     PackagePath::parse(&path).map_err(|error| bad(error.to_string()))
 }
 
-fn check_plain(path: &str, stat: &Stat) -> Result<(), VerifyError> {
+pub(super) fn check_plain(path: &str, stat: &Stat) -> Result<(), VerifyError> {
     let special = |what: &'static str| {
         Err(VerifyError::Special {
             path: path.to_owned(),
@@ -280,7 +274,7 @@ fn check_plain(path: &str, stat: &Stat) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn size_of(stat: &Stat) -> u64 {
+pub(super) fn size_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(u64::MAX)
 }
 
@@ -288,7 +282,7 @@ fn too_large(what: &'static str) -> VerifyError {
     VerifyError::TooLarge { what }
 }
 
-fn io_error(path: &Path, error: impl Into<io::Error>) -> VerifyError {
+pub(super) fn io_error(path: &Path, error: impl Into<io::Error>) -> VerifyError {
     VerifyError::Io {
         path: shown(path),
         source: error.into(),

@@ -7,10 +7,14 @@ use std::{
 };
 
 use super::{
-    Inner, Package, PackageFile, Publisher, VerifyError, layout::is_signature, shown, tree::Tree,
-    verify::manifest_of,
+    Inner, Package, Publisher, VerifyError, shown,
+    tree::Tree,
+    verify::{check_references, manifest_of, verify},
 };
-use crate::{trust::TrustLevel, verified::Verified};
+use crate::{
+    trust::{TrustLevel, TrustRoot},
+    verified::Verified,
+};
 
 /// The folders that unsigned plugins may run from, and how far they are then
 /// trusted. Comes from the operator's configuration alone.
@@ -53,6 +57,30 @@ impl UnsignedPaths {
     }
 }
 
+/// Verifies a package or, where it has no signature and lies in one of `folders`,
+/// reads it without, at level 3: who can write there decides what it does.
+///
+/// # Errors
+///
+/// As [`verify`]. [`VerifyError::Io`] when one of `folders` is not absolute or not
+/// there, and it matters.
+pub fn verify_or_unsigned(
+    dir: &Path,
+    trust: &TrustRoot,
+    folders: &[PathBuf],
+) -> Result<Verified<Package>, VerifyError> {
+    match verify(dir, trust) {
+        Err(unsigned @ VerifyError::Unsigned { .. }) if !folders.is_empty() => {
+            let allowed = UnsignedPaths::new(folders, TrustLevel::Internal)?;
+            match read_unsigned(dir, &allowed) {
+                Err(VerifyError::NotListed { .. }) => Err(unsigned),
+                read => read,
+            }
+        }
+        verified => verified,
+    }
+}
+
 /// Reads a package without looking at signatures, if its folder is listed.
 ///
 /// Everything else is checked as for a signed one: plain files alone, bounds,
@@ -74,25 +102,9 @@ pub fn read_unsigned(
         return Err(VerifyError::NotListed { plugin });
     }
     let tree = Tree::open_listed(&real)?;
-    let mut files = Vec::with_capacity(tree.files.len());
-    for (path, facts) in &tree.files {
-        if !is_signature(path.as_str()) {
-            let bytes = tree.read(path, facts.size)?.into();
-            files.push(PackageFile {
-                path: path.clone(),
-                mode: facts.mode,
-                bytes,
-            });
-        }
-    }
+    let files = tree.hash_all()?;
     let (_, manifest) = manifest_of(&files, &plugin)?;
-    for (_, path) in manifest.referenced_files() {
-        if !files.iter().any(|file| file.path == path) {
-            return Err(VerifyError::MissingFile {
-                path: path.to_string(),
-            });
-        }
-    }
+    check_references(&manifest, &files)?;
     Ok(Verified::new(Package(Arc::new(Inner {
         manifest,
         files,

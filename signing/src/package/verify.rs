@@ -1,12 +1,13 @@
 //! Checks a package, in an order that gives an attacker nothing to work with:
 //! bounds, then signatures, then what was signed, then the files.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io::Read, path::Path, sync::Arc};
 
-use orchestrator_manifest::{Manifest, PackagePath};
+use orchestrator_manifest::{FILE_SIZE_MAX, Manifest, PackagePath};
 
 use super::{
     Inner, Package, PackageFile, Publisher, ReleaseInfo, VerifyError,
+    file::read_error,
     layout::{LISTING, SIGNATURES, is_signature, manifest_format},
     shown,
     tree::{FileFacts, Tree},
@@ -23,10 +24,10 @@ use crate::{
     verified::Verified,
 };
 
-/// Verifies the package in `dir` and reads all of it.
+/// Verifies the package in `dir`.
 ///
-/// Blocks: it reads and hashes up to 256 MiB. Call it where blocking is
-/// allowed.
+/// Blocks: it reads and hashes up to 256 MiB, piece by piece. Call it where
+/// blocking is allowed.
 ///
 /// # Errors
 ///
@@ -243,17 +244,13 @@ fn read_files(
 ) -> Result<Vec<PackageFile>, VerifyError> {
     let mut files = Vec::with_capacity(claims.len());
     for (path, claim) in claims {
-        let bytes = tree.read(path, claim.file.size)?;
-        if Digest::of(&bytes) != claim.digest {
+        let file = tree.hash(path, claim.file.size, claim.file.mode)?;
+        if file.digest() != claim.digest {
             return Err(VerifyError::FileDigest {
                 path: path.to_string(),
             });
         }
-        files.push(PackageFile {
-            path: (*path).clone(),
-            mode: claim.file.mode,
-            bytes: bytes.into(),
-        });
+        files.push(file);
     }
     Ok(files)
 }
@@ -267,7 +264,7 @@ fn check_predicate(
     let predicate = &statement.predicate;
     let differs = |field| Err(VerifyError::PredicateMismatch { field });
     let (manifest_file, manifest) = manifest_of(files, plugin)?;
-    if Digest::of(&manifest_file.bytes) != predicate.manifest_sha256 {
+    if manifest_file.digest() != predicate.manifest_sha256 {
         return differs("manifest_sha256");
     }
     if manifest.id != predicate.name {
@@ -282,18 +279,28 @@ fn check_predicate(
     if requested(&manifest) != predicate.capabilities_requested {
         return differs("capabilities_requested");
     }
-    let listing = files.iter().find(|file| file.path.as_str() == LISTING);
-    if listing.is_none_or(|file| *file.bytes != *listing_text(files).as_bytes()) {
+    let listing = files.iter().find(|file| file.path().as_str() == LISTING);
+    let expected = Digest::of(listing_text(files).as_bytes());
+    if listing.is_none_or(|file| file.digest() != expected) {
         return differs("META/MANIFEST");
     }
+    check_references(&manifest, files)?;
+    Ok(manifest)
+}
+
+/// The files that the manifest names have to be there.
+pub(super) fn check_references(
+    manifest: &Manifest,
+    files: &[PackageFile],
+) -> Result<(), VerifyError> {
     for (_, path) in manifest.referenced_files() {
-        if !files.iter().any(|file| file.path == path) {
+        if !files.iter().any(|file| *file.path() == path) {
             return Err(VerifyError::MissingFile {
                 path: path.to_string(),
             });
         }
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// The one manifest among the files, parsed.
@@ -301,20 +308,24 @@ pub(super) fn manifest_of<'f>(
     files: &'f [PackageFile],
     plugin: &str,
 ) -> Result<(&'f PackageFile, Manifest), VerifyError> {
-    let mut found = files
+    let found: Vec<_> = files
         .iter()
-        .filter_map(|file| manifest_format(file.path.as_str()).map(|format| (file, format)));
-    let (Some((file, format)), None) = (found.next(), found.next()) else {
-        let count = files
-            .iter()
-            .filter(|file| manifest_format(file.path.as_str()).is_some())
-            .count();
+        .filter_map(|file| manifest_format(file.path().as_str()).map(|format| (file, format)))
+        .collect();
+    let [(file, format)] = found[..] else {
         return Err(VerifyError::Manifests {
             plugin: plugin.to_owned(),
-            count,
+            count: found.len(),
         });
     };
-    let manifest = Manifest::parse(&file.bytes, format, file.path.as_str())
+    let path = file.path().as_str();
+    let mut bytes = Vec::new();
+    // One byte more than a manifest may have: the parser says that it is too large.
+    file.open()?
+        .take(FILE_SIZE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| read_error(path, error))?;
+    let manifest = Manifest::parse(&bytes, format, path)
         .map_err(|error| VerifyError::Manifest(Box::new(error)))?;
     Ok((file, manifest))
 }
@@ -338,9 +349,9 @@ pub(super) fn requested(manifest: &Manifest) -> Vec<String> {
 /// `META/MANIFEST`: one line for every file but itself and the signatures,
 /// as `sha256sum --check` reads it.
 pub(super) fn listing_text(files: &[PackageFile]) -> String {
-    let listed = files.iter().filter(|file| file.path.as_str() != LISTING);
+    let listed = files.iter().filter(|file| file.path().as_str() != LISTING);
     listed
-        .map(|file| format!("{}  {}\n", Digest::of(&file.bytes), file.path))
+        .map(|file| format!("{}  {}\n", file.digest(), file.path()))
         .collect()
 }
 

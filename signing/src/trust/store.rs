@@ -21,16 +21,15 @@ use std::{
     sync::Arc,
 };
 
-use miette::Diagnostic;
 use orchestrator_manifest::PluginName;
 use serde::{Deserialize, Serialize};
 
-use super::{Delegation, KeyStatus, RootDocument, Serials, TrustRoot};
+use super::{Delegation, KeyStatus, RootDocument, Serials, TrustError, TrustRoot};
 use crate::{
     digest::Digest,
     durable::{self, Lock, ReadError, Want},
-    key::{KeyError, KeyId, SecretKey},
-    key_file::{KeyFileError, Protection},
+    key::{KeyId, SecretKey},
+    key_file::Protection,
 };
 
 const ROOT_FILE: &str = "root.json";
@@ -39,105 +38,6 @@ const ANCHOR_FILE: &str = "anchor.json";
 const SERIALS_FILE: &str = "serials.json";
 const LOCK_FILE: &str = ".lock";
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
-
-/// Why the trust store cannot be used or changed.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-#[non_exhaustive]
-pub enum TrustError {
-    /// A file of the store cannot be read or written.
-    #[error("trust store `{path}`")]
-    #[diagnostic(
-        code("ORC-2080"),
-        help("check that the folder exists and belongs to you")
-    )]
-    Io {
-        /// The file or folder.
-        path: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// There was a root, and it is gone, damaged or older than it was.
-    #[error("the trust root in `{path}` cannot be used: {reason}")]
-    #[diagnostic(
-        code("ORC-2081"),
-        help(
-            "nothing is trusted until it is restored from a copy; to start over, remove the whole folder"
-        )
-    )]
-    Damaged {
-        /// The folder.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Others could change whom this host trusts. Who can write there decides
-    /// which plugins run.
-    #[error("`{path}` can be changed by others")]
-    #[diagnostic(
-        code("ORC-2082"),
-        help("`chmod go-w {path}`, and make it belong to you")
-    )]
-    Exposed {
-        /// The folder.
-        path: String,
-    },
-    /// Another process is changing the store.
-    #[error("another process is changing the trust store `{path}`")]
-    #[diagnostic(code("ORC-2083"), help("wait for it and try again"))]
-    Busy {
-        /// The folder.
-        path: String,
-    },
-    /// The root is signed by keys that this host does not have.
-    #[error("the trust root is not signed by this host")]
-    #[diagnostic(
-        code("ORC-2084"),
-        help(
-            "ask whoever publishes the root for a new version; a root that others sign is changed by them alone"
-        )
-    )]
-    ForeignRoot,
-    /// A new root that does not follow the present one.
-    #[error("the new trust root is refused: {0}")]
-    #[diagnostic(
-        code("ORC-2085"),
-        help("versions are applied one by one, each signed by enough old and new root keys")
-    )]
-    BadUpdate(String),
-    /// No key with that name or identity.
-    #[error("no trusted key `{0}`")]
-    #[diagnostic(
-        code("ORC-2086"),
-        help("`orchestrator trust list` shows the names and identities")
-    )]
-    NoSuchKey(String),
-    /// Several keys have that name. The name is what its owner called it; the
-    /// identity is the key itself.
-    #[error("several trusted keys are called `{0}`")]
-    #[diagnostic(
-        code("ORC-2087"),
-        help("use the identity that `orchestrator trust list` shows")
-    )]
-    Ambiguous(String),
-    /// A delegation that can never be satisfied or matches nothing.
-    #[error("{0}")]
-    #[diagnostic(
-        code("ORC-2088"),
-        help("give at least one name pattern and a threshold of at least 1")
-    )]
-    BadDelegation(String),
-    /// This host's own root key cannot be read or written.
-    #[error("this host's root key")]
-    #[diagnostic(
-        code("ORC-2089"),
-        help("restore `root.key` in the trust store from a copy")
-    )]
-    RootKey(#[from] KeyFileError),
-    /// This host's own root key cannot be made.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Key(#[from] KeyError),
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,7 +82,7 @@ impl TrustStore {
         &self.document.release
     }
 
-    /// Trusts a key. A key that is trusted already gets the new terms. The
+    /// Trusts a key; does nothing when it is trusted on these very terms. The
     /// first call makes this host's own root key, which signs the root from
     /// then on.
     ///
@@ -193,17 +93,38 @@ impl TrustStore {
     ///
     /// # Errors
     ///
-    /// [`TrustError`]; the store is then as it was.
+    /// [`TrustError::OtherTerms`] when the key is trusted on other terms, which
+    /// only [`Self::replace`] changes. The store is then as it was.
     pub fn add(&mut self, delegation: Delegation) -> Result<(), TrustError> {
+        self.put(delegation, false)
+    }
+
+    /// Trusts a key on these terms, whatever they were before.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError`]; the store is then as it was.
+    pub fn replace(&mut self, delegation: Delegation) -> Result<(), TrustError> {
+        self.put(delegation, true)
+    }
+
+    fn put(&mut self, delegation: Delegation, may_replace: bool) -> Result<(), TrustError> {
         if delegation.names.is_empty() || delegation.threshold == 0 {
             let message = "a key without names, or with a threshold of 0, signs nothing";
             return Err(TrustError::BadDelegation(message.to_owned()));
         }
         self.change(|document| {
-            document
-                .release
-                .retain(|known| known.key.id() != delegation.key.id());
-            document.release.push(delegation);
+            let is_same = |known: &&mut Delegation| known.key.id() == delegation.key.id();
+            match document.release.iter_mut().find(is_same) {
+                Some(known) if may_replace || *known == delegation => *known = delegation,
+                Some(known) => {
+                    return Err(TrustError::OtherTerms {
+                        key: known.key.name().to_owned(),
+                        changes: known.changes(&delegation),
+                    });
+                }
+                None => document.release.push(delegation),
+            }
             Ok(())
         })
     }
@@ -307,8 +228,12 @@ impl TrustStore {
         self.reload()?;
         let mut next = RootDocument::clone(&self.document);
         next.version += 1;
+        let before = next.clone();
         let is_first = self.document.version == 0;
         edit(&mut next)?;
+        if next == before {
+            return Ok(());
+        }
         let key = self.local_key(is_first)?;
         if is_first {
             next.root_keys = vec![key.public().clone()];
@@ -413,12 +338,15 @@ impl TrustStore {
             .create(&self.dir)
             .map_err(|error| self.io(&self.dir, error))?;
         let path = self.dir.join(LOCK_FILE);
-        Lock::acquire(&path).map_err(|error| match error.kind() {
+        let lock = Lock::acquire(&path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => TrustError::Busy {
                 path: self.dir.display().to_string(),
             },
             _ => self.io(&path, error),
-        })
+        })?;
+        // What cannot be removed now is tried again next time.
+        let _ = durable::sweep(&self.dir);
+        Ok(lock)
     }
 
     fn read(&self, file: &str) -> Result<Option<Vec<u8>>, TrustError> {

@@ -2,14 +2,15 @@
 
 use std::{
     fs,
+    io::{self, Read as _},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use miette::Diagnostic;
 use orchestrator_signing::{
-    Delegation, NamePattern, Package, SecretKey, SignOptions, TrustLevel, TrustStore, Verified,
-    VerifyError, sign, verify,
+    Delegation, NamePattern, Package, PackageFile, SecretKey, SignOptions, TrustLevel, TrustStore,
+    Verified, VerifyError, sign, verify,
 };
 use tempfile::TempDir;
 
@@ -74,7 +75,7 @@ impl Fixture {
     pub(crate) fn trust(&self, level: TrustLevel, names: &str) {
         let names = vec![NamePattern::parse(names).unwrap()];
         let delegation = Delegation::new(self.key.public().clone(), level, names);
-        self.store().add(delegation).unwrap();
+        self.store().replace(delegation).unwrap();
     }
 
     pub(crate) fn store(&self) -> TrustStore {
@@ -117,4 +118,13 @@ pub(crate) fn code(error: &dyn Diagnostic) -> String {
         "no help: {error}"
     );
     error.code().expect("every error has a code").to_string()
+}
+
+/// Reads a file of a package to its end.
+pub(crate) fn content(file: &PackageFile) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.open()
+        .map_err(io::Error::other)?
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

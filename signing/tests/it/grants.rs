@@ -6,6 +6,7 @@ use miette::Diagnostic;
 use orchestrator_manifest::{Capability, PluginName};
 use orchestrator_signing::{
     Grant, GrantError, GrantStore, Package, SecretKey, SignOptions, TrustLevel, Verified, sign,
+    verify_or_unsigned,
 };
 
 use crate::fixture::{Fixture, MANIFEST, code};
@@ -218,6 +219,16 @@ fn what_is_revoked_is_gone() {
 }
 
 #[test]
+fn what_an_interrupted_change_left_goes_with_the_next() {
+    let fixture = Fixture::signed();
+    let package = fixture.verify().unwrap();
+    let left = fixture.path(".staged-abcdef");
+    fs::write(&left, "half a file").unwrap();
+    grant(&fixture, &package, &["system:info"]);
+    assert!(!left.exists());
+}
+
+#[test]
 fn a_damaged_file_grants_nothing() {
     let fixture = Fixture::signed();
     let package = fixture.verify().unwrap();
@@ -237,4 +248,48 @@ fn a_damaged_file_grants_nothing() {
         let error = GrantStore::open(&path).unwrap_err();
         assert_eq!(code(&error), "ORC-2125", "{bad}");
     }
+}
+
+#[test]
+fn grants_of_an_earlier_version_are_not_passed_over() {
+    let fixture = Fixture::signed();
+    let package = fixture.verify().unwrap();
+    let old = fixture.path("grants.json");
+    fs::write(&old, "{}").unwrap();
+    let error = GrantStore::open(&fixture.path("grants.toml")).unwrap_err();
+    assert_eq!(code(&error), "ORC-2128");
+    let text = old.display().to_string();
+    assert!(error.to_string().contains(&text), "{error}");
+
+    fs::rename(&old, fixture.path("grants.json.old")).unwrap();
+    grant(&fixture, &package, &["file:read=/data", "system:info"]);
+    fs::write(&old, "{}").unwrap();
+    store(&fixture).check(&package).unwrap();
+}
+
+/// The name alone gives nothing, in either direction.
+#[test]
+fn signed_and_unsigned_packages_of_one_name_share_no_grant() {
+    let fixture = Fixture::signed();
+    let signed = fixture.verify().unwrap();
+    fs::rename(fixture.file("META"), fixture.path("meta")).unwrap();
+    let root = fixture.store().root();
+    let unsigned = verify_or_unsigned(&fixture.dir(), &root, &[fixture.dir()]).unwrap();
+
+    grant(&fixture, &unsigned, &["file:read=/data", "system:info"]);
+    store(&fixture).check(&unsigned).unwrap();
+    let error = store(&fixture).check(&signed).unwrap_err();
+    assert_eq!(code(&error), "ORC-2122");
+    let name = PluginName::parse("demo").unwrap();
+    store(&fixture).revoke(&name, None).unwrap();
+    grant(&fixture, &signed, &["file:read=/data", "system:info"]);
+    store(&fixture).check(&signed).unwrap();
+    let error = store(&fixture).check(&unsigned).unwrap_err();
+    assert_eq!(code(&error), "ORC-2122");
+    let kept: Vec<_> = store(&fixture)
+        .list()
+        .iter()
+        .map(|grant| grant.publisher.clone())
+        .collect();
+    assert_eq!(kept, [signed.publisher().to_string()]);
 }

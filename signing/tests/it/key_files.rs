@@ -98,7 +98,10 @@ fn a_wrong_passphrase_and_an_altered_file_are_refused() {
     let (_dir, path, _) = encrypted();
     for wrong in ["", "correct horse\n", "Correct horse"] {
         assert!(
-            matches!(read(&path, wrong), Err(KeyFileError::WrongPassphrase)),
+            matches!(
+                read(&path, wrong),
+                Err(KeyFileError::WrongPassphrase { .. })
+            ),
             "{wrong:?}"
         );
     }
@@ -109,7 +112,7 @@ fn a_wrong_passphrase_and_an_altered_file_are_refused() {
     edit(&path, "name = \"release\"", "name = \"other\"");
     let error = read(&path, "correct horse").unwrap_err();
     assert!(
-        matches!(error, KeyFileError::WrongPassphrase),
+        matches!(error, KeyFileError::WrongPassphrase { .. }),
         "the name is authenticated: {error}"
     );
 }
@@ -150,13 +153,13 @@ fn the_cost_of_a_passphrase_is_bounded_both_ways() {
         let before = fs::read(&path).unwrap();
         edit(&path, from, to);
         let error = read(&path, "correct horse").unwrap_err();
-        assert!(matches!(error, KeyFileError::Cost(_)), "{to}: {error}");
+        assert!(matches!(error, KeyFileError::Cost { .. }), "{to}: {error}");
         fs::write(&path, before).unwrap();
     }
     edit(&path, "passes = 4", "passes = 1099511627776");
     assert!(matches!(
         read(&path, "correct horse"),
-        Err(KeyFileError::Damaged(_))
+        Err(KeyFileError::Damaged { .. })
     ));
 
     let cheap = Kdf {
@@ -167,7 +170,7 @@ fn the_cost_of_a_passphrase_is_bounded_both_ways() {
     let error = key
         .write_file(&target, &Protection::Passphrase(passphrase("p"), cheap))
         .unwrap_err();
-    assert!(matches!(error, KeyFileError::Cost(_)));
+    assert!(matches!(error, KeyFileError::Cost { .. }));
     let error = key
         .write_file(&target, &Protection::Passphrase(passphrase(""), Kdf::LEAST))
         .unwrap_err();
@@ -197,12 +200,15 @@ fn a_damaged_file_is_refused_whatever_is_missing() {
         fs::write(&path, &whole).unwrap();
         edit(&path, from, to);
         let error = read(&path, "correct horse").unwrap_err();
-        assert!(matches!(error, KeyFileError::Damaged(_)), "{to}: {error}");
+        assert!(
+            matches!(error, KeyFileError::Damaged { .. }),
+            "{to}: {error}"
+        );
     }
     fs::write(&path, vec![b'a'; 1 << 20]).unwrap();
     assert!(matches!(
         read(&path, "correct horse"),
-        Err(KeyFileError::Damaged(_))
+        Err(KeyFileError::Damaged { .. })
     ));
 }
 
@@ -222,7 +228,10 @@ fn an_altered_public_half_is_noticed() {
         &other.public().to_base64(),
     );
     let error = SecretKey::read_file(&path, || None).unwrap_err();
-    assert!(matches!(error, KeyFileError::HalvesDiffer), "{error}");
+    assert!(
+        matches!(error, KeyFileError::HalvesDiffer { .. }),
+        "{error}"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use orchestrator_signing::{
     VerifyError, cosign, sign,
 };
 
-use crate::fixture::{Fixture, code};
+use crate::fixture::{Fixture, code, content};
 
 #[test]
 fn signed_and_verified() {
@@ -26,7 +26,7 @@ fn signed_and_verified() {
     assert!(!package.is_unsigned());
     assert_eq!(package.warnings(), [] as [String; 0]);
     assert_eq!(
-        &*package.entry_bytes().unwrap(),
+        content(package.entry().unwrap()).unwrap(),
         fs::read(fixture.file("bin/run")).unwrap()
     );
     let listed: Vec<_> = package
@@ -143,7 +143,7 @@ fn a_builtin_is_vouched_for_by_the_host_and_nothing_else_is() {
         (package.trust_level(), package.publisher()),
         (TrustLevel::Internal, &Publisher::Host)
     );
-    assert!(package.entry_bytes().is_none());
+    assert!(package.entry().is_none());
     for kind in ["exec", "node", "grpc", "wasm", "dylib"] {
         assert!(
             Verified::<Package>::builtin(manifest(kind)).is_none(),

@@ -97,7 +97,7 @@ fn the_root_changes_by_one_signed_version_at_a_time() {
     follower.apply_root(&third).unwrap();
     assert_eq!(follower.list()[0].trust_level, TrustLevel::Untrusted);
     let error = follower
-        .add(delegation(&fixture.key, TrustLevel::Internal, "*"))
+        .replace(delegation(&fixture.key, TrustLevel::Internal, "*"))
         .unwrap_err();
     assert!(
         matches!(error, TrustError::ForeignRoot),
@@ -106,11 +106,10 @@ fn the_root_changes_by_one_signed_version_at_a_time() {
 
     // A root of somebody else does not follow.
     let mut other = TrustStore::open(&fixture.path("other")).unwrap();
-    for _ in 0..4 {
-        other
-            .add(delegation(&fixture.key, TrustLevel::Internal, "*"))
-            .unwrap();
+    for level in [TrustLevel::Internal, TrustLevel::Partner].repeat(2) {
+        other.replace(delegation(&fixture.key, level, "*")).unwrap();
     }
+    assert_eq!(other.root().version(), 4);
     let foreign = fs::read(fixture.path("other/root.json")).unwrap();
     assert_eq!(
         code(&follower.apply_root(&foreign).unwrap_err()),
@@ -210,7 +209,7 @@ fn a_key_expires_into_retirement() {
     let end = Timestamp::now() + 1.hour();
     let mut terms = delegation(&fixture.key, TrustLevel::Partner, "demo");
     terms.not_after = Some(end);
-    fixture.store().add(terms).unwrap();
+    fixture.store().replace(terms).unwrap();
     let root = fixture.store().root();
     verify(&fixture.dir(), &root).unwrap();
     let later = root.at(end + 1.second());
@@ -242,7 +241,7 @@ fn a_threshold_counts_distinct_keys_of_enough_trust() {
     for key in [&fixture.key, &second] {
         let mut terms = delegation(key, TrustLevel::Internal, "demo");
         terms.threshold = 2;
-        store.add(terms).unwrap();
+        store.replace(terms).unwrap();
     }
     let mut terms = delegation(&weak, TrustLevel::Untrusted, "demo");
     terms.threshold = 2;
@@ -272,7 +271,7 @@ fn a_minimum_serial_refuses_older_releases() {
     let fixture = Fixture::signed();
     let mut terms = delegation(&fixture.key, TrustLevel::Partner, "demo");
     terms.min_serial = Some(6);
-    fixture.store().add(terms).unwrap();
+    fixture.store().replace(terms).unwrap();
     assert_eq!(fixture.refusal(), "ORC-2049");
     fixture.sign(6);
     assert_eq!(fixture.refusal(), "accepted");
@@ -317,4 +316,61 @@ fn two_processes_do_not_change_the_store_at_once() {
     assert_eq!(code(&error), "ORC-2083");
     drop(lock);
     fixture.store().remove("release").unwrap();
+}
+
+/// Neither less nor more than before, and nothing that another version of the
+/// root would be needed for.
+#[test]
+fn a_trusted_key_keeps_its_terms_until_they_are_replaced() {
+    let fixture = Fixture::signed();
+    let mut store = fixture.store();
+    let version = store.root().version();
+    let same = delegation(&fixture.key, TrustLevel::Partner, "demo");
+    store.add(same.clone()).unwrap();
+    assert_eq!(store.root().version(), version, "nothing changed");
+
+    let mut other = delegation(&fixture.key, TrustLevel::Internal, "other");
+    other.threshold = 2;
+    other.min_serial = Some(7);
+    let error = store.add(other.clone()).unwrap_err();
+    assert_eq!(code(&error), "ORC-2090");
+    let message = error.to_string();
+    for change in [
+        "level 2 (partner) → 3 (internal)",
+        "names demo → other",
+        "threshold 1 → 2",
+        "oldest release none → 7",
+    ] {
+        assert!(message.contains(change), "{change}: {message}");
+    }
+    assert_eq!(fixture.store().list(), [same]);
+    store.replace(other.clone()).unwrap();
+    assert_eq!(fixture.store().list(), [other]);
+}
+
+#[test]
+fn replacing_the_terms_of_a_revoked_key_says_so() {
+    let fixture = Fixture::signed();
+    fixture
+        .store()
+        .set_status("release", KeyStatus::Revoked)
+        .unwrap();
+    let active = delegation(&fixture.key, TrustLevel::Partner, "demo");
+    let error = fixture.store().add(active).unwrap_err();
+    assert!(
+        error.to_string().contains("status revoked → active"),
+        "{error}"
+    );
+    assert_eq!(fixture.refusal(), "ORC-2046");
+}
+
+#[test]
+fn what_an_interrupted_change_left_goes_with_the_next() {
+    let fixture = Fixture::signed();
+    let left = fixture.path("trust/.staged-abcdef");
+    fs::write(&left, "half a root").unwrap();
+    fixture.store().list();
+    assert!(left.exists(), "reading changes nothing");
+    fixture.store().remove("release").unwrap();
+    assert!(!left.exists());
 }

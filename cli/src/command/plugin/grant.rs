@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use orchestrator_engine::Home;
 use orchestrator_manifest::{Capability, PluginName};
 use orchestrator_signing::{
-    GrantStore, Package, TrustStore, Verified, installed, requested_set, verify,
+    GrantStore, Package, TrustStore, Verified, installed, requested_set, verify_or_unsigned,
 };
 use semver::Version;
 use serde_json::{Value, json};
 
-use crate::{context::Context, error::CliError, failure::Result, table::Table};
+use crate::{context::Context, error::CliError, failure::Result, table::Table, whoami::whoami};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Grant {
-    /// An installed plugin, or a package's directory
+    /// A plugin, or a package's directory
     plugin: String,
 
     /// What to give, for instance `file:read=/data/in`
@@ -23,9 +23,16 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    pub(crate) fn execute(self, context: &Context) -> Result {
+    pub(crate) async fn execute(self, context: &Context) -> Result {
         let home = context.home()?;
-        let package = package(&home, &self.plugin)?;
+        let package = package(context, &home, &self.plugin).await?;
+        if package.is_unsigned() {
+            let name = &package.manifest().id;
+            context.out.warn(&format!(
+                "{name} is unsigned: whoever can write to {} uses what it is granted",
+                package.origin()
+            ));
+        }
         let (requested, _) = requested_set(package.manifest());
         for given in &self.capabilities {
             if !requested.iter().any(|request| given.covers(request)) {
@@ -117,33 +124,40 @@ fn show(context: &Context, store: &GrantStore, plugin: Option<&PluginName>) -> R
     })
 }
 
-/// The newest installed version of a plugin, or the package in a directory.
-/// Verified, because a grant is bound to who published it.
-fn package(home: &Home, text: &str) -> Result<Verified<Package>> {
+/// The package in a directory, or the newest version of a plugin. Verified as
+/// loading does it, because a grant is bound to who published it.
+async fn package(context: &Context, home: &Home, text: &str) -> Result<Verified<Package>> {
+    let dir = match text.contains('/') {
+        true => PathBuf::from(text),
+        false => find(context, home, text).await?,
+    };
     let root = TrustStore::open(&home.trust())?.root();
-    if text.contains('/') {
-        return Ok(verify(&PathBuf::from(text), &root)?);
-    }
-    let all = installed(&home.plugins())?;
-    let newest = all
-        .iter()
-        .filter(|it| it.name == text)
-        .max_by_key(|it| Version::parse(&it.version).ok());
-    match newest {
-        Some(newest) => Ok(verify(&newest.path, &root)?),
-        None => {
-            let names = all.iter().map(|it| it.name.as_str());
-            Err(CliError::unknown_plugin(text, names).into())
-        }
-    }
+    let unsigned_paths = context.config()?.runtime.unsigned_paths;
+    Ok(verify_or_unsigned(&dir, &root, &unsigned_paths)?)
 }
 
-/// Who runs this command, for the record.
-fn whoami() -> String {
-    let uid = rustix::process::getuid().as_raw();
-    let name = std::env::var("LOGNAME").or_else(|_| std::env::var("USER"));
-    match name {
-        Ok(name) if !name.is_empty() => format!("{name} (uid {uid})"),
-        _ => format!("uid {uid}"),
+/// Where the newest installed version of a plugin lies, or of one that loading
+/// finds elsewhere.
+async fn find(context: &Context, home: &Home, name: &str) -> Result<PathBuf> {
+    let installed = installed(&home.plugins())?;
+    let newest = installed
+        .iter()
+        .filter(|it| it.name == name)
+        .max_by_key(|it| Version::parse(&it.version).ok());
+    if let Some(newest) = newest {
+        return Ok(newest.path.clone());
+    }
+    let plugins = context.plugins().await?.plugins();
+    let newest = plugins
+        .iter()
+        .filter(|it| it.id == name)
+        .max_by_key(|it| &it.version);
+    match newest.and_then(|newest| newest.location.clone()) {
+        Some(location) => Ok(location),
+        None => {
+            let names = plugins.iter().filter(|it| it.location.is_some());
+            let names = names.map(|it| it.id.as_str());
+            Err(CliError::unknown_plugin(name, names).into())
+        }
     }
 }

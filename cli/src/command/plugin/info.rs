@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use orchestrator_engine::Engine;
-use orchestrator_plugin_runtime::PluginStatus;
+use orchestrator_plugin_runtime::{PluginStatus, Runtime};
 use semver::{Version, VersionReq};
 use serde_json::Value;
 
@@ -24,15 +23,15 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
-        let engine = context.engine().await?;
-        let plugins = engine.plugins();
+        let runtime = context.plugins().await?;
+        let plugins = runtime.plugins();
         let Some(name) = self.name else {
             return context.out.show(&plugins, |plugins| {
                 let texts: Vec<_> = plugins.iter().map(text).collect();
                 texts.join("\n")
             });
         };
-        let Some((plugin, others)) = chosen(&engine, &plugins, &name) else {
+        let Some((plugin, others)) = chosen(&runtime, &plugins, &name) else {
             let names = plugins.iter().map(|plugin| plugin.id.as_str());
             return Err(CliError::unknown_plugin(&name, names).into());
         };
@@ -54,7 +53,7 @@ impl Args {
 /// The version that was named, else the one that pipelines get which name none,
 /// else the highest; and the other versions there are.
 fn chosen<'p>(
-    engine: &Engine,
+    runtime: &Runtime,
     plugins: &'p [PluginStatus],
     name: &str,
 ) -> Option<(&'p PluginStatus, Vec<&'p Version>)> {
@@ -67,7 +66,7 @@ fn chosen<'p>(
     let plugin = match &named {
         Some(version) => of(version)?,
         None => {
-            let resolved = engine.runtime().resolve(id, &VersionReq::STAR).ok();
+            let resolved = runtime.resolve(id, &VersionReq::STAR).ok();
             let resolved = resolved.and_then(|handle| of(handle.version()));
             resolved.or(versions.iter().max_by_key(|it| &it.version))?
         }
@@ -159,8 +158,9 @@ fn text(plugin: &PluginStatus) -> String {
 fn phases(lines: &mut Lines, plugin: &PluginStatus) {
     for phase in &plugin.phases {
         let retries = match phase.max_retries {
-            0 => String::new(),
-            many => format!(", at most {many} retries"),
+            None => String::new(),
+            Some(0) => ", never retried".to_owned(),
+            Some(many) => format!(", at most {many} retries"),
         };
         let description = match &phase.description {
             Some(description) => format!(": {description}"),

@@ -9,7 +9,7 @@ pub(crate) struct Args {}
 
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
-        let plugins = context.engine().await?.plugins();
+        let plugins = context.plugins().await?.plugins();
         let out = context.out;
         out.show(&plugins, |plugins| text(out, plugins))
     }

@@ -13,7 +13,7 @@ use crate::{
     output::Output,
     progress::Progress,
     run_view, saved_outputs,
-    signals::Signals,
+    signals::{Asked, Signals},
 };
 
 /// How long plugins may take to stop once the work is done.
@@ -52,7 +52,17 @@ impl Watch {
 
     /// The first time, cancels `run`, which is waited for, and the others that
     /// are followed.
-    async fn interrupted(&mut self, context: &Context, engine: &Engine, run: RunId) -> Result {
+    async fn asked(
+        &mut self,
+        asked: Asked,
+        context: &Context,
+        engine: &Engine,
+        run: RunId,
+    ) -> Result {
+        // A terminal that goes may say so through the shell once more.
+        if asked == Asked::Hangup && self.interrupts > 0 {
+            return Ok(());
+        }
         self.interrupts += 1;
         if self.was_left() {
             let text = format!("left run {run} before its end was written down");
@@ -111,7 +121,8 @@ impl Follow {
             Some(dir) => saved_outputs::save(&report, dir)?,
             None => Vec::new(),
         };
-        let document = run_view::json(&report, &saved)?;
+        let mut document = run_view::json(&report, &saved)?;
+        document["warnings"] = engine.warnings().into();
         match self.is_one_of_many && context.out.is_json() {
             true => context.out.json_line(&document)?,
             false => context
@@ -137,7 +148,7 @@ async fn wait(
     let report = loop {
         tokio::select! {
             biased;
-            () = watch.signals.next() => watch.interrupted(context, engine, run).await?,
+            asked = watch.signals.next() => watch.asked(asked, context, engine, run).await?,
             item = watch.events.next(), if listening => match item {
                 Some(EventItem::Event(event)) => watch.progress.show(&event),
                 Some(EventItem::Lagged(lost)) => engine.telemetry().events_dropped(lost),

@@ -2,11 +2,18 @@
 
 use std::path::PathBuf;
 
+use orchestrator_contract::RunId;
+use orchestrator_engine::Resumed;
+use serde_json::json;
+
 use super::{
     follow::{self, Follow, Watch},
     run_id,
 };
-use crate::{context::Context, failure::Result};
+use crate::{
+    context::Context,
+    failure::{Failure, Result, as_json},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -28,14 +35,25 @@ impl Args {
         follow.prepare()?;
         let engine = context.engine().await?;
         let mut watch = Watch::new(&engine, context.out)?;
-        let handles = engine.resume(run).await?;
-        if handles.is_empty() {
+        let resumed = match run {
+            Some(run) => Resumed {
+                handles: vec![engine.resume(run).await?],
+                ..Resumed::default()
+            },
+            None => engine.resume_all().await?,
+        };
+        if resumed.handles.is_empty() && resumed.failed.is_empty() {
             context.out.note("no run waits to be resumed");
         }
-        watch.follow(&handles);
-        // They all go on at the same time; each is reported when its turn comes.
         let mut result = Ok(());
-        for handle in handles {
+        for (run, error) in resumed.failed {
+            let failure = Failure::from(error);
+            tell(context, run, &failure)?;
+            result = result.and(Err(Failure::silent(failure.exit)));
+        }
+        watch.follow(&resumed.handles);
+        // They all go on at the same time; each is reported when its turn comes.
+        for handle in resumed.handles {
             let of_this = follow
                 .to_the_end(context, &engine, handle, &mut watch)
                 .await;
@@ -46,4 +64,16 @@ impl Args {
         }
         follow::stop(context, &engine, result).await
     }
+}
+
+/// Says why a run does not go on: among the results for programs, which want a
+/// line for each run, and like any other error for people.
+fn tell(context: &Context, run: RunId, failure: &Failure) -> Result {
+    if context.out.is_json() {
+        let error = failure.report().map(|report| as_json(report, None));
+        return context.out.json_line(&json!({ "id": run, "error": error }));
+    }
+    context.out.note(&format!("run {run} does not go on:"));
+    failure.tell(context.out);
+    Ok(())
 }

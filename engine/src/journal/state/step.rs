@@ -32,6 +32,8 @@ pub enum StepState {
         metadata: BTreeMap<String, String>,
         /// What the plugin says it used.
         usage: Usage,
+        /// Who said that it happened, where it was not the plugin.
+        resolved: Option<Resolved>,
     },
     /// It has no result and will get none.
     Failed {
@@ -54,6 +56,15 @@ pub enum StepState {
         /// The key the plugin was given.
         idempotency_key: Arc<str>,
     },
+}
+
+/// The word of a person about a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Who.
+    pub by: Arc<str>,
+    /// When, in milliseconds since the Unix epoch.
+    pub said_ms: i64,
 }
 
 impl StepState {
@@ -134,7 +145,31 @@ impl StepState {
                 duration_ms,
                 metadata,
                 usage,
+                resolved: None,
             }),
+            (
+                RecordBody::StepResolved {
+                    happened: true,
+                    by,
+                    said_ms,
+                    attempts,
+                    ..
+                },
+                Some(output),
+            ) => Ok(Self::Completed {
+                output,
+                attempts,
+                duration_ms: 0,
+                metadata: BTreeMap::new(),
+                usage: Usage::default(),
+                resolved: Some(Resolved { by, said_ms }),
+            }),
+            (
+                RecordBody::StepResolved {
+                    happened: false, ..
+                },
+                None,
+            ) => Ok(Self::Pending),
             (
                 RecordBody::StepFailed {
                     attempts,

@@ -1,5 +1,7 @@
 //! The loop of the writing thread: gather, commit, answer.
 
+use std::{fs, io, time::Duration};
+
 use orchestrator_contract::Event;
 use rusqlite::{ErrorCode, TransactionBehavior, ffi};
 use tokio::{
@@ -7,11 +9,23 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Cost, Job, Message, Poison, Tools};
+use super::{
+    Cost, Job, Message, Tools,
+    probe::{Probe, ROOM_BYTES},
+};
 use crate::journal::{
     append::{Batch, Heads},
+    condition::Condition,
     error::AppendError,
 };
+
+/// How often a write is tried while none succeeds, and how often it is looked
+/// meanwhile whether somebody wants one.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What SQLite writes at a time.
+const PAGE_BYTES: usize = 8_192;
 
 /// The writing thread and what it remembers between transactions.
 pub(super) struct Thread {
@@ -19,8 +33,6 @@ pub(super) struct Thread {
     heads: Heads,
     /// The file's version after our last transaction.
     version: Option<i64>,
-    /// Why nothing is taken any more.
-    poison: Poison,
 }
 
 /// What a failed transaction means for those in it and for others.
@@ -57,12 +69,11 @@ impl Verdict {
 }
 
 impl Thread {
-    pub(super) fn new(tools: Tools, poison: Poison) -> Self {
+    pub(super) fn new(tools: Tools) -> Self {
         Self {
             tools,
             heads: Heads::default(),
             version: None,
-            poison,
         }
     }
 
@@ -72,24 +83,71 @@ impl Thread {
         let mut left_over = None;
         loop {
             let next = left_over.take().map(Message::Job);
-            match next.or_else(|| incoming.blocking_recv()) {
+            match next.or_else(|| self.wait(&mut incoming)) {
                 Some(Message::Job(first)) => {
                     let mut group = vec![first];
                     left_over = self.gather(&mut group, &mut incoming, &mut stops);
                     self.settle(group);
                 }
                 Some(Message::Stop(waiter)) => stops.push(waiter),
+                // Waiting looks what has failed.
+                Some(Message::Look) => (),
                 None => break,
             }
             if !stops.is_empty() {
                 incoming.close();
             }
         }
+        self.condition().closed();
         // Lets go of the file and of the owner's lock before anybody hears.
         drop(self);
         for waiter in stops {
             let _ = waiter.send(());
         }
+    }
+
+    /// Waits for the next request. While nothing can be written, nobody may
+    /// ask for anything, so it tries by itself whether that is over.
+    fn wait(&mut self, incoming: &mut mpsc::Receiver<Message>) -> Option<Message> {
+        let mut probed = Instant::now();
+        while self.is_in_trouble() {
+            match incoming.try_recv() {
+                Ok(message) => return Some(message),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) => (),
+            }
+            #[expect(clippy::disallowed_methods, reason = "the journal's own thread")]
+            std::thread::sleep(LOOK_EVERY);
+            if probed.elapsed() >= PROBE_EVERY {
+                self.probe();
+                probed = Instant::now();
+            }
+        }
+        incoming.blocking_recv()
+    }
+
+    fn probe(&mut self) {
+        let room = self.try_write(ROOM_BYTES);
+        match room {
+            Ok(()) => self.settle(vec![Box::new(Probe)]),
+            Err(error) => drop(self.fail(error.to_string(), false)),
+        }
+    }
+
+    fn condition(&self) -> &Condition {
+        &self.tools.around.condition
+    }
+
+    /// Whether writes fail that may succeed later.
+    fn is_in_trouble(&self) -> bool {
+        let trouble = self.condition().trouble();
+        trouble.is_some_and(|trouble| !trouble.is_for_good())
+    }
+
+    /// Writes to the disk where the database's log would grow.
+    fn try_write(&self, bytes: usize) -> io::Result<()> {
+        let end = fs::metadata(&self.tools.log).map_or(0, |log| log.len());
+        self.tools.around.blobs.try_write(end, bytes)
     }
 
     /// Adds what has come in meanwhile. Returns a request that did not fit.
@@ -111,6 +169,7 @@ impl Thread {
                     stops.push(waiter);
                     continue;
                 }
+                Message::Look => continue,
             };
             records += job.cost().records.max(1);
             bytes += job.cost().bytes;
@@ -124,12 +183,15 @@ impl Thread {
 
     /// Makes a group durable and answers it.
     fn settle(&mut self, mut group: Vec<Box<dyn Job>>) {
-        if let Some(poison) = self.poison.get() {
-            return answer_all(group, Err(poison));
+        if let Some(poison) = self.condition().poison() {
+            return answer_all(group, Err(&poison));
         }
         let started = Instant::now();
         match self.commit(&mut group) {
             Ok(records) => {
+                if let Some(over) = self.condition().works() {
+                    tracing::info!(%over, "the journal can be written again");
+                }
                 answer_all(group, Ok(()));
                 if records > 0 {
                     let duration_us = started.elapsed().as_micros();
@@ -141,24 +203,39 @@ impl Thread {
             }
             Err(error) => {
                 let verdict = self.judge(&error);
-                tracing::error!(%error, ?verdict, requests = group.len(), "the journal could not commit");
                 if verdict == Verdict::Request && group.len() > 1 {
                     for job in group {
                         self.settle(vec![job]);
                     }
                     return;
                 }
-                let unavailable = AppendError::Unavailable {
-                    reason: error.to_string(),
-                    poisoned: verdict == Verdict::Poison,
-                };
-                if verdict == Verdict::Poison {
-                    // Nothing gets here a second time.
-                    self.poison.get_or_init(|| unavailable.clone());
-                }
+                let unavailable = self.failed(&error, verdict);
                 answer_all(group, Err(&unavailable));
             }
         }
+    }
+
+    /// Takes note that a transaction failed; the error for those in it.
+    fn failed(&self, error: &rusqlite::Error, verdict: Verdict) -> AppendError {
+        let mut reason = error.to_string();
+        if verdict == Verdict::Request {
+            tracing::error!(reason, "the journal could not write a request");
+            return self.condition().unavailable(reason, false);
+        }
+        // SQLite keeps to itself what the system said.
+        if let Err(error) = self.try_write(PAGE_BYTES) {
+            reason = format!("{reason}: {error}");
+        }
+        self.fail(reason, verdict == Verdict::Poison)
+    }
+
+    fn fail(&self, reason: String, poisoned: bool) -> AppendError {
+        let (error, is_new) = self.condition().failed(reason, poisoned);
+        match is_new || poisoned {
+            true => tracing::error!(%error, "the journal could not commit"),
+            false => tracing::debug!(%error, "the journal still cannot commit"),
+        }
+        error
     }
 
     fn judge(&self, error: &rusqlite::Error) -> Verdict {
@@ -190,7 +267,7 @@ impl Thread {
             if version.replace(found) != Some(found) {
                 heads.clear();
             }
-            let mut batch = Batch::new(&tx, heads, &tools.blobs, tools.owner.id(), &tools.owners);
+            let mut batch = Batch::new(&tx, heads, &tools.around);
             for job in group {
                 job.apply(&mut batch)?;
             }
@@ -214,183 +291,4 @@ fn answer_all(group: Vec<Box<dyn Job>>, outcome: Result<(), &AppendError>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::journal::{
-        Journal, JournalSettings, OwnerId,
-        blobs::BlobStore,
-        fixture::*,
-        owner::Owners,
-        schema::open_writer,
-        writer::{Answer, Task},
-    };
-
-    fn failure(extended_code: i32) -> rusqlite::Error {
-        rusqlite::Error::SqliteFailure(ffi::Error::new(extended_code), None)
-    }
-
-    #[test]
-    fn a_failed_flush_poisons_a_full_disk_does_not() {
-        let cases = [
-            (ffi::SQLITE_IOERR_FSYNC, Verdict::Poison),
-            (ffi::SQLITE_IOERR_DIR_FSYNC, Verdict::Poison),
-            (ffi::SQLITE_CORRUPT, Verdict::Poison),
-            (ffi::SQLITE_FULL, Verdict::Group),
-            (ffi::SQLITE_IOERR_WRITE, Verdict::Group),
-            (ffi::SQLITE_BUSY, Verdict::Group),
-            (ffi::SQLITE_CONSTRAINT_UNIQUE, Verdict::Request),
-        ];
-        for (code, verdict) in cases {
-            assert_eq!(Verdict::on(&failure(code)), verdict, "{code}");
-        }
-    }
-
-    fn thread() -> (tempfile::TempDir, Thread, Arc<Kept>) {
-        let dir = tempfile::tempdir().unwrap();
-        let settings = JournalSettings::for_tests();
-        let events = Arc::new(Kept::default());
-        let owners = Owners::open(&dir.path().join("owners")).unwrap();
-        let tools = Tools {
-            connection: open_writer(&dir.path().join("journal.db"), &settings).unwrap(),
-            settings,
-            blobs: BlobStore::open(&dir.path().join("blobs")).unwrap(),
-            owner: owners.join(OwnerId::random(0)).unwrap(),
-            owners,
-            events: events.clone(),
-        };
-        (dir, Thread::new(tools, Poison::default()), events)
-    }
-
-    type Asked = (Box<dyn Job>, Answer<i64>);
-
-    /// Writes a row and then fails with `code`, if there is one.
-    fn request(name: &'static str, code: Option<i32>) -> Asked {
-        let (waiter, answer) = oneshot::channel();
-        let work = move |batch: &mut Batch<'_>| {
-            let sql = "INSERT INTO definitions (sha256, body, put) VALUES (?1, ?1, 0)";
-            batch.tx.execute(sql, [name])?;
-            code.map_or(Ok(7), |code| Err(failure(code)))
-        };
-        let task = Task {
-            cost: Cost::default(),
-            work,
-            answer: None,
-            waiter,
-        };
-        (Box::new(task), answer)
-    }
-
-    /// Settles a group of three, of which the second fails with `code`.
-    /// Returns who was served, and what is in the file.
-    fn settle_three(thread: &mut Thread, code: Option<i32>) -> (Vec<bool>, String) {
-        let asked = [request("a", None), request("b", code), request("c", None)];
-        let (group, answers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-        thread.settle(group);
-        let served = answers
-            .into_iter()
-            .map(|mut answer| answer.try_recv().unwrap() == Ok(7));
-        let sql = "SELECT coalesce(group_concat(sha256, ''), '') FROM
-            (SELECT sha256 FROM definitions ORDER BY sha256)";
-        let rows = thread.tools.connection.query_row(sql, [], |row| row.get(0));
-        (served.collect(), rows.unwrap())
-    }
-
-    #[test]
-    fn a_group_succeeds_together() {
-        let (_dir, mut thread, _) = thread();
-        assert_eq!(
-            settle_three(&mut thread, None),
-            (vec![true; 3], "abc".to_owned())
-        );
-    }
-
-    #[test]
-    fn a_full_disk_fails_the_group_and_nothing_of_it_stays() {
-        let (_dir, mut thread, _) = thread();
-        let outcome = settle_three(&mut thread, Some(ffi::SQLITE_FULL));
-        assert_eq!(outcome, (vec![false; 3], String::new()));
-        assert_eq!(
-            settle_three(&mut thread, None),
-            (vec![true; 3], "abc".to_owned())
-        );
-    }
-
-    #[test]
-    fn a_request_that_cannot_be_written_does_not_take_the_others_along() {
-        let (_dir, mut thread, _) = thread();
-        let outcome = settle_three(&mut thread, Some(ffi::SQLITE_CONSTRAINT_CHECK));
-        assert_eq!(outcome, (vec![true, false, true], "ac".to_owned()));
-    }
-
-    #[test]
-    fn after_a_failed_flush_nothing_is_taken_any_more() {
-        let (_dir, mut thread, _) = thread();
-        let outcome = settle_three(&mut thread, Some(ffi::SQLITE_IOERR_FSYNC));
-        assert_eq!(outcome, (vec![false; 3], String::new()));
-        let (job, mut answer) = request("d", None);
-        thread.settle(vec![job]);
-        let refused = answer.try_recv().unwrap();
-        assert!(matches!(
-            refused,
-            Err(AppendError::Unavailable { poisoned: true, .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_journal_tells_when_it_takes_nothing_any_more() {
-        let fixture = Fixture::new().await;
-        assert_eq!(fixture.journal.health(), Ok(()));
-        let broken = |code| {
-            let work = move |_: &mut Batch<'_>| Err::<(), _>(failure(code));
-            fixture.journal.write(Cost::default(), work)
-        };
-        broken(ffi::SQLITE_FULL).await.unwrap_err();
-        assert_eq!(fixture.journal.health(), Ok(()), "it may have room again");
-        let error = broken(ffi::SQLITE_IOERR_FSYNC).await.unwrap_err();
-        assert_eq!(fixture.journal.health(), Err(error));
-
-        let closed = Fixture::new().await;
-        closed.journal.close().await;
-        assert!(closed.journal.health().is_err());
-    }
-
-    #[tokio::test]
-    async fn many_at_once_share_transactions_within_the_limits() {
-        let kept = Arc::new(Kept::default());
-        let dir = tempfile::tempdir().unwrap();
-        let mut settings = JournalSettings::for_tests();
-        settings.group_records_max = 8;
-        let journal = open_with(dir.path(), settings, kept.clone()).await;
-        let run = create(&journal).await;
-        let mut tickets = Vec::new();
-        for seq in 1..=200 {
-            let attempt = u32::try_from(seq).unwrap();
-            tickets.push(
-                journal
-                    .submit(run, seq, 1, vec![started("a", attempt)])
-                    .await
-                    .unwrap(),
-            );
-        }
-        for ticket in tickets {
-            ticket.await.unwrap();
-        }
-        journal.close().await;
-        let sizes: Vec<u64> = kept
-            .0
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|event| match event {
-                Event::JournalCommitted { events, .. } => *events,
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(sizes.iter().sum::<u64>(), 201);
-        assert!(sizes.iter().all(|size| *size <= 8));
-        // The first transaction takes longer than handing the rest over.
-        assert!(sizes.len() < 150, "{} transactions", sizes.len());
-    }
-}
+mod tests;

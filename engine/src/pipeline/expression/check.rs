@@ -6,7 +6,7 @@ use orchestrator_contract::StepId;
 use super::{ExpressionFault, Ref, References, StepPart, StepRef};
 use crate::pipeline::{
     fault::Rule,
-    scan::{Token, TokenKind},
+    scan::{self, Token, TokenKind},
     words::{listed, quoted, suggest},
 };
 
@@ -108,13 +108,32 @@ pub(super) fn exists(environment: &Environment<'static>, name: &str, what: &str)
         .is_ok_and(|answer| answer.is_true())
 }
 
+/// How to write a name with `-`, where one was written after a dot.
+pub(super) fn hyphen_help(source: &str, tokens: &[Token<'_>], at: usize) -> Option<String> {
+    let name = scan::hyphenated(source, tokens, at)?;
+    let before = match at.checked_sub(2).map(|at| tokens[at].kind) {
+        Some(TokenKind::Word("steps")) => {
+            return Some(format!(
+                "`-` is minus here; an id with `-` is written `steps['{name}'].output`"
+            ));
+        }
+        Some(TokenKind::Word(before)) => before,
+        _ => "…",
+    };
+    Some(format!(
+        "`-` is minus here; a name with `-` is written `{before}['{name}']`"
+    ))
+}
+
 /// Reads what an expression refers to.
 pub(super) fn references(
     environment: &Environment<'static>,
+    source: &str,
     tokens: &[Token<'_>],
 ) -> Result<References, Vec<ExpressionFault>> {
     let mut reader = Reader {
         environment,
+        source,
         tokens,
         found: References::default(),
         faults: Vec::new(),
@@ -141,6 +160,7 @@ pub(super) fn references(
 
 struct Reader<'a> {
     environment: &'a Environment<'static>,
+    source: &'a str,
     tokens: &'a [Token<'a>],
     found: References,
     faults: Vec<ExpressionFault>,
@@ -214,12 +234,10 @@ impl<'a> Reader<'a> {
                     "a step has `output` and `outcome`".to_owned()
                 });
             }
-            _ if self.kind(part_at) == Some(TokenKind::Symbol('-')) => {
-                let help = "an id with `-` is written `steps[\"fetch-data\"].output`";
-                return self.dynamic(at, part_at, help);
-            }
             _ => {
-                let help = format!("write `steps.{id}.output` or `steps.{id}.outcome`");
+                let help = hyphen_help(self.source, self.tokens, at + 2).unwrap_or_else(|| {
+                    format!("write `steps.{id}.output` or `steps.{id}.outcome`")
+                });
                 return self.dynamic(at, part_at - 1, &help);
             }
         };
@@ -279,11 +297,24 @@ impl<'a> Reader<'a> {
             return;
         };
         let message = format!("there is no {what} {}", quoted(name));
+        if let Some(help) = self.after_hyphen(at) {
+            return self.fault(at, at, Rule::UnknownVariable, message, help);
+        }
         let help = suggest(name, known, || match what {
             "variable" => format!("there is {}; text goes between quotes", listed(known)),
             _ => format!("there is {}", listed(known)),
         });
         self.fault(at, at, Rule::UnknownVariable, message, help);
+    }
+
+    /// The help for a word that is the rest of a name with `-`.
+    fn after_hyphen(&self, at: usize) -> Option<String> {
+        let is_dot = |before: &usize| self.kind(*before) == Some(TokenKind::Symbol('.'));
+        let first = (0..at).rev().find(is_dot)? + 1;
+        let name = scan::hyphenated(self.source, self.tokens, first)?;
+        let end = self.tokens[first].range.start + name.len();
+        let help = hyphen_help(self.source, self.tokens, first);
+        help.filter(|_| self.tokens[at].range.end <= end)
     }
 
     fn dynamic(&mut self, first: usize, last: usize, help: &str) {

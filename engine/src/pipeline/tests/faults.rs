@@ -223,11 +223,8 @@ fn an_id_with_a_hyphen_gets_the_right_advice() {
     let errors = Pipeline::parse(&text, "p").unwrap_err();
     assert_eq!(errors.faults.len(), 2);
     assert_eq!(errors.faults[0].code, "ORC-1134");
-    assert!(
-        errors.faults[0]
-            .help
-            .contains("steps[\"fetch-data\"].output")
-    );
+    let help = &errors.faults[0].help;
+    assert!(help.contains("steps['author-stats'].output"), "{help}");
 }
 
 #[test]

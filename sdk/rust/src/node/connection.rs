@@ -148,10 +148,7 @@ impl<P: Plugin> Connection<P> {
     /// Ends a call that was not started.
     fn refuse(&self, call: u64, error: Error) {
         let link = self.link.clone();
-        tokio::spawn(async move {
-            link.reply(call, Err(error)).await;
-            link.give_credit(1);
-        });
+        tokio::spawn(async move { link.reply(call, Err(error), false).await });
     }
 
     fn start(&self, header: CallHeader, input: Bytes) {
@@ -163,9 +160,9 @@ impl<P: Plugin> Connection<P> {
         let (served, link, calls) = (self.served.clone(), self.link.clone(), self.calls.clone());
         tokio::spawn(async move {
             let outcome = answer(&served, &link, call, input, &context).await;
-            link.reply(call, outcome.map(PhaseReply::from)).await;
+            let alone = calls.count() == 1;
+            link.reply(call, outcome.map(PhaseReply::from), alone).await;
             calls.end(call);
-            link.give_credit(1);
         });
     }
 

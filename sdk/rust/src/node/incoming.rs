@@ -1,43 +1,75 @@
 //! Frames from the host.
 
-use orchestrator_contract::frame::{Frame, FrameDecoder};
-use tokio::{io::AsyncReadExt, net::unix::OwnedReadHalf};
+use std::{hint, io::ErrorKind, sync::Arc};
 
-use super::NodeError;
+use orchestrator_contract::frame::{Frame, FrameDecoder};
+use tokio::task::yield_now;
+
+use super::{
+    NodeError,
+    patience::{LOOKS, Patience, ROUNDS},
+    socket::Socket,
+};
 
 /// How much is read at once, at most.
 const READ_BYTES: usize = 64 * 1024;
-/// With less room than this a read is not worth its system call.
-const ROOM_BYTES_MIN: usize = 8 * 1024;
 
 /// Frames from the host.
 pub(super) struct Incoming {
-    socket: OwnedReadHalf,
+    socket: Arc<Socket>,
     decoder: FrameDecoder,
+    space: Box<[u8]>,
+    patience: Patience,
 }
 
 impl Incoming {
-    pub(super) fn new(socket: OwnedReadHalf) -> Self {
+    pub(super) fn new(socket: Arc<Socket>) -> Self {
         Self {
             socket,
             decoder: FrameDecoder::new(),
+            space: vec![0; READ_BYTES].into(),
+            patience: Patience::default(),
         }
     }
 
     /// Waits for bytes; `false` at the end of the stream. Dropping it loses
     /// nothing.
     pub(super) async fn fill(&mut self) -> Result<bool, NodeError> {
-        let buffer = self.decoder.buffer();
-        if buffer.capacity() - buffer.len() < ROOM_BYTES_MIN {
-            buffer.reserve(READ_BYTES);
-        }
-        if self.socket.read_buf(buffer).await? > 0 {
+        let read = match self.look().await {
+            Some(read) => read,
+            None => self.socket.read(&mut self.space).await?,
+        };
+        if read > 0 {
+            self.decoder.push(&self.space[..read]);
             return Ok(true);
         }
         match self.decoder.pending() {
             0 => Ok(false),
             bytes => Err(NodeError::HalfFrame(bytes)),
         }
+    }
+
+    /// Looks for bytes for a while, where that pays. What was read before lets its
+    /// calls run first.
+    async fn look(&mut self) -> Option<usize> {
+        if !self.patience.looks() {
+            return None;
+        }
+        for _ in 0..ROUNDS {
+            yield_now().await;
+            for _ in 0..LOOKS {
+                match self.socket.try_read(&mut self.space) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => hint::spin_loop(),
+                    Err(_) => return None,
+                    Ok(read) => {
+                        self.patience.found();
+                        return Some(read);
+                    }
+                }
+            }
+        }
+        self.patience.in_vain();
+        None
     }
 
     /// The next frame of what has been read.

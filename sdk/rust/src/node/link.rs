@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use orchestrator_contract::{
     CallError, HostCallError, HostOperation, JSON, LogLevel, PhaseReply, Usage,
     frame::{
@@ -19,7 +20,7 @@ use orchestrator_contract::{
 use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::outbox::Outbox;
+use super::{outbox::Outbox, socket::Socket};
 use crate::Error;
 
 /// The longest message of a log or progress frame; escaped, it still fits a
@@ -46,18 +47,16 @@ struct Questions {
     open: HashMap<u64, oneshot::Sender<Answer>>,
 }
 
-impl Default for Link {
-    fn default() -> Self {
+impl Link {
+    pub(super) fn new(socket: Arc<Socket>) -> Self {
         Self {
-            outbox: Outbox::default(),
+            outbox: Outbox::new(socket),
             questions: Mutex::default(),
             free_questions: Semaphore::new(QUESTIONS_MAX),
             lost_lines: AtomicU64::default(),
         }
     }
-}
 
-impl Link {
     pub(super) fn send(&self, frame: &Frame) -> Result<(), FrameError> {
         self.outbox.push(frame)
     }
@@ -70,8 +69,9 @@ impl Link {
         self.outbox.close();
     }
 
-    pub(super) async fn take(&self, batch: &mut BytesMut) -> bool {
-        self.outbox.take(batch).await
+    /// See [`Outbox::write`].
+    pub(super) async fn write(&self) -> io::Result<()> {
+        self.outbox.write().await
     }
 
     pub(super) fn accepted(&self, call: u64) {
@@ -106,14 +106,14 @@ impl Link {
         }))
     }
 
-    /// Sends the end of a call, a piece at a time so that other calls' frames
-    /// pass in between.
-    pub(super) async fn reply(&self, call: u64, outcome: Result<PhaseReply, Error>) {
+    /// Sends the end of a call and gives its credit back; at once when the call is
+    /// `alone`.
+    pub(super) async fn reply(&self, call: u64, outcome: Result<PhaseReply, Error>, alone: bool) {
         let (header, output) = match outcome {
             Ok(reply) => success(call, reply),
             Err(error) => (failure(call, error), Bytes::new()),
         };
-        self.send_result(header, output).await;
+        self.send_result(header, output, alone).await;
     }
 
     pub(super) async fn reconciled(
@@ -127,24 +127,26 @@ impl Link {
             None => (empty(call), Bytes::new()),
         };
         header.reconcile = Some(status);
-        self.send_result(header, output).await;
+        self.send_result(header, output, false).await;
     }
 
-    async fn send_result(&self, header: ResultHeader, mut output: Bytes) {
+    /// Sends a result a piece at a time, so that other calls' frames pass in
+    /// between, and gives the credit back with its end.
+    async fn send_result(&self, header: ResultHeader, mut output: Bytes, alone: bool) {
         let call = header.call;
         let first = output.split_to(output.len().min(PAYLOAD_PER_FRAME));
-        if let Err(error) = self.outbox.push(&Frame::Result(header, first)) {
-            // Only metadata and content type can be that long; an error's
-            // message is cut short where it is made.
-            let error = Error::invalid_output(format_args!("metadata: {error}"));
-            let _ = self.send(&Frame::Result(failure(call, error), Bytes::new()));
-            return;
-        }
-        while !output.is_empty() {
+        let mut frame = Frame::Result(header, first);
+        while !output.is_empty() && self.send(&frame).is_ok() {
             self.outbox.room().await;
             let piece = output.split_to(output.len().min(PAYLOAD_PER_FRAME));
-            // A piece is made to fit.
-            let _ = self.send(&Frame::Chunk(Chunk { call }, piece));
+            frame = Frame::Chunk(Chunk { call }, piece);
+        }
+        // Only metadata and content type can make a frame too long, a piece is made
+        // to fit and an error's message is cut short where it is made.
+        if let Err(error) = self.outbox.push_end(&frame, alone) {
+            let error = Error::invalid_output(format_args!("metadata: {error}"));
+            let failure = Frame::Result(failure(call, error), Bytes::new());
+            let _ = self.outbox.push_end(&failure, alone);
         }
     }
 
@@ -237,16 +239,23 @@ fn cut(mut message: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{os::unix::net::UnixStream, time::Duration};
 
+    use bytes::BytesMut;
     use orchestrator_contract::frame::FrameDecoder;
     use tokio::time::timeout;
 
     use super::*;
 
+    /// A link, and the host's end of its socket.
+    fn link() -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Link::new(Arc::new(Socket::new(ours).unwrap())), theirs)
+    }
+
     async fn frames(link: &Link) -> Vec<Frame> {
         let mut batch = BytesMut::new();
-        let _ = timeout(Duration::from_secs(1), link.take(&mut batch)).await;
+        let _ = timeout(Duration::from_secs(1), link.outbox.take(&mut batch)).await;
         let mut decoder = FrameDecoder::new();
         decoder.push(&batch);
         std::iter::from_fn(|| decoder.next().unwrap()).collect()
@@ -254,7 +263,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lost_lines_are_counted_and_said() {
-        let link = Link::default();
+        let (link, _host) = link();
         let line = "\u{1}".repeat(2 * MESSAGE_BYTES_MAX);
         for _ in 0..100 {
             link.log(None, LogLevel::Info, line.clone());
@@ -272,7 +281,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_abandoned_question_is_forgotten() {
-        let link = Link::default();
+        let (link, _host) = link();
         let question = link.ask(1, HostOperation::SessionKeys);
         assert!(timeout(Duration::from_secs(1), question).await.is_err());
         assert!(link.questions().open.is_empty());
@@ -286,11 +295,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn metadata_without_end_is_an_error_of_its_call() {
-        let link = Link::default();
+        let (link, _host) = link();
         let reply = crate::Reply::text("x").with_metadata("key", "x".repeat(70_000));
-        link.reply(7, Ok(reply.into())).await;
+        link.reply(7, Ok(reply.into()), false).await;
         let sent = frames(&link).await;
-        let [Frame::Result(header, output)] = &sent[..] else {
+        let [Frame::Result(header, output), Frame::Credit(_)] = &sent[..] else {
             panic!("{sent:?}");
         };
         assert_eq!(header.call, 7);

@@ -226,7 +226,29 @@ fn reconcile_questions_are_answered() {
         let (result, bytes) = host.result();
         assert_eq!((result.call, result.reconcile), (call, Some(status)));
         assert_eq!(bytes, output);
+        // A question takes up a slot as a call does.
+        assert!(matches!(host.next(), Frame::Credit(credit) if credit.calls == 1));
     }
+}
+
+#[test]
+fn a_reply_to_a_host_that_reads_late_stays_whole() {
+    let mut host = Host::with_small_buffers();
+    let whole: Vec<u8> = (0..=250).cycle().take(PAYLOAD_PER_FRAME).collect();
+    let whole = Bytes::from(whole);
+    host.send(&Frame::Call(
+        header(1, "echo", whole.len() as u64),
+        whole.clone(),
+    ));
+    // Neither of these may get between the pieces of the first reply.
+    host.call(2, "echo", "2");
+    host.cancel(1, CancelMode::Cooperative);
+    host.call(3, "print", "");
+    let (result, output) = host.result();
+    assert_eq!(result.call, 1);
+    assert!(output == whole, "the bytes changed");
+    assert_eq!(host.result().0.call, 2);
+    assert_eq!(host.result().0.call, 3);
 }
 
 #[test]

@@ -36,7 +36,10 @@ pub(crate) struct Host {
 impl Host {
     /// Starts `program` with the socket as descriptor 3 and a closed stdin.
     pub(crate) fn start(program: &str) -> Self {
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        Self::start_with(program, UnixStream::pair().unwrap())
+    }
+
+    fn start_with(program: &str, (ours, theirs): (UnixStream, UnixStream)) -> Self {
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = Command::new("/bin/sh")
             .args(["-c", r#"exec 3<&0 </dev/null; exec "$0""#])
@@ -56,14 +59,25 @@ impl Host {
 
     /// Starts `tour`, greets it and takes its credit of four calls.
     pub(crate) fn greeted() -> Self {
-        let mut host = Self::start("tour");
-        assert!(matches!(host.next(), Frame::Hello(_)));
-        host.send(&welcome(PROTOCOL_VERSION, json!({})));
-        match host.next() {
+        Self::start("tour").greet()
+    }
+
+    /// As [`Self::greeted`], but the plugin's socket takes a few kilobytes until they
+    /// are read.
+    pub(crate) fn with_small_buffers() -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&theirs, 1).unwrap();
+        Self::start_with("tour", (ours, theirs)).greet()
+    }
+
+    fn greet(mut self) -> Self {
+        assert!(matches!(self.next(), Frame::Hello(_)));
+        self.send(&welcome(PROTOCOL_VERSION, json!({})));
+        match self.next() {
             Frame::Credit(credit) => assert_eq!(credit.calls, 4),
             other => panic!("{other:?}"),
         }
-        host
+        self
     }
 
     pub(crate) fn send(&mut self, frame: &Frame) {

@@ -1,0 +1,299 @@
+//! What the keeper does: it makes the processes it is asked for, tells how they ended,
+//! and kills every other child that comes to it.
+//!
+//! All of this runs in the host's memory beside the host's threads, so it only makes
+//! system calls with what [`Room::new`] prepared: nothing here allocates, locks or can
+//! panic.
+
+use std::{
+    ffi::c_int,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, Mode, OFlags, openat},
+    io::{Errno, pread},
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, SendFlags, send},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, chdir, getpid, getppid, kill_process,
+        kill_process_group, pidfd_open, set_child_subreaper, setsid, waitid,
+    },
+    thread::set_name,
+};
+
+use super::{
+    child::reap,
+    keeper::Order,
+    plan::{DESCRIPTORS_MAX, Plan},
+    raw::{self, CONTROL_BYTES, Stack},
+};
+
+/// How many processes may run at once.
+const KEPT_MAX: usize = 4096;
+/// How many zombies of strays are taken away in one go; the rest follow in the next.
+const STRAYS_AT_ONCE: usize = 64;
+/// After which time strays are looked for again, at first and at most.
+const FIRST_PAUSE_NS: i64 = 1_000_000;
+const LAST_PAUSE_NS: i64 = 64_000_000;
+/// How often a killed host's processes are looked for, a pause apart, until those are
+/// left alone that the kernel cannot end.
+const LAST_LOOKS: u32 = 60_000;
+
+/// What the keeper works with, prepared by the host.
+pub(super) struct Room {
+    host: Pid,
+    /// The number of its end of the socket to the host.
+    socket: RawFd,
+    /// For the processes it makes.
+    stack: Stack,
+    /// The processes it was asked for; has room for all of them.
+    kept: Vec<Kept>,
+}
+
+struct Kept {
+    pid: Pid,
+    outlives_host: bool,
+}
+
+impl Room {
+    pub(super) fn new(host: Pid, socket: RawFd) -> std::io::Result<Self> {
+        Ok(Self {
+            host,
+            socket,
+            stack: Stack::new()?,
+            kept: Vec::with_capacity(KEPT_MAX),
+        })
+    }
+}
+
+/// The keeper's whole life.
+pub(super) fn keep(room: &mut Room) -> c_int {
+    match Keeping::begin(room) {
+        Ok(mut keeping) => {
+            keeping.serve();
+            keeping.end_everything();
+            0
+        }
+        Err(_) => 1,
+    }
+}
+
+struct Keeping<'room> {
+    room: &'room mut Room,
+    socket: BorrowedFd<'static>,
+    /// Readable when the host is gone.
+    host: OwnedFd,
+    /// The list of its children, where the kernel keeps one.
+    children: Option<OwnedFd>,
+}
+
+impl<'room> Keeping<'room> {
+    /// Gives up what is the host's: its session, directory and descriptors.
+    fn begin(room: &'room mut Room) -> Result<Self, Errno> {
+        raw::block_every_signal()?;
+        setsid()?;
+        set_child_subreaper(Some(getpid()))?;
+        set_name(c"orch-keeper")?;
+        chdir(c"/")?;
+        let socket = room.socket.unsigned_abs();
+        if let Some(below) = socket.checked_sub(1) {
+            raw::close_range(0, below)?;
+        }
+        raw::close_range(socket.saturating_add(1), u32::MAX)?;
+        let host = pidfd_open(room.host, PidfdFlags::empty())?;
+        // Whoever has the host's id now, it is not the host.
+        if getppid() != Some(room.host) {
+            return Err(Errno::SRCH);
+        }
+        let list = c"/proc/thread-self/children";
+        let children = openat(CWD, list, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let socket = raw::descriptor(room.socket);
+        say_done(socket)?;
+        Ok(Self {
+            room,
+            socket,
+            host,
+            children,
+        })
+    }
+
+    /// Carries out orders until the host is gone.
+    fn serve(&mut self) {
+        let mut pause = None;
+        loop {
+            let timeout = pause.map(|tv_nsec| Timespec { tv_sec: 0, tv_nsec });
+            let mut ends = [
+                PollFd::new(&self.socket, PollFlags::IN),
+                PollFd::new(&self.host, PollFlags::IN),
+            ];
+            // Interrupted: looking too early does no harm.
+            let _ = poll(&mut ends, timeout.as_ref());
+            let [ordered, gone] = ends.map(|end| !end.revents().is_empty());
+            if gone {
+                return;
+            }
+            let mut strays_may_be = pause.is_some();
+            if ordered {
+                match self.obey() {
+                    Some(after) => strays_may_be |= after,
+                    None => return,
+                }
+            }
+            pause = match strays_may_be && self.end_strays() {
+                true => Some(pause.map_or(FIRST_PAUSE_NS, |ns| (ns * 2).min(LAST_PAUSE_NS))),
+                false => None,
+            };
+        }
+    }
+
+    /// Carries out the next order, and tells whether strays may come of it. There is
+    /// nothing to carry out any more when it returns `None`.
+    fn obey(&mut self) -> Option<bool> {
+        let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let order = raw::next_order(self.socket, &mut control)?;
+        let strays_may_be = match order {
+            Order::Start { plan, made } => {
+                made.set(self.start(plan, &mut control));
+                plan.failure.get().is_some()
+            }
+            Order::Reap { pid, end } => {
+                self.room.kept.retain(|kept| kept.pid != *pid);
+                end.set(reap(*pid).and_then(|exit| exit.ok_or(Errno::AGAIN)));
+                // Before the host knows of the end: then nothing of it runs any more.
+                self.end_strays()
+            }
+        };
+        // Not while the host goes on: what it has left is closed by the C library.
+        drop(control);
+        say_done(self.socket).ok()?;
+        Some(strays_may_be)
+    }
+
+    /// Makes a process. One that fails is a stray.
+    fn start(
+        &mut self,
+        plan: &Plan<'_>,
+        control: &mut RecvAncillaryBuffer<'_>,
+    ) -> Result<Pid, Errno> {
+        if self.room.kept.len() >= KEPT_MAX {
+            return Err(Errno::AGAIN);
+        }
+        let mut received = [const { None::<OwnedFd> }; DESCRIPTORS_MAX];
+        let sent = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        for (place, descriptor) in received.iter_mut().zip(sent.flatten()) {
+            *place = Some(descriptor);
+        }
+        let numbers = [&plan.kept_image]
+            .into_iter()
+            .chain(plan.placements.iter().map(|placement| &placement.kept));
+        let mut received = received.iter();
+        for number in numbers {
+            // Fewer come when the limit of open files is lower than their number.
+            let descriptor = received.next().and_then(Option::as_ref);
+            number.set(descriptor.ok_or(Errno::MFILE)?.as_raw_fd());
+        }
+        let pid = raw::make_process(&mut self.room.stack, plan)?;
+        if plan.failure.get().is_none() {
+            self.room.kept.push(Kept {
+                pid,
+                outlives_host: plan.outlives_host,
+            });
+        }
+        Ok(pid)
+    }
+
+    /// Kills the children that it was not asked for and takes away their zombies.
+    /// Returns whether more may come: the children of a stray come when it has ended.
+    fn end_strays(&self) -> bool {
+        let mut strays = [const { None::<Pid> }; STRAYS_AT_ONCE];
+        let mut free = strays.iter_mut();
+        let mut any = false;
+        self.each_child(|pid| {
+            if self.room.kept.iter().any(|kept| kept.pid == pid) {
+                return;
+            }
+            any = true;
+            // Its id is its own until its zombie is taken away, which is done below.
+            let _ = kill_process(pid, Signal::KILL);
+            if let Some(place) = free.next() {
+                *place = Some(pid);
+            }
+        });
+        for pid in strays.into_iter().flatten() {
+            let _ = waitid(WaitId::Pid(pid), ENDED);
+        }
+        any
+    }
+
+    /// The host is gone: kills everything but what was to outlive it.
+    fn end_everything(&self) {
+        let outlives = |pid: Pid| {
+            let mut kept = self.room.kept.iter();
+            kept.any(|kept| kept.pid == pid && kept.outlives_host)
+        };
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: FIRST_PAUSE_NS,
+        };
+        for _ in 0..LAST_LOOKS {
+            let mut any = false;
+            let mut end = |pid: Pid| {
+                if !outlives(pid) {
+                    any = true;
+                    let _ = kill_process_group(pid, Signal::KILL);
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+            };
+            if !self.each_child(&mut end) {
+                // Those it was asked for die with it, and it knows of no others.
+                return;
+            }
+            while let Ok(Some(_)) = waitid(WaitId::All, ENDED) {}
+            if !any {
+                return;
+            }
+            let _ = poll(&mut [], Some(&pause));
+        }
+    }
+
+    /// Hands every child to `each`, zombies too. Returns whether they could be listed.
+    /// Only the keeper takes children out of the list, so none is missed.
+    fn each_child(&self, mut each: impl FnMut(Pid)) -> bool {
+        let Some(list) = &self.children else {
+            return false;
+        };
+        let mut piece = [0_u8; 4096];
+        let (mut at, mut number) = (0_u64, 0_i32);
+        loop {
+            let count = match pread(list, &mut piece, at) {
+                Ok(0) => return true,
+                Ok(count) => count,
+                Err(_) => return false,
+            };
+            at = at.saturating_add(count as u64);
+            for byte in piece.iter().take(count) {
+                match byte {
+                    b'0'..=b'9' => {
+                        number = number
+                            .saturating_mul(10)
+                            .saturating_add(i32::from(byte - b'0'));
+                    }
+                    _ => Pid::from_raw(std::mem::take(&mut number)).map_or((), &mut each),
+                }
+            }
+        }
+    }
+}
+
+const ENDED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG);
+
+/// Tells the host that what it asked for is done.
+fn say_done(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    send(socket, &[0], SendFlags::NOSIGNAL).map(drop)
+}

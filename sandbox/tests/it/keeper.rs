@@ -1,0 +1,136 @@
+//! The process between a host and all that it starts. Each test is a host of its own,
+//! since others would lose their keeper too.
+
+use std::time::Duration;
+
+use orchestrator_sandbox::{ExitStatus, spawn};
+use rustix::{
+    io::Errno,
+    process::{Signal, WaitId, WaitIdOptions, child_subreaper, pidfd_send_signal, waitid},
+};
+use tokio::{io::AsyncReadExt, time::timeout};
+
+use crate::support::{Host, PATIENCE, ended, gone, keeper, pipe, shell, stranger};
+
+/// What a host says in the end.
+const WELL: &str = "and all is well";
+
+/// Runs the ignored test `name` of this file as a host.
+async fn alone(name: &str) {
+    let (mut reader, writer) = pipe();
+    let nowhere = std::path::Path::new("/nowhere");
+    let _host = Host::start(&format!("keeper::{name}"), nowhere, writer);
+    let mut text = String::new();
+    timeout(PATIENCE, reader.read_to_string(&mut text))
+        .await
+        .expect("the host ends")
+        .expect("text");
+    assert!(text.contains(WELL), "{text}");
+}
+
+#[tokio::test]
+async fn the_host_stays_as_it_was() {
+    alone("host_stays").await;
+}
+
+/// The C library asks every thread to change, and waits for each.
+#[tokio::test]
+async fn the_host_may_change_its_user() {
+    alone("host_changes_its_user").await;
+}
+
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn host_changes_its_user() {
+    ended(&spawn(shell("true")).await.expect("it starts")).await;
+    let to_itself = rustix::process::getuid().as_raw();
+    #[expect(unsafe_code, reason = "there is no safe call that changes all threads")]
+    // SAFETY: takes a number.
+    let changed = unsafe { libc::setuid(to_itself) };
+    assert_eq!(changed, 0);
+    println!("{WELL}");
+}
+
+/// The embedder's own orphans and children are not the sandbox's business.
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn host_stays() {
+    #[expect(
+        clippy::disallowed_types,
+        reason = "an embedder may start processes otherwise"
+    )]
+    let own = |script: &str| {
+        let started = std::process::Command::new("/bin/sh")
+            .args(["-c", script])
+            .output();
+        String::from_utf8(started.expect("a shell").stdout).expect("UTF-8")
+    };
+    ended(&spawn(shell("true")).await.expect("it starts")).await;
+    let pid = own("setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!");
+    let daemon = stranger(pid.trim().parse().expect("an id"));
+    for _ in 0..20 {
+        ended(&spawn(shell("true")).await.expect("it starts")).await;
+    }
+    assert_eq!(child_subreaper().expect("it is told"), None);
+    pidfd_send_signal(&daemon, Signal::KILL).expect("it runs still");
+    // The keeper is a child of this process, and no ordinary one: no signal tells of
+    // its end, and whoever waits for any child does not get it.
+    let any = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    assert_eq!(any.map(|_| ()), Err(Errno::CHILD));
+    println!("{WELL}");
+}
+
+#[tokio::test]
+async fn a_killed_keeper_takes_everything_along_and_is_replaced() {
+    alone("killed").await;
+}
+
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn killed() {
+    let child = spawn(shell("exec sleep 600")).await.expect("it starts");
+    let first = keeper();
+    pidfd_send_signal(stranger(first), Signal::KILL).expect("it runs");
+    timeout(PATIENCE, child.ended())
+        .await
+        .expect("it ends")
+        .expect_err("nobody saw how");
+    gone(child.pidfd()).await;
+    for _ in 0..3 {
+        let next = spawn(shell("exit 7")).await.expect("it starts");
+        assert_eq!(ended(&next).await, ExitStatus::Exited(7));
+    }
+    assert_ne!(keeper(), first);
+    println!("{WELL}");
+}
+
+#[tokio::test]
+async fn a_keeper_killed_at_any_moment_does_no_harm() {
+    alone("killed_at_any_moment").await;
+}
+
+/// Starts while somebody kills the keeper: each fails or goes on, and the next one
+/// finds everything as it should be.
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn killed_at_any_moment() {
+    for nth in 0..200 {
+        let first = spawn(shell("exit 7")).await.expect("it starts");
+        assert_eq!(ended(&first).await, ExitStatus::Exited(7));
+        let keeper = stranger(keeper());
+        let dying = keeper.try_clone().expect("a descriptor");
+        // At another moment of the next start each time.
+        let killed = tokio::task::spawn_blocking(move || {
+            let until = tokio::time::Instant::now() + Duration::from_micros(nth * 15);
+            while tokio::time::Instant::now() < until {}
+            let _ = pidfd_send_signal(keeper, Signal::KILL);
+        });
+        if let Ok(child) = spawn(shell("exit 7")).await {
+            let end = timeout(PATIENCE, child.ended()).await.expect("it ends");
+            assert!(end.is_err() || end.is_ok_and(|end| end == ExitStatus::Exited(7)));
+        }
+        killed.await.expect("it is done");
+        gone(dying).await;
+    }
+    println!("{WELL}");
+}
