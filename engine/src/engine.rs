@@ -23,9 +23,7 @@ use orchestrator_plugin_runtime::{PluginStatus, Runtime};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{
-    builder::EngineBuilder, fork::Resolution, intake::RunHandle, resume::Resumed,
-};
+pub use self::{builder::EngineBuilder, fork::Resolution, intake::RunHandle, resume::Resumed};
 use crate::{
     bus::{Bus, EventStream},
     config::Config,

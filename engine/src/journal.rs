@@ -56,8 +56,8 @@ pub use record::{
     Fork, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody, RecordView, RunCreated,
 };
 pub use run::{
-    Cancel, Creation, InboxItem, InboxRequest, JournalStats, NewRun, OpenRun, RESTARTS_MAX, RunFilter,
-    RunStatus, RunSummary, Swept, TakenOver,
+    Cancel, Creation, InboxItem, InboxRequest, JournalStats, NewRun, OpenRun, RESTARTS_MAX,
+    RunFilter, RunStatus, RunSummary, Swept, TakenOver,
 };
 pub use settings::{JournalSettings, Retention};
 pub use sqlite::SqliteJournal;

@@ -100,14 +100,9 @@ impl<C> BulkheadLayer<C> {
 
 /// What a call holds.
 #[derive(Debug, Default)]
-pub struct Hold(Place);
-
-#[derive(Debug, Default)]
-enum Place {
-    #[default]
-    Nothing,
-    Wait(Wait),
-    Slot,
+pub struct Hold {
+    slot: bool,
+    wait: Option<Box<Wait>>,
 }
 
 /// Refuses with [`Refusal::Overloaded`] when there is no slot for a call.
@@ -122,21 +117,21 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Bulkhead {
         _: &Req,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
-        if let Place::Nothing = hold.0
-            && self.enter()
-        {
-            hold.0 = Place::Slot;
-            return Poll::Ready(Ok(()));
+        if hold.wait.is_none() {
+            hold.slot = self.enter();
+            if hold.slot {
+                return Poll::Ready(Ok(()));
+            }
         }
-        self.poll_slot(&mut hold.0, call, cx)
+        self.poll_slot(hold, call, cx)
     }
 
     #[inline]
     fn settle(&self, hold: &mut Hold, _: &mut Call, _: &End<'_, Res, Err>) {
-        match std::mem::take(&mut hold.0) {
-            Place::Nothing => {}
-            Place::Slot => self.leave(),
-            Place::Wait(wait) => self.give_up(wait),
+        if std::mem::take(&mut hold.slot) {
+            self.leave();
+        } else if let Some(wait) = hold.wait.take() {
+            self.give_up(wait);
         }
     }
 }
@@ -147,19 +142,19 @@ impl Bulkhead {
     #[cold]
     fn poll_slot(
         &self,
-        place: &mut Place,
+        hold: &mut Hold,
         call: &mut Call,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
-        if let Place::Nothing = place {
-            *place = self.wait(call, cx)?.map_or(Place::Slot, Place::Wait);
+        if hold.wait.is_none() {
+            hold.wait = self.wait(call, cx)?.map(Box::new);
         }
-        if let Place::Wait(wait) = place {
+        if let Some(wait) = &mut hold.wait {
             let served = ready!(self.poll_wait(wait, cx));
-            *place = Place::Nothing;
+            hold.wait = None;
             served?;
-            *place = Place::Slot;
         }
+        hold.slot = true;
         Poll::Ready(Ok(()))
     }
 }
@@ -173,7 +168,10 @@ mod tests {
     use tower::{Layer, Service, ServiceExt, service_fn};
 
     use super::*;
-    use crate::{clock, testing::{Ask, Fault, Script, Tester, recorder}};
+    use crate::{
+        clock,
+        testing::{Ask, Fault, Script, Tester, recorder},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_millis(1);

@@ -273,7 +273,10 @@ mod tests {
     use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
     use super::*;
-    use crate::{stack::Stack, testing::{Ask, Fault, Script, Tester, recorder}};
+    use crate::{
+        stack::Stack,
+        testing::{Ask, Fault, Script, Tester, recorder},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_millis(1);

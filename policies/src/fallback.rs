@@ -18,7 +18,7 @@
 //! good one](LastGood). If there is none, the caller gets the first failure.
 
 mod last_good;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use std::{

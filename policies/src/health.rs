@@ -16,7 +16,7 @@
 //! The tasks end when the monitor is dropped.
 
 mod check;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use std::{

@@ -20,10 +20,10 @@
 
 #[cfg(all(test, loom))]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::PoisonError, task::Waker};
+use std::{collections::BTreeMap, mem, sync::PoisonError, task::Waker};
 
 use crossbeam_utils::CachePadded;
 
@@ -43,6 +43,8 @@ pub(crate) struct Permits {
     /// From how many free permits on they are spread.
     spread_at: AtomicI64,
     limit: AtomicI64,
+    /// How long the queue is; changed by the holder of the lock.
+    queued: AtomicUsize,
     pool: CachePadded<AtomicI64>,
     state: Mutex<State>,
 }
@@ -152,6 +154,7 @@ impl Permits {
             mask: AtomicUsize::new(plan.stripes - 1),
             spread_at: AtomicI64::new(plan.spread_at()),
             limit: AtomicI64::new(plan.limit),
+            queued: AtomicUsize::new(0),
             pool: CachePadded::new(AtomicI64::new(Pool::new(plan.limit, false).0)),
             state: Mutex::new(State {
                 plan,
@@ -271,6 +274,9 @@ impl Permits {
     /// Waits for a permit, unless `queue_max` calls do so already. To be asked
     /// after [`Self::take`] found none.
     pub(crate) fn join(&self, queue_max: usize, waker: &Waker) -> Join {
+        if self.queued() >= queue_max {
+            return Join::Full;
+        }
         let mut state = self.lock();
         loop {
             let pool = self.pool();
@@ -291,6 +297,7 @@ impl Permits {
                 let ticket = Ticket(state.next_ticket);
                 state.next_ticket += 1;
                 state.queue.insert(ticket, waker.clone());
+                self.queued.store(state.queue.len(), Ordering::Relaxed);
                 return Join::Queued(ticket);
             }
         }
@@ -299,19 +306,26 @@ impl Permits {
     /// Whether the call in this place has been given a permit, which ends its
     /// place. If not, `waker` will be woken.
     pub(crate) fn is_served(&self, ticket: Ticket, waker: &Waker) -> bool {
-        match self.lock().queue.get_mut(&ticket) {
-            Some(waiting) => {
-                waiting.clone_from(waker);
-                false
-            }
-            None => true,
-        }
+        let mut waker = waker.clone();
+        let mut state = self.lock();
+        let Some(waiting) = state.queue.get_mut(&ticket) else {
+            return true;
+        };
+        // The other one is dropped once the lock is released, for to drop a
+        // waker may run any code.
+        mem::swap(waiting, &mut waker);
+        drop(state);
+        false
     }
 
     /// Leaves the queue, unless the call was given a permit first.
     pub(crate) fn leave(&self, ticket: Ticket) -> bool {
+        let mut state = self.lock();
         // If it was the last one, the next permit to come back finds that out.
-        self.lock().queue.remove(&ticket).is_some()
+        let waker = state.queue.remove(&ticket);
+        self.queued.store(state.queue.len(), Ordering::Relaxed);
+        drop(state);
+        waker.is_some()
     }
 
     /// How many permits there are.
@@ -321,11 +335,7 @@ impl Permits {
 
     /// Calls that wait.
     pub(crate) fn queued(&self) -> usize {
-        if self.pool().is_awaited() {
-            self.lock().queue.len()
-        } else {
-            0
-        }
+        self.queued.load(Ordering::Relaxed)
     }
 
     /// Permits that are taken, of as many as there are. A call that enters or
@@ -334,7 +344,10 @@ impl Permits {
         let state = self.lock();
         let pool = self.pool();
         let free = if pool.is_spread() {
-            let spread = self.stripes.iter().map(|stripe| stripe.load(Ordering::Relaxed));
+            let spread = self
+                .stripes
+                .iter()
+                .map(|stripe| stripe.load(Ordering::Relaxed));
             spread.filter(|&free| free != CLOSED).sum::<i64>() + state.plan.kept
         } else {
             pool.free()
@@ -377,6 +390,7 @@ impl Permits {
             free -= 1;
             woken.push(waker);
         }
+        self.queued.store(state.queue.len(), Ordering::Relaxed);
         self.put(Pool::new(free, !state.queue.is_empty()));
         woken
     }

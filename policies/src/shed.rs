@@ -170,6 +170,7 @@ pub struct Hold(bool);
 /// class.
 impl<Req, Res, Err> Admission<Req, Res, Err> for Shed {
     type Hold = Hold;
+    const WAITS: bool = false;
 
     #[inline]
     fn poll_admit(

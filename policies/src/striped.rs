@@ -176,7 +176,10 @@ mod tests {
 
         add(&words, 2);
 
-        let counts: Vec<_> = words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let counts: Vec<_> = words
+            .iter()
+            .map(|word| word.load(Ordering::Relaxed))
+            .collect();
         assert_eq!(counts.iter().sum::<u64>(), 2);
         assert!(counts.contains(&2), "{counts:?}");
     }

@@ -51,7 +51,10 @@ fn the_full_example_says_what_it_says() {
     let analyze = manifest.phase("analyze").unwrap();
     assert_eq!(analyze.timeout.as_secs(), 600);
     assert_eq!(analyze.effect, Effect::Idempotent);
-    assert_eq!((analyze.max_retries, analyze.max_attempts()), (Some(3), Some(4)));
+    assert_eq!(
+        (analyze.max_retries, analyze.max_attempts()),
+        (Some(3), Some(4))
+    );
     let publish = manifest.phase("publish").unwrap();
     assert!(!publish.retryable && publish.sensitive && !publish.required);
     assert_eq!(manifest.extensions["x-team"], "platform");

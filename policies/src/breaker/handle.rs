@@ -1,6 +1,6 @@
 //! The breaker as its users hold it.
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
 
 use std::{

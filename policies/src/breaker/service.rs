@@ -36,8 +36,14 @@ enum Place {
     #[default]
     Outside,
     /// The breaker was closed, and the call is no probe.
-    Closed { closed: Closed, at: Instant },
-    Passed { pass: Pass, at: Instant },
+    Closed {
+        closed: Closed,
+        at: Instant,
+    },
+    Passed {
+        pass: Pass,
+        at: Instant,
+    },
 }
 
 /// Refuses with [`Refusal::CircuitOpen`] while the service rests.

@@ -169,7 +169,12 @@ impl Bulkhead {
 
     /// Gives up a place in the queue, and the slot if there was one after all.
     #[cold]
-    pub(super) fn give_up(&self, wait: Wait) {
+    #[inline(never)]
+    #[expect(
+        clippy::boxed_local,
+        reason = "it is dropped here, off the way of most calls"
+    )]
+    pub(super) fn give_up(&self, wait: Box<Wait>) {
         if !self.0.permits.leave(wait.ticket) {
             self.leave();
         }

@@ -2,8 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicUsize, Ordering},
-    task::Waker,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Wake, Waker},
 };
 
 use proptest::prelude::*;
@@ -45,12 +48,24 @@ impl Model {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Take { thread: usize, spared: usize },
-    GiveBack { thread: usize },
-    Join { queue_max: usize },
+    Take {
+        thread: usize,
+        spared: usize,
+    },
+    GiveBack {
+        thread: usize,
+    },
+    Join {
+        queue_max: usize,
+    },
     /// The one in this place of the queue leaves it.
-    Leave { place: prop::sample::Index },
-    Resize { limit: usize, kept: usize },
+    Leave {
+        place: prop::sample::Index,
+    },
+    Resize {
+        limit: usize,
+        kept: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -158,11 +173,46 @@ fn permits_are_spread_while_many_are_free_and_pooled_while_few_are() {
 #[test]
 fn a_small_limit_needs_no_spreading() {
     for limit in [1, 15] {
-        assert!(!Permits::new(limit, 0, STRIPES).pool().is_spread(), "{limit}");
+        assert!(
+            !Permits::new(limit, 0, STRIPES).pool().is_spread(),
+            "{limit}"
+        );
     }
     assert!(Permits::new(16, 0, STRIPES).pool().is_spread());
     assert!(!Permits::new(16, 1, STRIPES).pool().is_spread());
     assert!(!Permits::new(1000, 0, 1).pool().is_spread());
+}
+
+/// Looks back at the permits when it is dropped, as a waker may that is the
+/// last to know of a task.
+struct LooksBack(Arc<Permits>);
+
+impl Wake for LooksBack {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for LooksBack {
+    fn drop(&mut self) {
+        let _ = self.0.taken();
+    }
+}
+
+#[test]
+fn wakers_are_dropped_and_woken_without_the_lock() {
+    let permits = Arc::new(Permits::new(1, 0, STRIPES));
+    let waker = || Waker::from(Arc::new(LooksBack(Arc::clone(&permits))));
+    assert!(permits.take(0, 0));
+    let join = |waker| match permits.join(9, &waker) {
+        Join::Queued(ticket) => ticket,
+        other => panic!("{other:?}"),
+    };
+    let (first, second) = (join(waker()), join(waker()));
+
+    assert!(!permits.is_served(first, &waker()));
+    assert!(permits.leave(first));
+    permits.give_back(0);
+
+    assert!(permits.is_served(second, &waker()));
 }
 
 /// As many threads as there are permits, each of which wants one: whoever is

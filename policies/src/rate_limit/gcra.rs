@@ -242,9 +242,8 @@ impl TenantBuckets {
     /// Nothing may be taken from these any more.
     pub(super) fn at_rate(&self, rate: &Rate, keys_max: usize, now: u64) -> Self {
         let pace = Pace::of(rate);
-        self.store.take_over(keys_max, |full_at| {
-            pace.take_over(full_at, self.pace, now)
-        });
+        self.store
+            .take_over(keys_max, |full_at| pace.take_over(full_at, self.pace, now));
         Self::with(pace, self.store.clone())
     }
 

@@ -13,9 +13,10 @@
 //! milliseconds, and of the burst; where that is less than two tokens each,
 //! nothing is lent.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::striped::{STRIPES, Striped};
+use crate::{
+    striped::{STRIPES, Striped},
+    sync::{AtomicU64, Ordering},
+};
 
 /// How long a lease lasts, in nanoseconds.
 pub(super) const LASTS: u64 = 10_000_000;
@@ -140,6 +141,47 @@ impl Leases {
         self.0
             .iter()
             .for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{model, sync::Arc, thread};
+
+    use super::*;
+
+    /// How many tokens were borrowed and used by a thread that wants two.
+    fn use_two(leases: &Leases) -> (u64, u64) {
+        let mut borrowed = 0;
+        for _ in 0..2 {
+            if !leases.take(0, 0) {
+                let due = leases.due(0, 0, 2);
+                borrowed += due.tokens;
+                leases.keep(due, 0);
+            }
+        }
+        (borrowed, 2)
+    }
+
+    #[test]
+    fn two_threads_of_a_stripe_neither_lose_nor_double_a_token() {
+        model(|| {
+            let leases = Arc::new(Leases::new());
+            let other = {
+                let leases = Arc::clone(&leases);
+                thread::spawn(move || use_two(&leases))
+            };
+
+            let (mut borrowed, mut used) = use_two(&leases);
+            let theirs = other.join().unwrap();
+
+            borrowed += theirs.0;
+            used += theirs.1;
+            while leases.take(0, 0) {
+                used += 1;
+            }
+            assert_eq!(used, borrowed);
+        });
     }
 }
 

@@ -242,15 +242,16 @@ impl RateLimiter {
 
     /// Lets a call in, or has it wait.
     #[inline]
-    pub(super) fn admit(
-        &self,
-        call: &mut Call,
-        cx: &Context<'_>,
-    ) -> Result<Option<Wait>, Refusal> {
-        let gate = self.0.gate.load(Ordering::Relaxed);
-        let now = call.now().as_nanos();
-        if gate == UNLIMITED || gate == OVERALL_ONLY && self.0.leases.take(thread_number(), now) {
-            return Ok(None);
+    pub(super) fn admit(&self, call: &mut Call, cx: &Context<'_>) -> Result<Option<Wait>, Refusal> {
+        match self.0.gate.load(Ordering::Relaxed) {
+            UNLIMITED => return Ok(None),
+            OVERALL_ONLY => {
+                let now = call.now().as_nanos();
+                if self.0.leases.take(thread_number(), now) {
+                    return Ok(None);
+                }
+            }
+            _ => {}
         }
         self.admit_slowly(call, cx)
     }
@@ -300,7 +301,7 @@ impl RateLimiter {
     ) -> Poll<Result<(), Refusal>> {
         loop {
             let now = clock::now().as_nanos();
-            match self.standing(wait.ticket, now, cx.waker()) {
+            match self.standing(wait.ticket, now, cx.waker().clone()) {
                 Standing::Served => return Poll::Ready(Ok(())),
                 Standing::WaitUntil(turn) => ready!(wait.poll_timer(turn, now, cx)),
                 Standing::TooLate(turn) => {
@@ -311,14 +312,14 @@ impl RateLimiter {
         }
     }
 
-    fn standing(&self, ticket: Ticket, now: u64, waker: &Waker) -> Standing {
+    fn standing(&self, ticket: Ticket, now: u64, mut waker: Waker) -> Standing {
         let rules = self.rules();
         let Some(overall) = &rules.overall else {
             return Standing::Served;
         };
         let mut line = self.line();
         let mut woken = line.serve(&overall.bucket, now);
-        let standing = line.standing(ticket, &overall.bucket, now, waker);
+        let standing = line.standing(ticket, &overall.bucket, now, &mut waker);
         if let Standing::TooLate(_) = standing {
             woken.extend(line.serve(&overall.bucket, now));
         }
@@ -335,7 +336,7 @@ impl RateLimiter {
         let mut line = self.line();
         let left = line.leave(wait.ticket);
         let woken = rules.overall.as_ref().map(|overall| {
-            if !left {
+            if left.is_none() {
                 overall.bucket.put_back();
             }
             line.serve(&overall.bucket, clock::now().as_nanos())

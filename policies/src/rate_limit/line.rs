@@ -6,7 +6,7 @@
 //! asked for once for each call that gets one; and a call whose task is not
 //! polled keeps nobody behind it waiting.
 
-use std::{collections::BTreeMap, task::Waker};
+use std::{collections::BTreeMap, mem, task::Waker};
 
 use super::gcra::Bucket;
 
@@ -85,13 +85,14 @@ impl Line {
     }
 
     /// How the one with `ticket` stands, after [`Self::serve`]. If it waits
-    /// on, `waker` will be woken.
+    /// on, `waker` will be woken; what is put there instead is to be dropped
+    /// once no lock is held, for that may run any code.
     pub(super) fn standing(
         &mut self,
         ticket: Ticket,
         bucket: &Bucket,
         now: u64,
-        waker: &Waker,
+        waker: &mut Waker,
     ) -> Standing {
         let Some(waiting) = self.waiting.get_mut(&ticket) else {
             return Standing::Served;
@@ -100,18 +101,19 @@ impl Line {
             // A newcomer was faster, just before this one joined.
             waiting.turn = bucket.next_at().max(now) + bucket.interval();
         }
-        if waiting.turn.max(now) > waiting.until {
-            let turn = waiting.turn;
-            self.waiting.remove(&ticket);
-            return Standing::TooLate(turn);
+        mem::swap(&mut waiting.waker, waker);
+        if waiting.turn.max(now) <= waiting.until {
+            return Standing::WaitUntil(waiting.turn);
         }
-        waiting.waker.clone_from(waker);
-        Standing::WaitUntil(waiting.turn)
+        let turn = waiting.turn;
+        self.waiting.remove(&ticket);
+        Standing::TooLate(turn)
     }
 
-    /// Leaves the line, unless it was served.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> bool {
-        self.waiting.remove(&ticket).is_some()
+    /// Leaves the line, unless it was served. Its waker is to be dropped once
+    /// no lock is held.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.waiting.remove(&ticket).map(|waiting| waiting.waker)
     }
 
     /// Tells everybody that tokens come at other times now; or, if there is no

@@ -208,7 +208,11 @@ impl Wake for Woken {
 impl Waiter {
     /// When it looks how it stands.
     fn looks_at(&self) -> u64 {
-        if self.woken.0.load(Ordering::Relaxed) { 0 } else { self.timer }
+        if self.woken.0.load(Ordering::Relaxed) {
+            0
+        } else {
+            self.timer
+        }
     }
 
     fn waker(&self) -> Waker {
@@ -246,9 +250,9 @@ proptest! {
             {
                 now = now.max(at);
                 serve(&mut line, &bucket, now);
-                let waker = waiting[due].waker();
+                let mut waker = waiting[due].waker();
                 let waiter = &mut waiting[due];
-                match line.standing(waiter.ticket, &bucket, now, &waker) {
+                match line.standing(waiter.ticket, &bucket, now, &mut waker) {
                     Standing::Served => {
                         prop_assert!(now <= waiter.until);
                         prop_assert!(last < Some(waiter.number));
@@ -268,7 +272,7 @@ proptest! {
             prop_assert!(waiting.is_empty() || bucket.next_at() > now);
             if choice % 4 == 0 && !waiting.is_empty() {
                 let left = waiting.remove(usize::from(choice) % waiting.len());
-                prop_assert!(line.leave(left.ticket));
+                prop_assert!(line.leave(left.ticket).is_some());
                 serve(&mut line, &bucket, now);
                 continue;
             }

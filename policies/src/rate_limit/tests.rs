@@ -1,8 +1,13 @@
+use std::{
+    sync::Arc,
+    task::{Wake, Waker},
+};
+
 use tokio::{
     sync::mpsc,
     time::{advance, timeout},
 };
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::*;
 use crate::testing::{Ask, Fault, Script, Tester, recorder};
@@ -54,8 +59,7 @@ async fn refuses_at_once_unless_told_to_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_beyond_the_deadline_is_refused_before_it_begins() {
     let start = clock::now();
-    let service =
-        RateLimitLayer::new(limiter(Duration::from_secs(9), 9), Tester).layer(endless());
+    let service = RateLimitLayer::new(limiter(Duration::from_secs(9), 9), Tester).layer(endless());
     let ask = |left| service.clone().oneshot(Ask::default().until(start + left));
     assert_eq!(ask(TENTH).await, Ok(1));
 
@@ -101,8 +105,7 @@ async fn a_tenant_beyond_its_own_rate_is_refused_at_once() {
         max_wait: Duration::from_secs(9),
         ..RateLimitConfig::default()
     };
-    let service =
-        RateLimitLayer::new(RateLimiter::new(config).unwrap(), Tester).layer(endless());
+    let service = RateLimitLayer::new(RateLimiter::new(config).unwrap(), Tester).layer(endless());
     let start = clock::now();
     let ask = |tenant| service.clone().oneshot(Ask::of_tenant(tenant));
 
@@ -293,12 +296,23 @@ async fn those_who_wait_follow_a_changed_rate() {
     let served_after = async |config: RateLimitConfig| {
         let (limiter, start) = (RateLimiter::new(tenths(1)).unwrap(), clock::now());
         let service = RateLimitLayer::new(limiter.clone(), Tester).layer(endless());
-        let ask = || service.clone().oneshot(Ask::default().until(start + 6 * TENTH));
+        let ask = || {
+            service
+                .clone()
+                .oneshot(Ask::default().until(start + 6 * TENTH))
+        };
         assert!(limiter.try_take(0, start).is_ok());
         let change = async {
             tokio::task::yield_now().await;
             assert_eq!(limiter.snapshot(start).queued, 5);
-            assert!(limiter.reconfigure(RateLimitConfig { max_wait: Duration::MAX, ..tenths(9) }).is_err());
+            assert!(
+                limiter
+                    .reconfigure(RateLimitConfig {
+                        max_wait: Duration::MAX,
+                        ..tenths(9)
+                    })
+                    .is_err()
+            );
             limiter.reconfigure(config).unwrap();
         };
         let (answers, ()) = tokio::join!(
@@ -315,12 +329,62 @@ async fn those_who_wait_follow_a_changed_rate() {
     let none = RateLimitConfig::default();
     assert_eq!(served_after(none).await, ([true; 5], Duration::ZERO));
     let slow = RateLimitConfig {
-        overall: tenths(1).overall.map(|rate| Rate { per: 2 * TENTH, ..rate }),
+        overall: tenths(1).overall.map(|rate| Rate {
+            per: 2 * TENTH,
+            ..rate
+        }),
         ..tenths(1)
     };
     let (answers, took) = served_after(slow).await;
     assert_eq!(answers, [true, true, true, false, false]);
     assert_eq!(took, 6 * TENTH);
+}
+
+/// Looks back at the limiter when it is dropped, as a waker may that is the
+/// last to know of a task.
+struct LooksBack(RateLimiter);
+
+impl Wake for LooksBack {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for LooksBack {
+    fn drop(&mut self) {
+        let _ = self.0.snapshot(clock::now());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wakers_are_dropped_and_woken_without_a_lock() {
+    let limiter = RateLimiter::new(tenths(1)).unwrap();
+    let mut service = RateLimitLayer::new(limiter.clone(), Tester).layer(endless());
+    assert!(limiter.try_take(0, clock::now()).is_ok());
+    let waker = || Waker::from(Arc::new(LooksBack(limiter.clone())));
+    let mut waiting: Vec<_> = (0..4)
+        .map(|_| Box::pin(service.call(Ask::default())))
+        .collect();
+    for _ in 0..2 {
+        for call in &mut waiting {
+            assert!(
+                call.as_mut()
+                    .poll(&mut Context::from_waker(&waker()))
+                    .is_pending()
+            );
+        }
+    }
+
+    drop(waiting.swap_remove(0));
+    advance(TENTH).await;
+    let mut last = waiting.swap_remove(0);
+    assert!(
+        last.as_mut()
+            .poll(&mut Context::from_waker(&waker()))
+            .is_pending()
+    );
+    limiter.reconfigure(RateLimitConfig::default()).unwrap();
+    drop(waiting);
+
+    assert_eq!(limiter.snapshot(clock::now()).queued, 0);
 }
 
 /// They are told at once, and not when their time is up.

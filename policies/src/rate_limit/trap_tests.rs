@@ -139,7 +139,11 @@ async fn trap_governor_4_a_changed_rate_keeps_what_was_spent() {
 
     limiter.reconfigure(config(rate(100, SECOND, 2))).unwrap();
     assert_eq!(taken(&limiter, now), 0);
-    assert_eq!(taken(&limiter, now + SECOND / 100), 1, "it was empty, and no less");
+    assert_eq!(
+        taken(&limiter, now + SECOND / 100),
+        1,
+        "it was empty, and no less"
+    );
 }
 
 /// Threads that check one `governor` meet at its word.
@@ -174,5 +178,9 @@ async fn trap_governor_7_a_call_that_left_has_used_no_token() {
 
     drop(first);
 
-    assert_eq!(limiter.snapshot(clock::now()).queued, 0, "the second is next");
+    assert_eq!(
+        limiter.snapshot(clock::now()).queued,
+        0,
+        "the second is next"
+    );
 }

@@ -68,7 +68,10 @@ fn under_overload_the_sheddable_go_first_and_critical_plus_last() {
             let ended = ends.pop_front().unwrap();
             (0..ended).for_each(|_| shed.leave());
             ends.push_back(0);
-            for class in Criticality::ALL.into_iter().flat_map(|class| vec![class; per_tick]) {
+            for class in Criticality::ALL
+                .into_iter()
+                .flat_map(|class| vec![class; per_tick])
+            {
                 if shed.enter(class) {
                     ends[rng.usize(0..20)] += 1;
                 } else {
@@ -79,7 +82,10 @@ fn under_overload_the_sheddable_go_first_and_critical_plus_last() {
 
         let refused = shed.snapshot().classes.map(|class| class.refused);
 
-        assert!(refused.is_sorted_by(|less, more| less >= more), "{refused:?}");
+        assert!(
+            refused.is_sorted_by(|less, more| less >= more),
+            "{refused:?}"
+        );
         // The odd one out of a thousand is luck.
         let at_all = refused.map(|refused| refused > per_tick as u64 * TICKS as u64 / 1000);
         assert_eq!(at_all, shed_at_all, "{per_tick} a tick: {refused:?}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orchestrator_policies::{
     BreakerConfig, BulkheadConfig, DeadlineConfig, HealthConfig, LastGoodConfig, RateLimitConfig,
-    Ratio, RetryConfig,
+    Ratio, RetryConfig, ShedConfig,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -18,6 +18,7 @@ struct Policies {
     bulkhead: BulkheadConfig,
     health: HealthConfig,
     last_good: LastGoodConfig,
+    shed: ShedConfig,
 }
 
 fn refused<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> String {
@@ -54,6 +55,7 @@ fn the_defaults_can_work() {
     assert_eq!(policies.health.validate(), Ok(()));
     assert_eq!(policies.last_good.validate(), Ok(()));
     assert_eq!(policies.bulkhead.validate(), Ok(()));
+    assert_eq!(policies.shed.validate(), Ok(()));
 }
 
 #[test]
@@ -103,6 +105,11 @@ fn every_setting_can_be_written() {
         max_concurrent = 8
         max_queue = 16
         max_wait = "1s"
+        [shed]
+        max_in_flight = 100
+        critical = 0.9
+        sheddable_plus = 0.6
+        sheddable = 0.5
     "#;
 
     let policies: Policies = toml::from_str(text).unwrap();
@@ -127,6 +134,7 @@ fn unknown_settings_and_impossible_values_are_refused() {
             .contains("unknown field `every`")
     );
     assert!(refused::<BulkheadConfig>("max_concurrent = 0").contains("nonzero"));
+    assert!(refused::<ShedConfig>("sheddable = 0").contains("not a ratio"));
     assert!(refused::<BreakerConfig>("failure_ratio = 1.5").contains("1.5 is not a ratio"));
     assert!(refused::<BreakerConfig>("failure_ratio = nan").contains("is not a ratio"));
     assert!(

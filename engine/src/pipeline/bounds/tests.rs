@@ -321,17 +321,147 @@ fn fuzz() {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
     let limit = pages * 4096 + 12 * 16 * 1024 * 1024;
-    setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: Some(limit) }).unwrap();
-    let atoms = ["ns.a", "ns.b", "ns.l", "ns.d", "text", "n", "rows", "i", "'a'", "'\\n'", "'\"<'", "9", "999", "99999", "[]", "{}", "range(9)", "range(9999)", "range(99999)", "'a'*9999", "'<'*999999", "'ab '*99999", "loop", "none", "1.5", "true", "[1,[2]]", "(1,'x')"];
-    let filters = ["upper", "lower", "title", "capitalize", "replace('a', ns.a)", "replace('', X)", "replace(X, X)", "length", "dictsort", "items", "reverse", "trim", "trim(X)", "join", "join(X)", "join(d=X)", "split", "split(X)", "lines", "default(X)", "round", "abs", "int", "float", "attr('a')", "first", "last", "min", "max", "sort", "sort(reverse=true)", "list", "string", "bool", "batch(X)", "batch(3, X)", "slice(X)", "slice(9, X)", "sum", "indent", "indent(99, true, true)", "indent(X)", "select", "select('eq', X)", "select('in', X)", "reject('in', X)", "selectattr('a')", "map('upper')", "map('string')", "map('replace', 'a', X)", "map('list')", "map('join', X)", "map('batch', 99, X)", "map(attribute='a')", "map('length')", "map('default', X)", "map('tojson')", "map('pprint')", "map('format', X)", "groupby('a')", "groupby('0')", "unique", "unique(attribute='a')", "chain(X)", "zip(X)", "zip(X, X)", "pprint", "format(X)", "format(X, X)", "tojson", "tojson(indent=9)", "tojson(X)", "escape", "e", "safe", "sort(attribute='a,b')"];
-    let ops = ["~", "+", "*", "-", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or", "< X <"];
-    fn expr(rng: &mut fastrand::Rng, depth: usize, atoms: &[&str], filters: &[&str], ops: &[&str]) -> String {
-        if depth == 0 { return (*rng.choice(atoms).unwrap()).to_owned(); }
+    setrlimit(
+        Resource::As,
+        Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        },
+    )
+    .unwrap();
+    let atoms = [
+        "ns.a",
+        "ns.b",
+        "ns.l",
+        "ns.d",
+        "text",
+        "n",
+        "rows",
+        "i",
+        "'a'",
+        "'\\n'",
+        "'\"<'",
+        "9",
+        "999",
+        "99999",
+        "[]",
+        "{}",
+        "range(9)",
+        "range(9999)",
+        "range(99999)",
+        "'a'*9999",
+        "'<'*999999",
+        "'ab '*99999",
+        "loop",
+        "none",
+        "1.5",
+        "true",
+        "[1,[2]]",
+        "(1,'x')",
+    ];
+    let filters = [
+        "upper",
+        "lower",
+        "title",
+        "capitalize",
+        "replace('a', ns.a)",
+        "replace('', X)",
+        "replace(X, X)",
+        "length",
+        "dictsort",
+        "items",
+        "reverse",
+        "trim",
+        "trim(X)",
+        "join",
+        "join(X)",
+        "join(d=X)",
+        "split",
+        "split(X)",
+        "lines",
+        "default(X)",
+        "round",
+        "abs",
+        "int",
+        "float",
+        "attr('a')",
+        "first",
+        "last",
+        "min",
+        "max",
+        "sort",
+        "sort(reverse=true)",
+        "list",
+        "string",
+        "bool",
+        "batch(X)",
+        "batch(3, X)",
+        "slice(X)",
+        "slice(9, X)",
+        "sum",
+        "indent",
+        "indent(99, true, true)",
+        "indent(X)",
+        "select",
+        "select('eq', X)",
+        "select('in', X)",
+        "reject('in', X)",
+        "selectattr('a')",
+        "map('upper')",
+        "map('string')",
+        "map('replace', 'a', X)",
+        "map('list')",
+        "map('join', X)",
+        "map('batch', 99, X)",
+        "map(attribute='a')",
+        "map('length')",
+        "map('default', X)",
+        "map('tojson')",
+        "map('pprint')",
+        "map('format', X)",
+        "groupby('a')",
+        "groupby('0')",
+        "unique",
+        "unique(attribute='a')",
+        "chain(X)",
+        "zip(X)",
+        "zip(X, X)",
+        "pprint",
+        "format(X)",
+        "format(X, X)",
+        "tojson",
+        "tojson(indent=9)",
+        "tojson(X)",
+        "escape",
+        "e",
+        "safe",
+        "sort(attribute='a,b')",
+    ];
+    let ops = [
+        "~", "+", "*", "-", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">=", "in", "not in",
+        "and", "or", "< X <",
+    ];
+    fn expr(
+        rng: &mut fastrand::Rng,
+        depth: usize,
+        atoms: &[&str],
+        filters: &[&str],
+        ops: &[&str],
+    ) -> String {
+        if depth == 0 {
+            return (*rng.choice(atoms).unwrap()).to_owned();
+        }
         let mut sub = |rng: &mut fastrand::Rng| expr(rng, depth - 1, atoms, filters, ops);
         match rng.usize(0..11) {
             0 | 1 | 2 | 3 => {
                 let mut out = format!("({})|{}", sub(rng), rng.choice(filters).unwrap());
-                while let Some(at) = out.find('X') { let s = sub(rng); out.replace_range(at..at+1, &s); if out.len() > 2000 { break } }
+                while let Some(at) = out.find('X') {
+                    let s = sub(rng);
+                    out.replace_range(at..at + 1, &s);
+                    if out.len() > 2000 {
+                        break;
+                    }
+                }
                 out.replace('X', "1")
             }
             4 | 5 => {
@@ -340,8 +470,26 @@ fn fuzz() {
             }
             6 => format!("[{}, {}]", sub(rng), sub(rng)),
             7 => format!("{{'a': {}, 'b': {}}}", sub(rng), sub(rng)),
-            8 => { let c = ["[1:]", "[:9]", "[::-1]", "[0]", "[-1]", "['a']", ".a", ".b", "[:][:]"]; format!("({}){}", sub(rng), rng.choice(c).unwrap()) }
-            9 => { let f = ["dict(a=@)", "dict(@)", "namespace(a=@)", "loop.cycle(@, 1)", "loop.changed(@)", "range(@)", "dict(**@)", "loop(@)"]; let s = sub(rng); rng.choice(f).unwrap().replace('@', &s) }
+            8 => {
+                let c = [
+                    "[1:]", "[:9]", "[::-1]", "[0]", "[-1]", "['a']", ".a", ".b", "[:][:]",
+                ];
+                format!("({}){}", sub(rng), rng.choice(c).unwrap())
+            }
+            9 => {
+                let f = [
+                    "dict(a=@)",
+                    "dict(@)",
+                    "namespace(a=@)",
+                    "loop.cycle(@, 1)",
+                    "loop.changed(@)",
+                    "range(@)",
+                    "dict(**@)",
+                    "loop(@)",
+                ];
+                let s = sub(rng);
+                rng.choice(f).unwrap().replace('@', &s)
+            }
             _ => format!("({} if {} else {})", sub(rng), sub(rng), sub(rng)),
         }
     }
@@ -350,7 +498,9 @@ fn fuzz() {
     let mut reasons: std::collections::BTreeMap<String, usize> = Default::default();
     while started.elapsed().unwrap().as_secs() < std::env::var("SECS").unwrap().parse().unwrap() {
         let mut template = String::from("{% set ns = namespace(a='aaaaaaaa', b='<b>', l=[1,2], d={'a': 1}) %}{% for i in range(REP) %}").replace("REP", ["3", "40", "2000"][rng.usize(0..3)]);
-        if rng.bool() { template = template.replace(" %}{% for", " %}{% autoescape 'html' %}{% for"); }
+        if rng.bool() {
+            template = template.replace(" %}{% for", " %}{% autoescape 'html' %}{% for");
+        }
         let n = rng.usize(1..5);
         for _ in 0..n {
             let depth = rng.usize(1..4);
@@ -360,26 +510,48 @@ fn fuzz() {
                 1 => template.push_str(&format!("{{% set ns.a = {e} %}}")),
                 2 => template.push_str(&format!("{{% set ns.l = {e} %}}")),
                 3 => template.push_str(&format!("{{% set ns.d = {e} %}}")),
-                4 => template.push_str(&format!("{{% set ns.b %}}{{{{ ns.a }}}}{{{{ {e} }}}}{{% endset %}}")),
-                5 => template.push_str(&format!("{{% for x in {e} %}}{{{{ x }}}}{{% set ns.a = [x, ns.a] %}}{{% endfor %}}")),
-                _ => template.push_str(&format!("{{% filter {} %}}{{{{ ns.a }}}}raw{{{{ {e} }}}}{{% endfilter %}}", rng.choice(&filters).unwrap().replace('X', "ns.a"))),
+                4 => template.push_str(&format!(
+                    "{{% set ns.b %}}{{{{ ns.a }}}}{{{{ {e} }}}}{{% endset %}}"
+                )),
+                5 => template.push_str(&format!(
+                    "{{% for x in {e} %}}{{{{ x }}}}{{% set ns.a = [x, ns.a] %}}{{% endfor %}}"
+                )),
+                _ => template.push_str(&format!(
+                    "{{% filter {} %}}{{{{ ns.a }}}}raw{{{{ {e} }}}}{{% endfilter %}}",
+                    rng.choice(&filters).unwrap().replace('X', "ns.a")
+                )),
             }
         }
         template.push_str("{% endfor %}{{ ns.a }}{{ ns.l }}{{ ns.d }}");
-        if template.contains("'html'") { template.push_str("{% endautoescape %}"); }
+        if template.contains("'html'") {
+            template.push_str("{% endautoescape %}");
+        }
         std::fs::write(std::env::var("OUT").unwrap(), &template).unwrap();
         let Data { value: root, .. } = serde_json::from_value(json!({"text": "a<b\nc\"", "n": 3, "rows": [{"a": "x", "b": 1}, {"a": "Y", "b": 2}, {"a": [1], "b": null}]})).unwrap();
         let env = environment(300_000);
         let one = std::time::SystemTime::now();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| super::render(&env, ("t", &template), root, AutoEscape::None)));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            super::render(&env, ("t", &template), root, AutoEscape::None)
+        }));
         let took = one.elapsed().unwrap();
-        if took.as_secs() > 8 { println!("SLOW {took:?} {template}"); }
+        if took.as_secs() > 8 {
+            println!("SLOW {took:?} {template}");
+        }
         count += 1;
         let reason = match result {
-            Ok(Ok(_)) => { ok += 1; "ok".to_owned() }
-            Ok(Err(NotRendered::Failed(e))) => match Exhausted::behind(&e) { Some(x) => format!("{x:?}"), None => "mistake".into() },
+            Ok(Ok(_)) => {
+                ok += 1;
+                "ok".to_owned()
+            }
+            Ok(Err(NotRendered::Failed(e))) => match Exhausted::behind(&e) {
+                Some(x) => format!("{x:?}"),
+                None => "mistake".into(),
+            },
             Ok(Err(NotRendered::Refused(_))) => "refused".into(),
-            Err(_) => { println!("PANIC {template}"); "panic".into() }
+            Err(_) => {
+                println!("PANIC {template}");
+                "panic".into()
+            }
         };
         *reasons.entry(reason).or_default() += 1;
     }
