@@ -9,6 +9,7 @@ use std::{error::Error, time::Duration};
 use crate::{
     clock::Instant,
     refusal::{Refusal, RefusalKind},
+    retry::AttemptBudget,
     shed::Criticality,
 };
 
@@ -76,6 +77,13 @@ pub trait Classify<Req, Res, Err> {
     /// before this call included.
     fn set_attempt(&self, request: &mut Req, attempt: u32) {
         let _ = (request, attempt);
+    }
+
+    /// The attempts that are left to `request`, if it carries a count of them
+    /// that all who try it again on its way share. Asked after failures only.
+    fn attempt_budget(&self, request: &Req) -> Option<AttemptBudget> {
+        let _ = request;
+        None
     }
 
     /// On whose behalf `request` is made. Tenants have a rate limit each.

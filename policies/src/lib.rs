@@ -159,8 +159,9 @@
 //! # Retries of retries
 //!
 //! Retry in one place, the one that knows what may be repeated. Where several
-//! services of one chain retry all the same, the request carries its count
-//! through them: see [`Classify::attempts_made`].
+//! services of one chain retry all the same, the request carries one
+//! [`AttemptBudget`] through them, and [`Classify::attempt_budget`] shows it:
+//! together they then make no more attempts than it holds.
 //!
 //! # To add a policy
 //!
@@ -276,9 +277,9 @@ pub use self::{
     latency::{Latency, LatencyLayer, LatencySnapshot},
     order::{OrderError, PolicyKind, check_order},
     panic::CatchPanicLayer,
-    rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimiter},
+    rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimitSnapshot, RateLimiter},
     refusal::{Refusal, RefusalKind, TimeoutScope},
-    retry::{Retry, RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer},
+    retry::{AttemptBudget, Jitter, Retry, RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer},
     shed::{Criticality, Shed, ShedConfig, ShedLayer, ShedSnapshot},
     stack::{Policies, Stack},
 };

@@ -46,7 +46,7 @@ pub(crate) struct Permits {
     /// How long the queue is; changed by the holder of the lock.
     queued: AtomicUsize,
     pool: CachePadded<AtomicI64>,
-    state: Mutex<State>,
+    state: CachePadded<Mutex<State>>,
 }
 
 const CLOSED: i64 = i64::MIN;
@@ -156,11 +156,11 @@ impl Permits {
             limit: AtomicI64::new(plan.limit),
             queued: AtomicUsize::new(0),
             pool: CachePadded::new(AtomicI64::new(Pool::new(plan.limit, false).0)),
-            state: Mutex::new(State {
+            state: CachePadded::new(Mutex::new(State {
                 plan,
                 queue: BTreeMap::new(),
                 next_ticket: 0,
-            }),
+            })),
         };
         permits.try_spread(&permits.lock());
         permits

@@ -239,3 +239,155 @@ async fn a_failed_attempt_is_dropped_before_the_wait() {
         "the test and the service, but no attempt"
     );
 }
+
+/// Three retries around one another, each with traffic enough to retry all.
+async fn nested(left: Option<AttemptBudget>) -> (usize, Vec<String>) {
+    let script = broken(99);
+    let (listener, events) = recorder();
+    let layer = || {
+        let config = RetryConfig {
+            budget: RetryBudgetConfig {
+                reserve: 100,
+                ..RetryBudgetConfig::default()
+            },
+            ..RetryConfig::default()
+        };
+        let layer = RetryLayer::new(config, Tester).unwrap();
+        layer.with_listener(Arc::clone(&listener))
+    };
+    let service = layer().layer(layer().layer(layer().layer(script.clone())));
+    let ask = Ask {
+        left,
+        ..Ask::default()
+    };
+
+    assert_eq!(service.oneshot(ask).await, Err(Fault::Broken));
+    (script.calls(), events.names())
+}
+
+#[tokio::test(start_paused = true)]
+async fn nested_retries_do_not_multiply_where_the_request_carries_its_attempts() {
+    assert_eq!(nested(None).await.0, 27, "three times three times three");
+
+    for attempts in [1, 2, 3, 5] {
+        let left = AttemptBudget::new(NonZeroU32::new(attempts).unwrap());
+        let (calls, events) = nested(Some(left.clone())).await;
+
+        assert_eq!(calls, attempts as usize);
+        assert_eq!(left.left(), 0);
+        assert!(events.iter().any(|event| event.ends_with("exhausted")));
+    }
+}
+
+/// What the budget of all refuses is not taken from the request's.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_not_made_is_not_taken_from_the_request() {
+    let left = AttemptBudget::new(NonZeroU32::new(3).unwrap());
+    let (layer, events) = layer(|config| config.budget.reserve = 0);
+    let ask = Ask {
+        left: Some(left.clone()),
+        ..Ask::default()
+    };
+
+    let result = layer.layer(broken(9)).oneshot(ask).await;
+
+    assert_eq!(result, Err(Fault::Broken));
+    assert_eq!(events.names(), ["stop 1 budget"]);
+    assert_eq!(left.left(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn decorrelated_waits_grow_from_the_base_and_know_the_last() {
+    let (layer, events) = layer(|config| {
+        config.max_attempts = NonZeroU32::new(9).unwrap();
+        config.jitter = Jitter::Decorrelated;
+    });
+
+    let result = layer.layer(broken(9)).oneshot(Ask::default()).await;
+
+    assert_eq!(result, Err(Fault::Broken));
+    let waits = events.all().into_iter().filter_map(|event| match event {
+        crate::PolicyEvent::RetryScheduled { delay, .. } => Some(delay),
+        _ => None,
+    });
+    let (base, mut last, mut grown) = (Duration::from_millis(100), Duration::ZERO, false);
+    for wait in waits {
+        assert!(
+            wait >= base && wait <= 3 * last.max(base),
+            "{wait:?} after {last:?}"
+        );
+        grown |= wait > 3 * base;
+        last = wait;
+    }
+    assert!(grown, "the last wait is not forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_settings_keep_the_budgets_memory_and_wrong_ones_change_nothing() {
+    let retry = Retry::new(RetryConfig::default()).unwrap();
+    let layer = Policies::with(Tester).retry(retry.clone());
+    let attempts = async || {
+        let script = broken(9);
+        let result = layer.layer(script.clone()).oneshot(Ask::default()).await;
+        assert_eq!(result, Err(Fault::Broken));
+        script.calls()
+    };
+    assert_eq!(attempts().await, 3);
+    let remembered = retry.budget(clock::now());
+    assert_eq!((remembered.requests, remembered.retries), (1, 2));
+
+    let mut config = retry.config();
+    config.max_attempts = NonZeroU32::new(5).unwrap();
+    config.base_delay = Duration::ZERO;
+    let refused = retry.reconfigure(config.clone());
+    assert_eq!(refused.unwrap_err().key, "base_delay");
+    assert_eq!(retry.config(), RetryConfig::default());
+    assert_eq!(attempts().await, 3);
+
+    config.base_delay = Duration::from_millis(1);
+    config.budget.reserve = 6;
+    retry.reconfigure(config).unwrap();
+    assert_eq!(retry.budget(clock::now()).left, 2, "four were made before");
+    assert_eq!(attempts().await, 3, "five attempts, had the budget more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_budget_keeps_its_settings() {
+    let budget = RetryBudget::new(RetryBudgetConfig::default()).unwrap();
+    let retry = Retry::with_budget(RetryConfig::default(), budget.clone()).unwrap();
+    let mut config = RetryConfig::default();
+    config.budget.reserve = 99;
+
+    retry.reconfigure(config).unwrap();
+
+    assert_eq!(budget.snapshot(clock::now()).left, 10);
+}
+
+/// The first attempt kept no copy of its request, for there was to be no other.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_made_as_the_last_one_stays_the_last_one() {
+    let once = RetryConfig {
+        max_attempts: NonZeroU32::MIN,
+        ..RetryConfig::default()
+    };
+    let retry = Retry::new(once).unwrap();
+    let (listener, events) = recorder();
+    let layer = Policies::with(Tester)
+        .retry(retry.clone())
+        .with_listener(listener);
+    let service = layer.layer(tower::service_fn(move |_: Ask| {
+        retry.reconfigure(RetryConfig::default()).unwrap();
+        async { Err::<u32, _>(Fault::Broken) }
+    }));
+
+    let result = service.clone().oneshot(Ask::default()).await;
+
+    assert_eq!(result, Err(Fault::Broken));
+    assert_eq!(events.names(), ["stop 1 exhausted"]);
+    assert_eq!(
+        service.oneshot(Ask::default()).await,
+        Err(Fault::Broken),
+        "and the next call has three"
+    );
+    assert_eq!(events.names().len(), 4);
+}

@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -67,6 +68,8 @@ struct State<S, C, O, R, I, Req, H, J> {
     running: bool,
     idempotent: bool,
     number: u32,
+    /// The wait before this attempt.
+    waited: Duration,
     policies: Local<Policies<C, O, R, I>>,
     service: S,
     /// What the next attempt asks; taken when the service is asked.
@@ -131,6 +134,7 @@ where
                 running: false,
                 idempotent: R::REPEATS && classify.idempotent(&request),
                 number,
+                waited: Duration::ZERO,
                 policies,
                 service,
                 request: Some(request),
@@ -401,8 +405,12 @@ where
     #[cold]
     fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>) -> bool {
         let policies = &*self.state.policies;
+        let kept = self.state.spare.as_ref().or(self.state.request.as_ref());
         let failed = Failed {
             attempt: self.state.number,
+            waited: self.state.waited,
+            is_kept: kept.is_some(),
+            attempts: kept.and_then(|request| policies.classify.attempt_budget(request)),
             advice: policies.classify.retry(error),
             refusal,
             idempotent: self.state.idempotent,
@@ -411,6 +419,7 @@ where
         match policies.retry.next(&failed, self.state.call.now()) {
             Next::After(delay) => {
                 self.state.number += 1;
+                self.state.waited = delay;
                 self.timer.set(Some(tokio::time::sleep(delay)));
                 let attempt = self.state.number;
                 self.tell(&PolicyEvent::RetryScheduled { attempt, delay });
