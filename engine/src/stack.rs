@@ -1,6 +1,7 @@
 //! The path of a call, top to bottom.
 
 mod classify;
+mod current;
 mod listener;
 mod observe;
 mod shared;

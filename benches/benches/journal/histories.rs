@@ -54,6 +54,7 @@ impl History {
         Self {
             created: NewRun {
                 run,
+                at_ms: now_ms().cast_signed(),
                 created,
                 input: Payload::null(),
                 inherited: Vec::new(),

@@ -16,6 +16,7 @@ mod filters;
 mod growth;
 mod operators;
 mod rewrite;
+mod slice;
 mod tags;
 mod weighed;
 
@@ -47,7 +48,7 @@ pub(crate) fn environment(fuel: u64) -> Environment<'static> {
 
 /// Writes a value into a result or a block.
 fn write(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let len = growth::text_len(value)?;
+    let len = growth::text_len(Budget::of(state), value)?;
     let bytes = match state.auto_escape() {
         AutoEscape::None => len,
         _ if value.is_safe() => len,

@@ -115,10 +115,11 @@ impl Connection {
         };
         let open = self.ask(open, credit, &frame, leave)?;
         self.send_rest(open.id, rest).await;
-        if leave == Leave::Now {
-            self.look(open.id).await;
-        }
-        match open.await? {
+        let answer = match leave {
+            Leave::Now => self.answer_alone(open).await,
+            Leave::Gathered => open.await,
+        };
+        match answer? {
             Answer::Reply(reply) => Ok(reply),
             Answer::Reconciled(..) => Err(wrong_answer()),
         }
@@ -242,15 +243,24 @@ impl Connection {
         }
     }
 
-    /// Looks for the end of a call for a while, where that pays. The reader's task
-    /// takes whatever this does not find. Dropping the future loses nothing.
-    async fn look(&self, call: u64) {
+    /// Waits for the end of a call that is alone. Looks for it for a while where that
+    /// pays; whatever this does not find the reader's task takes.
+    async fn answer_alone(&self, open: OpenCall) -> Result<Answer, CallError> {
         // Who always finds what it looks for never waits, and would never let other
         // tasks run.
         consume_budget().await;
-        if !self.intake().patience.looks() {
-            return;
+        if self.intake().patience.looks() {
+            self.look(open.id).await;
+            return open.await;
         }
+        let asleep = Instant::now();
+        let answer = open.await;
+        self.intake().patience.slept(asleep.elapsed());
+        answer
+    }
+
+    /// Looks for the end of a call for a while. Dropping the future loses nothing.
+    async fn look(&self, call: u64) {
         for _ in 0..ROUNDS {
             for _ in 0..LOOKS {
                 let read = self.take_in();

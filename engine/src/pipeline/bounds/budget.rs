@@ -21,6 +21,12 @@ const MEMORY_MAX: usize = 4 * RESULT_BYTES_MAX;
 const WRITTEN_MAX: usize = 3 * RESULT_BYTES_MAX;
 /// What an evaluation may read and make in all, in bytes: seconds of work.
 const WORK_MAX: usize = 1024 * 1024 * 1024;
+/// What calling a filter or a test takes, in bytes that could be copied
+/// meanwhile, and what an item of a list does.
+pub(super) const CALL_WORK: usize = 256;
+pub(super) const ITEM_WORK: usize = 64;
+/// How much slower than copied a text is gone through character by character.
+pub(super) const CHARS_WORK: usize = 8;
 /// Texts up to this length are part of their value.
 const INLINE_MAX: usize = 22;
 /// What a longer text takes beside its bytes.

@@ -9,7 +9,7 @@ use minijinja::{
 };
 
 use super::{
-    budget::Budget,
+    budget::{Budget, CALL_WORK},
     growth::{count, text_len},
     weighed::weight,
 };
@@ -24,7 +24,7 @@ pub(super) const GE: &str = "operator>=";
 pub(super) const IN: &str = "operator:in";
 
 /// What a comparison looks at, in bytes.
-type Cost = fn(&Value, &Value) -> Result<usize, Error>;
+type Cost = fn(&mut Budget, &Value, &Value) -> Result<usize, Error>;
 
 /// Puts bounded comparisons in the place of the engine's own.
 pub(super) fn apply(environment: &mut Environment<'_>) {
@@ -73,8 +73,8 @@ fn comparing(
 ) -> impl Fn(&mut State<'_, '_>, Rest<Value>) -> Result<Value, Error> {
     move |state: &mut State<'_, '_>, args: Rest<Value>| {
         let (value, other) = operands(&args);
-        let cost = cost(value, other)?;
-        Budget::of(state).work(cost)?;
+        let cost = cost(Budget::of(state), value, other)?;
+        Budget::of(state).work(CALL_WORK.saturating_add(cost))?;
         test.call(state, &args)
     }
 }
@@ -111,18 +111,24 @@ fn operands(args: &[Value]) -> (&Value, &Value) {
 }
 
 /// Two values differ at the latest where the lighter one ends.
-fn lighter(one: &Value, other: &Value) -> Result<usize, Error> {
-    Ok(weight(one).min(weight(other)))
+fn lighter(_: &mut Budget, one: &Value, other: &Value) -> Result<usize, Error> {
+    /// How much slower than text a list is compared.
+    const SLOWER: usize = 4;
+    let cost = weight(one).min(weight(other));
+    Ok(match one.as_object() {
+        Some(_) => cost.saturating_mul(SLOWER),
+        None => cost,
+    })
 }
 
-fn texts(one: &Value, other: &Value) -> Result<usize, Error> {
-    Ok(text_len(one)? + text_len(other)?)
+fn texts(budget: &mut Budget, one: &Value, other: &Value) -> Result<usize, Error> {
+    Ok(text_len(budget, one)? + text_len(budget, other)?)
 }
 
 /// A text is read, a list compared item by item, and a table knows.
-fn search(needle: &Value, container: &Value) -> Result<usize, Error> {
+fn search(budget: &mut Budget, needle: &Value, container: &Value) -> Result<usize, Error> {
     if container.as_str().is_some() {
-        return texts(needle, container);
+        return texts(budget, needle, container);
     }
     if container.kind() == minijinja::value::ValueKind::Map {
         return Ok(weight(needle));

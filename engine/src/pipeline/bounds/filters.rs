@@ -10,7 +10,7 @@ use minijinja::{
 };
 
 use super::{
-    budget::Budget,
+    budget::{Budget, CALL_WORK, ITEM_WORK},
     growth::{self, Growth, count},
     weighed::{ENTRY_BYTES, part, weighed},
 };
@@ -38,13 +38,11 @@ fn filters_that_make(environment: &mut Environment<'_>) {
         V::from_function(filters::capitalize),
     );
     add("chain", growth::items, V::from_function(filters::chain));
-    add(
-        "dictsort",
-        growth::pairs,
-        V::from_function(filters::dictsort),
-    );
-    add("e", growth::escaped, V::from_function(filters::escape));
-    add("escape", growth::escaped, V::from_function(filters::escape));
+    let dictsort = V::from_function(filters::dictsort);
+    add("dictsort", growth::pairs, dictsort);
+    let escape = V::from_function(filters::escape);
+    add("e", growth::escaped, escape.clone());
+    add("escape", growth::escaped, escape);
     add("format", growth::format, V::from_function(filters::format));
     add("groupby", growth::pairs, V::from_function(filters::groupby));
     add("indent", growth::indent, V::from_function(filters::indent));
@@ -106,6 +104,7 @@ fn making(
 ) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Result<Value, Error> {
     move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
         let args = args.into_values();
+        Budget::of(state).work(CALL_WORK)?;
         let growth = growth(state, &args)?;
         Budget::of(state).room(growth)?;
         let made = filter.call(state, &args)?;
@@ -129,24 +128,31 @@ fn pieces(filter: Value) -> Value {
 /// Filters that give a number, or something that is there already.
 fn filters_that_look(environment: &mut Environment<'_>) {
     use Value as V;
-    let mut add = |name: &'static str, filter: Value| {
-        environment.add_filter(name, looking(filter));
+    let mut add = |name: &'static str, each: usize, filter: Value| {
+        environment.add_filter(name, looking(filter, each));
     };
-    add("count", V::from_function(filters::length));
-    add("float", V::from_function(filters::float));
-    add("int", V::from_function(filters::int));
-    add("length", V::from_function(filters::length));
-    add("max", V::from_function(filters::max));
-    add("min", V::from_function(filters::min));
-    add("sum", V::from_function(sum));
+    add("count", 0, V::from_function(filters::length));
+    add("float", 0, V::from_function(filters::float));
+    add("int", 0, V::from_function(filters::int));
+    add("length", 0, V::from_function(filters::length));
+    add("max", ITEM_WORK, V::from_function(filters::max));
+    add("min", ITEM_WORK, V::from_function(filters::min));
+    add("sum", ITEM_WORK, V::from_function(sum));
 }
 
+/// A filter that pays for the bytes of a text, and so much for each item or
+/// character.
 fn looking(
     filter: Value,
+    each: usize,
 ) -> impl Fn(&mut State<'_, '_>, Rest<ValueOrKwargs>) -> Result<Value, Error> {
     move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
         let args = args.into_values();
-        Budget::of(state).work(args.first().map_or(0, count))?;
+        let read = args.first().map_or(0, |value| {
+            let text = value.as_str().map_or(0, str::len);
+            text + count(value).saturating_mul(each)
+        });
+        Budget::of(state).work(CALL_WORK + read)?;
         filter.call(state, &args)
     }
 }

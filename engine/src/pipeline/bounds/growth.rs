@@ -9,12 +9,12 @@ use std::fmt::{self, Write};
 use minijinja::{AutoEscape, Error, ErrorKind, State, Value};
 
 use super::{
-    budget::{Exhausted, TEXT_MAX},
+    budget::{Budget, CHARS_WORK, Exhausted, TEXT_MAX},
     weighed::{CONTAINER_BYTES, VALUE_BYTES, depth, weight},
 };
 
 /// An estimate in bytes, from the state and the arguments of a filter.
-pub(super) type Growth = fn(&State<'_, '_>, &[Value]) -> Result<usize, Error>;
+pub(super) type Growth = fn(&mut State<'_, '_>, &[Value]) -> Result<usize, Error>;
 
 /// Widest indentation and longest padding, in characters.
 const WIDTH_MAX: usize = 1_000;
@@ -44,8 +44,8 @@ impl Write for Gauge {
     }
 }
 
-/// How long a value is as text.
-pub(super) fn text_len(value: &Value) -> Result<usize, Exhausted> {
+/// How long a value is as text. What is none is written out to see.
+pub(super) fn text_len(budget: &mut Budget, value: &Value) -> Result<usize, Exhausted> {
     if let Some(text) = value.as_str() {
         return Ok(text.len());
     }
@@ -53,8 +53,12 @@ pub(super) fn text_len(value: &Value) -> Result<usize, Exhausted> {
         return Ok(SCALAR_LEN);
     }
     let mut gauge = Gauge(0);
-    write!(gauge, "{value}").map_err(|fmt::Error| Exhausted::Text)?;
-    Ok(gauge.0)
+    let written = write!(gauge, "{value}");
+    budget.work(gauge.0 * CHARS_WORK)?;
+    match written {
+        Ok(()) => Ok(gauge.0),
+        Err(fmt::Error) => Err(Exhausted::Text),
+    }
 }
 
 /// How many items a value has; the bytes of a text.
@@ -90,15 +94,15 @@ fn within(given: usize, limit: usize) -> Result<usize, Error> {
 }
 
 /// Copies texts, or writes other values as text.
-pub(super) fn text(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
-    Ok(text_len(argument(args, 0))?)
+pub(super) fn text(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+    Ok(text_len(Budget::of(state), argument(args, 0))?)
 }
 
-pub(super) fn cased(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn cased(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     Ok(text(state, args)? * CASED)
 }
 
-pub(super) fn escaped(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn escaped(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     Ok(text(state, args)? * ESCAPED)
 }
 
@@ -110,9 +114,11 @@ fn escaping(state: &State<'_, '_>) -> usize {
     }
 }
 
-pub(super) fn replace(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn replace(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let (value, from, to) = (argument(args, 0), argument(args, 1), argument(args, 2));
-    let (len, _, to) = (text_len(value)?, text_len(from)?, text_len(to)?);
+    let budget = Budget::of(state);
+    let (len, to) = (text_len(budget, value)?, text_len(budget, to)?);
+    text_len(budget, from)?;
     let found = match (value.as_str(), from.as_str()) {
         // Between any two characters and at both ends.
         (_, Some("")) => len + 1,
@@ -122,18 +128,20 @@ pub(super) fn replace(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Er
     Ok((len + found.saturating_mul(to)).saturating_mul(escaping(state)))
 }
 
-pub(super) fn join(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn join(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let value = argument(args, 0);
-    let joiner = text_len(&named(args, 1, "d"))?;
+    let escaping = escaping(state);
+    let budget = Budget::of(state);
+    let joiner = text_len(budget, &named(args, 1, "d"))?;
     let mut bytes = 0_usize;
     for item in value.try_iter().into_iter().flatten() {
-        let more = text_len(&item)? + joiner;
-        bytes = bytes.saturating_add(more.saturating_mul(escaping(state)));
+        let more = text_len(budget, &item)? + joiner;
+        bytes = bytes.saturating_add(more.saturating_mul(escaping));
     }
     Ok(bytes.saturating_add(count(value).saturating_mul(VALUE_BYTES)))
 }
 
-pub(super) fn split(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn split(_: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let value = argument(args, 0).as_str().unwrap_or_default();
     let pieces = match argument(args, 1).as_str() {
         Some("") => value.len() + 1,
@@ -143,14 +151,14 @@ pub(super) fn split(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     Ok(value.len() + (pieces + 1).saturating_mul(PIECE_BYTES))
 }
 
-pub(super) fn lines(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn lines(_: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let value = argument(args, 0).as_str().unwrap_or_default();
     let breaks = value.bytes().filter(|byte| *byte == b'\n').count();
     Ok(value.len() + (breaks + 1).saturating_mul(PIECE_BYTES))
 }
 
-pub(super) fn indent(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
-    let len = text_len(argument(args, 0))?;
+pub(super) fn indent(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+    let len = text_len(Budget::of(state), argument(args, 0))?;
     let width = named(args, 1, "width").as_usize().unwrap_or(4);
     let breaks = argument(args, 0).as_str().map_or(len, |text| {
         text.bytes().filter(|byte| *byte == b'\n').count()
@@ -158,29 +166,29 @@ pub(super) fn indent(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> 
     Ok(len + (breaks + 2).saturating_mul(within(width, WIDTH_MAX)? + 1))
 }
 
-pub(super) fn tojson(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn tojson(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let indent = named(args, 1, "indent");
     let width = match indent.as_usize() {
         Some(width) => within(width, WIDTH_MAX)?,
         None if indent.is_true() => 2,
         None => 0,
     };
-    pretty(argument(args, 0), width)
+    pretty(state, argument(args, 0), width)
 }
 
-pub(super) fn pprint(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
-    pretty(argument(args, 0), 4)
+pub(super) fn pprint(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+    pretty(state, argument(args, 0), 4)
 }
 
 /// Every bracket and every item on a line of its own, as deep as it lies.
-fn pretty(value: &Value, width: usize) -> Result<usize, Error> {
-    let len = text_len(value)?;
+fn pretty(state: &mut State<'_, '_>, value: &Value, width: usize) -> Result<usize, Error> {
+    let len = text_len(Budget::of(state), value)?;
     let lines = if value.as_object().is_some() { len } else { 0 };
     let before = depth(value) * width;
     Ok((len * ESCAPED).saturating_add(lines.saturating_mul(before)))
 }
 
-pub(super) fn format(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn format(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     /// What reading a conversion takes.
     const CONVERSION_BYTES: usize = 256;
     let format = argument(args, 0).as_str().unwrap_or_default();
@@ -204,20 +212,20 @@ pub(super) fn format(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> 
     }
     let mut longest = WIDTH_MAX;
     for value in args.iter().skip(1) {
-        longest = longest.max(text_len(value)? * ESCAPED);
+        longest = longest.max(text_len(Budget::of(state), value)? * ESCAPED);
     }
     let each = CONVERSION_BYTES + longest;
     Ok(format.len() + each.saturating_mul(conversions))
 }
 
-pub(super) fn parts(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn parts(_: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let parts = argument(args, 1).as_usize().unwrap_or(0);
     let items = count(argument(args, 0)) + within(parts, PARTS_MAX)?;
     Ok(items.saturating_mul(VALUE_BYTES + CONTAINER_BYTES))
 }
 
 /// Lists of what is in the arguments, and of the characters of the first.
-pub(super) fn items(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn items(_: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let (first, more) = (argument(args, 0), args.iter().skip(1));
     let lists = more.filter(|value| value.as_object().is_some());
     let items = lists.map(count).fold(count(first), usize::saturating_add);
@@ -225,7 +233,7 @@ pub(super) fn items(_: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
 }
 
 /// The same backwards.
-pub(super) fn reverse(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn reverse(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     match argument(args, 0).as_str() {
         Some(text) => Ok(text.len()),
         None => items(state, args),
@@ -233,12 +241,12 @@ pub(super) fn reverse(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Er
 }
 
 /// Lists of small lists, and tables.
-pub(super) fn pairs(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn pairs(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     Ok(items(state, args)?.saturating_mul(4))
 }
 
 /// A list in an order. Several attributes are copied to be compared.
-pub(super) fn sort(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn sort(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let several = named(args, 1, "attribute");
     let several = several.as_str().is_some_and(|names| names.contains(','));
     let copied = if several {
@@ -250,7 +258,7 @@ pub(super) fn sort(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error
 }
 
 /// A list without duplicates, which are found by copies in lower case.
-pub(super) fn unique(state: &State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
+pub(super) fn unique(state: &mut State<'_, '_>, args: &[Value]) -> Result<usize, Error> {
     let value = argument(args, 0);
     let copied = match named(args, 1, "attribute").is_undefined() {
         false => weight(value),

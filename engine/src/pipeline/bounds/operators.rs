@@ -8,7 +8,7 @@ use minijinja::{
 };
 
 use super::{
-    budget::{Budget, Exhausted, TEXT_MAX},
+    budget::{Budget, CHARS_WORK, Exhausted, TEXT_MAX},
     growth::{count, text_len},
     weighed::{VALUE_BYTES, list_of, part, weighed, weight},
 };
@@ -19,8 +19,8 @@ pub(super) const MADE: &str = "operator:made";
 pub(super) const PUT: &str = "operator:put";
 /// Around an operand of `~`: it becomes a text of bounded length.
 pub(super) const TEXT: &str = "operator:text";
-/// Around what is sliced.
-pub(super) const CUT: &str = "operator:cut";
+/// `a[b:c:d]`, with none for what is left out.
+pub(super) const SLICE: &str = "operator:slice";
 /// Around what an item is looked up in, when that may be a text.
 pub(super) const LOOKED_UP: &str = "operator:looked_up";
 /// Around what is compared where nobody sees with what.
@@ -39,7 +39,7 @@ pub(super) fn apply(environment: &mut Environment<'_>) {
     environment.add_filter(MADE, made);
     environment.add_filter(PUT, put);
     environment.add_filter(TEXT, text);
-    environment.add_filter(CUT, cut);
+    environment.add_filter(SLICE, super::slice::slice);
     environment.add_filter(LOOKED_UP, looked_up);
     environment.add_filter(COMPARED, compared);
     environment.add_filter(PICKED, picked);
@@ -61,20 +61,16 @@ fn text(state: &mut State<'_, '_>, value: Value) -> Result<Value, Error> {
     if value.is_undefined() || value.as_str().is_some() {
         return Ok(value);
     }
-    Budget::of(state).room(text_len(&value)?)?;
+    let budget = Budget::of(state);
+    let len = text_len(budget, &value)?;
+    budget.room(len)?;
     Ok(Value::from(value.to_string()))
-}
-
-fn cut(state: &mut State<'_, '_>, value: Value) -> Result<Value, Error> {
-    Budget::of(state).work(count(&value))?;
-    Ok(value)
 }
 
 /// A text is gone through character by character, each time.
 fn looked_up(state: &mut State<'_, '_>, value: Value) -> Result<Value, Error> {
-    const SLOWER: usize = 8;
     let len = value.as_str().map_or(0, str::len);
-    Budget::of(state).work(len * SLOWER)?;
+    Budget::of(state).work(len * CHARS_WORK)?;
     Ok(value)
 }
 

@@ -229,15 +229,17 @@ fn looked_up<'a>(expr: &Expr<'a>, key: &Expr<'a>) -> Expr<'a> {
 }
 
 fn slice<'a>(node: &Spanned<Slice<'a>>) -> Expr<'a> {
-    let expr = expression(&node.expr);
-    let span = expr.span();
-    let rewritten = Slice {
-        expr: filter(operators::CUT, expr, Vec::new(), span),
-        start: node.start.as_ref().map(expression),
-        stop: node.stop.as_ref().map(expression),
-        step: node.step.as_ref().map(expression),
+    let bound = |expr: &Option<Expr<'a>>| {
+        let none = || Expr::Const(spanned(Const { value: ().into() }, node.span()));
+        CallArg::Pos(expr.as_ref().map_or_else(none, expression))
     };
-    made(Expr::Slice(spanned(rewritten, node.span())))
+    let bounds = vec![bound(&node.start), bound(&node.stop), bound(&node.step)];
+    filter(
+        operators::SLICE,
+        expression(&node.expr),
+        bounds,
+        node.span(),
+    )
 }
 
 fn call<'a>(node: &Spanned<Call<'a>>) -> Expr<'a> {

@@ -17,7 +17,7 @@ use minijinja::{
     value::{DynObject, Enumerator, Object, ObjectExt, ObjectRepr, ValueKind},
 };
 
-use super::budget::{Budget, Exhausted, Held};
+use super::budget::{Budget, Exhausted, Held, ITEM_WORK};
 use crate::pipeline::RESULT_BYTES_MAX;
 
 /// What a list may weigh with everything in it.
@@ -163,9 +163,7 @@ pub(super) fn list_of(budget: &mut Budget, mut items: Vec<Value>) -> Result<Valu
     for item in &mut items {
         *item = convert(budget, std::mem::take(item), 1)?;
     }
-    let items = Items::List(items);
-    let held = budget.hold(items.bytes())?;
-    Weighed::weigh(items, Some(held))
+    finish(budget, Items::List(items))
 }
 
 fn convert(budget: &mut Budget, value: Value, level: usize) -> Result<Value, Error> {
@@ -186,8 +184,10 @@ fn convert(budget: &mut Budget, value: Value, level: usize) -> Result<Value, Err
 
 fn list(budget: &mut Budget, value: &Value, level: usize) -> Result<Value, Error> {
     let mut items = Vec::new();
+    // Once, for what is lazy goes through everything to know.
+    let len = value.len();
     for item in value.try_iter()?.checked() {
-        grow(budget, &mut items, value.len(), VALUE_BYTES)?;
+        grow(budget, &mut items, len, VALUE_BYTES)?;
         items.push(convert(budget, item?, level + 1)?);
     }
     items.shrink_to_fit();
@@ -197,22 +197,26 @@ fn list(budget: &mut Budget, value: &Value, level: usize) -> Result<Value, Error
         false if is_group => Items::Group(items),
         false => Items::List(items),
     };
-    let held = budget.hold(items.bytes())?;
-    Weighed::weigh(items, Some(held))
+    finish(budget, items)
 }
 
 fn table(budget: &mut Budget, value: &Value, level: usize) -> Result<Value, Error> {
     let mut entries = Vec::new();
+    let len = value.len();
     let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
     for (key, item) in pairs.into_iter().flatten() {
         if key.as_object().is_some() {
             let message = format!("{} is no key of a table", key.kind());
             return Err(Error::new(ErrorKind::InvalidOperation, message));
         }
-        grow(budget, &mut entries, value.len(), ENTRY_BYTES)?;
+        grow(budget, &mut entries, len, ENTRY_BYTES)?;
         entries.push((key, convert(budget, item, level + 1)?));
     }
-    let items = Items::table(entries);
+    finish(budget, Items::table(entries))
+}
+
+fn finish(budget: &mut Budget, items: Items) -> Result<Value, Error> {
+    budget.work(items.len() * ITEM_WORK)?;
     let held = budget.hold(items.bytes())?;
     Weighed::weigh(items, Some(held))
 }

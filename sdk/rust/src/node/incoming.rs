@@ -3,7 +3,7 @@
 use std::{hint, io::ErrorKind, sync::Arc};
 
 use orchestrator_contract::frame::{Frame, FrameDecoder};
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
     NodeError,
@@ -35,9 +35,17 @@ impl Incoming {
     /// Waits for bytes; `false` at the end of the stream. Dropping it loses
     /// nothing.
     pub(super) async fn fill(&mut self) -> Result<bool, NodeError> {
-        let read = match self.look().await {
-            Some(read) => read,
-            None => self.socket.read(&mut self.space).await?,
+        let read = match self.patience.looks() {
+            true => match self.look().await {
+                Some(read) => read,
+                None => self.socket.read(&mut self.space).await?,
+            },
+            false => {
+                let asleep = Instant::now();
+                let read = self.socket.read(&mut self.space).await?;
+                self.patience.slept(asleep.elapsed());
+                read
+            }
         };
         if read > 0 {
             self.decoder.push(&self.space[..read]);
@@ -49,12 +57,8 @@ impl Incoming {
         }
     }
 
-    /// Looks for bytes for a while, where that pays. What was read before lets its
-    /// calls run first.
+    /// Looks for bytes for a while. The calls that were read before run first.
     async fn look(&mut self) -> Option<usize> {
-        if !self.patience.looks() {
-            return None;
-        }
         for _ in 0..ROUNDS {
             yield_now().await;
             for _ in 0..LOOKS {
