@@ -1,7 +1,6 @@
 //! The path of a call, top to bottom.
 
 mod classify;
-mod current;
 mod listener;
 mod observe;
 mod shared;
@@ -75,6 +74,8 @@ where
         .per_call(ObserveCalls::new(metrics.clone(), teller.clone()))
         // Everything below spends this time: waits, attempts, pauses.
         .per_call(TotalDeadline::new(total))
+        // Before anything is spent on a call that is turned away.
+        .per_call(shared.shed.clone())
         // One call is one token however often it is tried.
         .per_call(shared.rate_limit.clone())
         // Outside the breaker, so that each attempt asks it anew.

@@ -279,7 +279,9 @@ pub use self::{
     panic::CatchPanicLayer,
     rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimitSnapshot, RateLimiter},
     refusal::{Refusal, RefusalKind, TimeoutScope},
-    retry::{AttemptBudget, Jitter, Retry, RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer},
+    retry::{
+        AttemptBudget, Jitter, Retry, RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer,
+    },
     shed::{Criticality, Shed, ShedConfig, ShedLayer, ShedSnapshot},
     stack::{Policies, Stack},
 };

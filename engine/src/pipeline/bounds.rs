@@ -20,8 +20,11 @@ mod slice;
 mod tags;
 mod weighed;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use minijinja::{
-    AutoEscape, Environment, Error, Output, State, UndefinedBehavior, Value, escape_formatter,
+    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value,
+    escape_formatter,
     machinery::{CodeGenerator, eval, make_string_output, parse, parse_expr},
 };
 
@@ -89,8 +92,18 @@ pub(crate) fn evaluate(
     let mut nothing = String::new();
     let mut out = make_string_output(&mut nothing);
     let none = AutoEscape::None;
-    let (value, _) = eval(environment, &instructions, root, &blocks, &mut out, none)?;
-    Ok(value.unwrap_or_default())
+    unwinding(|| {
+        let (value, _) = eval(environment, &instructions, root, &blocks, &mut out, none)?;
+        Ok(value.unwrap_or_default())
+    })
+}
+
+/// Turns a panic of the engine, which is a mistake of its own, into an error.
+fn unwinding<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let message = "the template language itself fails at this; write it another way";
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    })
 }
 
 /// Why a template gave nothing.
@@ -128,7 +141,7 @@ pub(crate) fn render(
     let (instructions, blocks) = code.finish();
     let mut rendered = String::new();
     let mut out = make_string_output(&mut rendered);
-    eval(environment, &instructions, root, &blocks, &mut out, escape)?;
+    unwinding(|| eval(environment, &instructions, root, &blocks, &mut out, escape).map(drop))?;
     Ok(rendered)
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use orchestrator_contract::{self as contract, CallError, Fault, PhaseCall, PhaseReply};
 use orchestrator_policies::{
-    Classify, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope, clock::Instant,
+    Classify, Criticality, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope, clock::Instant,
 };
 use tokio::sync::Notify;
 
@@ -217,6 +217,15 @@ impl Classify<StackCall, PhaseReply, StackError> for PhaseClassify {
 
     fn set_attempt(&self, request: &mut StackCall, attempt: u32) {
         request.attempt = attempt;
+    }
+
+    fn criticality(&self, request: &StackCall) -> Criticality {
+        match request.call().criticality {
+            contract::Criticality::Sheddable => Criticality::Sheddable,
+            contract::Criticality::SheddablePlus => Criticality::SheddablePlus,
+            contract::Criticality::Critical => Criticality::Critical,
+            contract::Criticality::CriticalPlus => Criticality::CriticalPlus,
+        }
     }
 
     fn tenant(&self, request: &StackCall) -> u64 {

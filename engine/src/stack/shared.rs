@@ -8,7 +8,7 @@ use std::{
 
 use orchestrator_contract::{BreakerState, PhaseName, PluginId};
 use orchestrator_policies::{
-    Breaker, Bulkhead, ConfigError as PolicyError, Listener, RateLimiter, RetryBudget,
+    Breaker, Bulkhead, ConfigError as PolicyError, Listener, RateLimiter, RetryBudget, Shed,
 };
 
 use super::{BreakerListener, Ingredients, PhaseStack, Teller, build, innermost};
@@ -26,6 +26,7 @@ use serde_json::Value;
 /// where that phase is configured by itself.
 #[derive(Clone)]
 pub(crate) struct SharedPolicies {
+    pub(crate) shed: Shed,
     pub(crate) rate_limit: RateLimiter,
     pub(crate) budget: RetryBudget,
     pub(crate) breaker: Breaker,
@@ -39,6 +40,7 @@ impl SharedPolicies {
         listener: Arc<dyn Listener>,
     ) -> Result<Self, PolicyError> {
         Ok(Self {
+            shed: Shed::new(policy.shed.clone())?,
             rate_limit: RateLimiter::new(policy.rate_limit.clone())?,
             budget: RetryBudget::new(policy.retry.budget.clone())?,
             breaker: Breaker::with_listener(policy.breaker.clone(), listener)?,

@@ -161,8 +161,8 @@ mod tests {
                 "{start:?}:{stop:?}:{step}"
             );
         }
-        assert_eq!(picked(0, None, None, -1), []);
-        assert_eq!(picked(0, None, None, 1), []);
+        assert!(picked(0, None, None, -1).is_empty());
+        assert!(picked(0, None, None, 1).is_empty());
     }
 
     #[test]

@@ -69,6 +69,11 @@ fn operators_and_literals_work_as_ever() {
         ),
         ("[1] + [rows[0].id]", "[1, 2]"),
         ("rows[1:] | map(attribute='id') | list", "[1, 3]"),
+        ("'hello'[-3:] ~ 'hello'[:99:2] ~ ''[::-1]", "llohlo"),
+        (
+            "[[][::-1], rows[::-1][0].id, (1, 2)[1:], none[:1]]",
+            "[[], 3, [2], []]",
+        ),
         ("'hello'[1:3] ~ 'hello'[::-1] ~ 'hello'[-1]", "elolleho"),
         ("rows[-1].name", "a"),
         (
@@ -175,6 +180,9 @@ fn mistakes_are_told_as_ever() {
         ("table.nope == 2", "`table.nope` is undefined"),
         ("1 in table.nope", "`table.nope` is undefined"),
         ("table.nope[1:]", "`table.nope` is undefined"),
+        ("1[:2]", "value of type number cannot be sliced"),
+        ("text['a':]", "string is no whole number to slice at"),
+        ("text[::0]", "cannot go on by 0"),
         ("1 in 2", "nothing can be in number"),
         ("'a' * 'b'", "multiplied with whole numbers"),
         ("table * table", "tried to use * operator"),
@@ -229,6 +237,13 @@ fn statements_work_as_ever() {
     ] {
         assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
     }
+}
+
+/// The engine divides by the number of arguments.
+#[test]
+fn a_panic_of_the_engine_is_an_error() {
+    let error = render("{% for i in [1] %}{{ loop.cycle() }}{% endfor %}").unwrap_err();
+    assert!(error.contains("itself fails"), "{error}");
 }
 
 /// A text put together line by line, and a list item by item: what is gone does
