@@ -7,7 +7,10 @@
 //! on the way out, one pointer to all of them, and one place that gives back
 //! what a call holds however it ends.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    num::NonZeroU64,
+    task::{Context, Poll},
+};
 
 use crate::{
     classify::Outcome,
@@ -16,6 +19,7 @@ use crate::{
     event::PolicyEvent,
     refusal::{Refusal, RefusalKind},
     shed::Criticality,
+    striped::Place,
 };
 
 /// Decides whether a call comes in, and learns how it ended.
@@ -31,6 +35,9 @@ pub trait Admission<Req, Res, Err> {
     /// Whether [`poll_admit`](Self::poll_admit) ever has a call wait. It is
     /// cheaper to pass policies of which it is known that they do not.
     const WAITS: bool = true;
+
+    /// Whether a panic of the service is to become a refusal.
+    const CATCHES_PANICS: bool = false;
 
     /// Lets a call in, or refuses it, or has it wait.
     ///
@@ -61,9 +68,9 @@ pub trait Admission<Req, Res, Err> {
 /// What policies know of a call, and tell each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Nothing is before the first moment, so that one means none.
-    moment: Instant,
+    moment: Option<NonZeroU64>,
     deadline: Deadline,
+    place: Place,
     tenant: u64,
     criticality: Criticality,
 }
@@ -72,49 +79,60 @@ impl Call {
     #[inline]
     pub(crate) fn new(deadline: Option<Instant>, tenant: u64, criticality: Criticality) -> Self {
         Self {
-            moment: Instant::from_nanos(0),
+            moment: None,
             deadline: Deadline::of_caller(deadline),
+            place: Place::of_this_thread(),
             tenant,
             criticality,
         }
+    }
+
+    /// Goes on after the call was put aside, perhaps on another thread.
+    pub(crate) fn resume(&mut self) {
+        self.time_passed();
+        self.place = Place::of_this_thread();
     }
 
     /// The time. Read once, and then the same until the call has waited or
     /// the service has answered.
     #[inline]
     pub fn now(&mut self) -> Instant {
-        if self.moment == Instant::from_nanos(0) {
-            self.read_clock();
-        }
-        self.moment
-    }
-
-    /// Out of line: every policy asks for the time, and most find it read.
-    #[inline(never)]
-    fn read_clock(&mut self) {
-        self.moment = clock::now();
+        let moment = match self.moment {
+            Some(moment) => moment,
+            None => *self.moment.insert(clock::moment()),
+        };
+        Instant::from_nanos(moment.get())
     }
 
     /// Makes [`Self::now`] read the clock again.
     #[inline]
     pub(crate) fn time_passed(&mut self) {
-        self.moment = Instant::from_nanos(0);
+        self.moment = None;
+    }
+
+    /// Where the thread counts that goes on with the call.
+    #[inline]
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     /// When the call's time is up, as far as is known where it is now.
     #[must_use]
+    #[inline]
     pub fn deadline(&self) -> Deadline {
         self.deadline
     }
 
     /// Sets when the call's time is up, for the policies further in and for
     /// the service.
+    #[inline]
     pub fn set_deadline(&mut self, deadline: Deadline) {
         self.deadline = deadline;
     }
 
     /// Whose call it is.
     #[must_use]
+    #[inline]
     pub fn tenant(&self) -> u64 {
         self.tenant
     }
@@ -145,6 +163,14 @@ pub enum End<'a, Res, Err> {
     /// Without one: the service panicked.
     Panicked,
 }
+
+impl<Res, Err> Clone for End<'_, Res, Err> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Res, Err> Copy for End<'_, Res, Err> {}
 
 impl<Res, Err> End<'_, Res, Err> {
     /// The policy that ended the call, if one did.
@@ -186,6 +212,8 @@ where
     type Hold = A::Hold;
 
     const WAITS: bool = A::WAITS;
+
+    const CATCHES_PANICS: bool = A::CATCHES_PANICS;
 
     #[inline]
     fn poll_admit(
@@ -237,7 +265,11 @@ where
 
     const WAITS: bool = A::WAITS || B::WAITS;
 
-    #[inline]
+    const CATCHES_PANICS: bool = A::CATCHES_PANICS || B::CATCHES_PANICS;
+
+    // There is nothing to a pair but what its halves do, and the call to it
+    // would cost as much as many of them.
+    #[inline(always)]
     fn poll_admit(
         &self,
         hold: &mut Self::Hold,
@@ -246,7 +278,11 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
         if !(B::WAITS && hold.entered) {
-            ready!(self.0.poll_admit(&mut hold.outer, call, request, cx))?;
+            match self.0.poll_admit(&mut hold.outer, call, request, cx) {
+                Poll::Ready(Ok(())) => {}
+                // As it is: taking it apart would be done for every call.
+                other => return other,
+            }
             if B::WAITS {
                 hold.entered = true;
             }
@@ -254,7 +290,7 @@ where
         self.1.poll_admit(&mut hold.inner, call, request, cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>) {
         if B::WAITS {
             hold.entered = false;

@@ -118,7 +118,7 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Bulkhead {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
         if hold.wait.is_none() {
-            hold.slot = self.enter();
+            hold.slot = self.enter(call.place().number());
             if hold.slot {
                 return Poll::Ready(Ok(()));
             }
@@ -127,9 +127,9 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Bulkhead {
     }
 
     #[inline]
-    fn settle(&self, hold: &mut Hold, _: &mut Call, _: &End<'_, Res, Err>) {
+    fn settle(&self, hold: &mut Hold, call: &mut Call, _: &End<'_, Res, Err>) {
         if std::mem::take(&mut hold.slot) {
-            self.leave();
+            self.leave(call.place().number());
         } else if let Some(wait) = hold.wait.take() {
             self.give_up(wait);
         }

@@ -11,6 +11,7 @@
 //! passes. Timers are tokio's in either case.
 
 use std::{
+    num::NonZeroU64,
     ops::{Add, Sub},
     time::Duration,
 };
@@ -87,6 +88,13 @@ pub fn now() -> Instant {
     Instant(source::nanos())
 }
 
+/// [`now`], which is never the first moment. Out of line: all that pass a call
+/// on ask for the time, and one of them reads it.
+#[inline(never)]
+pub(crate) fn moment() -> NonZeroU64 {
+    NonZeroU64::new(source::nanos()).unwrap_or(NonZeroU64::MIN)
+}
+
 /// The instant `delay` after `now`; far delays end at the [`HORIZON`].
 #[must_use]
 #[inline]
@@ -100,16 +108,11 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 
 #[cfg(not(any(test, feature = "test-util")))]
 mod source {
-    use std::sync::LazyLock;
+    use std::sync::OnceLock;
 
     use quanta::Clock;
 
-    /// Finds out once how fast the counter runs, which takes milliseconds.
-    static COUNTER: LazyLock<Counter> = LazyLock::new(|| {
-        let clock = Clock::new();
-        let scale = clock.delta_as_nanos(0, 1 << SCALE_BITS);
-        Counter { clock, scale }
-    });
+    static COUNTER: OnceLock<Counter> = OnceLock::new();
 
     struct Counter {
         clock: Clock,
@@ -120,11 +123,32 @@ mod source {
 
     const SCALE_BITS: u32 = 40;
 
+    impl Counter {
+        /// Finds out how fast the counter runs, which takes milliseconds.
+        fn new() -> Self {
+            let clock = Clock::new();
+            let scale = clock.delta_as_nanos(0, 1 << SCALE_BITS);
+            Self { clock, scale }
+        }
+
+        #[inline]
+        fn nanos(&self) -> u64 {
+            let nanos = u128::from(self.clock.raw()) * u128::from(self.scale);
+            (nanos >> SCALE_BITS) as u64
+        }
+    }
+
     #[inline]
     pub(super) fn nanos() -> u64 {
-        let counter = &*COUNTER;
-        let nanos = u128::from(counter.clock.raw()) * u128::from(counter.scale);
-        (nanos >> SCALE_BITS) as u64
+        match COUNTER.get() {
+            Some(counter) => counter.nanos(),
+            None => first_nanos(),
+        }
+    }
+
+    #[cold]
+    fn first_nanos() -> u64 {
+        COUNTER.get_or_init(Counter::new).nanos()
     }
 }
 

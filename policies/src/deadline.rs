@@ -129,7 +129,8 @@ impl Deadline {
     /// time is up.
     #[inline]
     fn or_earlier(self, scope: TimeoutScope, limit: Limit, now: Instant) -> Self {
-        let own = now.as_nanos().saturating_add(limit.0);
+        // Both are years from the end of time.
+        let own = now.as_nanos() + limit.0;
         if self.at.as_nanos() >= own {
             let scope = match scope {
                 TimeoutScope::Total => TOTAL,

@@ -6,7 +6,7 @@ use crate::{
     breaker::BreakerState,
     fallback::FallbackKind,
     health::HealthChange,
-    refusal::{Refusal, RefusalKind},
+    refusal::RefusalKind,
 };
 
 /// Something that a policy did.
@@ -175,12 +175,6 @@ impl Emitter {
         if let Some(listener) = &self.0 {
             listener.on_event(event);
         }
-    }
-
-    /// Tells about `refusal` and hands it back as the caller's error.
-    pub(crate) fn refuse<E: From<Refusal>>(&self, refusal: Refusal) -> E {
-        self.emit(&PolicyEvent::Refused { by: refusal.kind() });
-        refusal.into()
     }
 }
 

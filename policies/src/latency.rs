@@ -23,10 +23,10 @@ use std::{
 use crate::{
     admission::{Admission, Call, End},
     clock::Instant,
-    refusal::Refusal,
+    refusal::{Refusal, RefusalKind},
     retry::Once,
     stack::Policies,
-    striped::Sums,
+    striped::{Place, Sums},
 };
 
 /// Times up to 2^8 ns share the first bucket.
@@ -86,12 +86,12 @@ impl Latency {
 
     /// Counts one call.
     pub fn record(&self, took: Duration) {
-        self.count(crate::clock::nanos(took));
+        self.count(Place::of_this_thread(), crate::clock::nanos(took));
     }
 
     #[inline]
-    fn count(&self, nanos: u64) {
-        let mine = self.0.mine();
+    fn count(&self, place: Place, nanos: u64) {
+        let mine = self.0.at(place);
         let counts = mine.value();
         mine.add(&counts.buckets[bucket_of(nanos)], 1);
         mine.add(&counts.sum, nanos);
@@ -147,14 +147,16 @@ impl LatencySnapshot {
 /// The bucket for a time.
 #[inline]
 fn bucket_of(nanos: u64) -> usize {
-    let above = nanos >> LEAST_BITS;
-    if above == 0 {
+    const LEAST: u64 = 1 << SPLIT_BITS;
+    let bits = nanos >> (LEAST_BITS - SPLIT_BITS);
+    if bits < LEAST {
         return 0;
     }
-    let doubling = above.ilog2();
-    // The bits after the first say where between two doublings it is.
-    let part = (nanos >> (doubling + LEAST_BITS - SPLIT_BITS)) & ((1 << SPLIT_BITS) - 1);
-    (1 + ((u64::from(doubling) << SPLIT_BITS) | part) as usize).min(BUCKETS - 1)
+    // The leading bits say where between two doublings it is.
+    let doubling = bits.ilog2() - SPLIT_BITS;
+    let leading = bits >> doubling;
+    let index = 1 + (u64::from(doubling) << SPLIT_BITS) + (leading - LEAST);
+    (index as usize).min(BUCKETS - 1)
 }
 
 /// The least time that is too long for a bucket.
@@ -169,9 +171,10 @@ fn bound_of(index: usize) -> u64 {
     ((1 << SPLIT_BITS) + part + 1) << (doubling + u64::from(LEAST_BITS - SPLIT_BITS))
 }
 
-/// When a call began.
+/// When a call began. Nothing is before the first moment, so that one means
+/// that it has not come in.
 #[derive(Debug, Default)]
-pub struct Hold(Option<Instant>);
+pub struct Hold(Instant);
 
 impl<Req, Res, Err> Admission<Req, Res, Err> for Latency {
     type Hold = Hold;
@@ -186,16 +189,16 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Latency {
         _: &Req,
         _: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
-        hold.0 = Some(call.now());
+        hold.0 = call.now();
         Poll::Ready(Ok(()))
     }
 
     #[inline]
     fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
-        if let Some(at) = hold.0.take()
-            && !end.refusal().is_some_and(|kind| kind.is_turned_away())
-        {
-            self.count(call.now().as_nanos().saturating_sub(at.as_nanos()));
+        let began = std::mem::take(&mut hold.0).as_nanos();
+        if began != 0 && !end.refusal().is_some_and(RefusalKind::is_turned_away) {
+            let nanos = call.now().as_nanos().saturating_sub(began);
+            self.count(call.place(), nanos);
         }
     }
 }

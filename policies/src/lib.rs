@@ -276,7 +276,7 @@ pub use self::{
     health::{Health, HealthChange, HealthConfig, HealthMonitor, HealthSnapshot, TooManyChecks},
     latency::{Latency, LatencyLayer, LatencySnapshot},
     order::{OrderError, PolicyKind, check_order},
-    panic::CatchPanicLayer,
+    panic::{CatchPanic, CatchPanicLayer},
     rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimitSnapshot, RateLimiter},
     refusal::{Refusal, RefusalKind, TimeoutScope},
     retry::{

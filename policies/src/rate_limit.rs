@@ -28,6 +28,28 @@ mod line;
 #[cfg(test)]
 mod model_tests;
 mod tenants;
+impl RateLimiter {
+    /// Ready when a call that was not let in at once has its token, or would
+    /// wait too long for it.
+    #[cold]
+    fn poll_turn(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.0.is_none() {
+            hold.0 = self.admit(call, cx)?;
+        }
+        if let Some(wait) = &mut hold.0 {
+            let admitted = ready!(self.poll_wait(wait, cx));
+            hold.0 = None;
+            admitted?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -200,19 +222,10 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for RateLimiter {
         _: &Req,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Refusal>> {
-        if hold.0.is_none() {
-            match self.admit(call, cx) {
-                Ok(None) => return Poll::Ready(Ok(())),
-                Ok(Some(wait)) => hold.0 = Some(wait),
-                Err(refusal) => return Poll::Ready(Err(refusal)),
-            }
+        if hold.0.is_none() && self.admit_at_once(call) {
+            return Poll::Ready(Ok(()));
         }
-        if let Some(wait) = &mut hold.0 {
-            let admitted = ready!(self.poll_wait(wait, cx));
-            hold.0 = None;
-            admitted?;
-        }
-        Poll::Ready(Ok(()))
+        self.poll_turn(hold, call, cx)
     }
 
     #[inline]

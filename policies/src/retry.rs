@@ -318,7 +318,7 @@ impl<Req: Clone> Repeat<Req> for Retry {
 
     #[inline]
     fn begin(&self, call: &mut Call) {
-        self.0.budget.deposit(call.now());
+        self.0.budget.deposit_at(call.place(), call.now());
     }
 
     #[inline]

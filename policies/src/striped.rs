@@ -22,7 +22,7 @@ use std::{
 
 use crossbeam_utils::CachePadded;
 
-use self::place::Place;
+pub(crate) use self::place::Place;
 
 /// More stripes than this cost more memory than they save time.
 const STRIPES_MAX: usize = 32;
@@ -37,7 +37,7 @@ pub(crate) static STRIPES: LazyLock<usize> = LazyLock::new(|| {
 /// The number of this thread. Small, but others may have the same.
 #[inline]
 pub(crate) fn thread_number() -> usize {
-    Place::of_this_thread().index()
+    Place::of_this_thread().number()
 }
 
 /// One value for each stripe.
@@ -79,12 +79,11 @@ impl<T> Sums<T> {
         Self(values.collect())
     }
 
-    /// The value of this thread.
+    /// The value of the thread that counts at `place`.
     #[inline]
-    pub(crate) fn mine(&self) -> Mine<'_, T> {
-        let place = Place::of_this_thread();
+    pub(crate) fn at(&self, place: Place) -> Mine<'_, T> {
         Mine {
-            value: &self.0[place.index()],
+            value: &self.0[place.number()],
             alone: place.is_owned(),
         }
     }
@@ -161,7 +160,7 @@ mod tests {
 
     fn add(words: &Sums<AtomicU64>, times: u64) {
         for _ in 0..times {
-            let mine = words.mine();
+            let mine = words.at(Place::of_this_thread());
             mine.add(mine.value(), 1);
         }
     }

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock, striped::Sums};
+use crate::{
+    clock,
+    striped::{Place, Sums},
+};
 
 /// Slices that a window covers.
 const SLICES: usize = 10;
@@ -172,7 +175,7 @@ impl Window {
                 break;
             }
             let slice = self.stamp(number) >> SLICE_SHIFT;
-            let bucket = &self.rings.mine().value()[place(number)];
+            let bucket = &self.rings.at(Place::of_this_thread()).value()[index_of(number)];
             let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
                 Some(Bucket::unpack(word).with_all(slice, counts).pack())
             });
@@ -180,12 +183,17 @@ impl Window {
     }
 
     /// Counts one event that happened at `now`, in nanoseconds.
-    #[inline]
     pub(crate) fn add(&self, now: u64, marked: bool) {
+        self.add_at(Place::of_this_thread(), now, marked);
+    }
+
+    /// [`Self::add`] on a thread whose place is known.
+    #[inline]
+    pub(crate) fn add_at(&self, place: Place, now: u64, marked: bool) {
         let number = self.slices.number(now);
         let stamp = self.stamp(number);
-        let mine = self.rings.mine();
-        let bucket = &mine.value()[place(number)];
+        let mine = self.rings.at(place);
+        let bucket = &mine.value()[index_of(number)];
         // A bucket of another slice looks as if it had counted too much.
         let counted = bucket.load(Ordering::Relaxed).wrapping_sub(stamp);
         if counted < COUNT_FULL << COUNT_BITS {
@@ -214,7 +222,7 @@ impl Window {
         let slice = self.stamp(number) >> SLICE_SHIFT;
         let mut sum = Counts::default();
         for ring in self.rings.iter() {
-            let word = &ring[place(number)];
+            let word = &ring[index_of(number)];
             let known = word.load(Ordering::Relaxed);
             let bucket = Bucket::unpack(known);
             if bucket.slice == slice {
@@ -306,7 +314,7 @@ fn inverse_of(length: u64) -> u64 {
 
 /// The bucket of slice `number`.
 #[inline]
-fn place(number: u64) -> usize {
+fn index_of(number: u64) -> usize {
     (number % BUCKETS as u64) as usize
 }
 
@@ -347,7 +355,8 @@ mod tests {
             slice: window.stamp(stray) >> SLICE_SHIFT,
             counts: counts(1, 1),
         };
-        window.rings.mine().value()[place(stray)].store(bucket.pack(), Ordering::Relaxed);
+        window.rings.at(Place::of_this_thread()).value()[index_of(stray)]
+            .store(bucket.pack(), Ordering::Relaxed);
         let now = 1001 * SLICE;
         assert_eq!(window.sum(now).marked, 0);
 
@@ -361,7 +370,7 @@ mod tests {
     fn what_comes_back_after_a_clearing_counts_for_nothing() {
         let window = Window::new(LENGTH);
         window.add(0, true);
-        let ring = window.rings.mine().value();
+        let ring = window.rings.at(Place::of_this_thread()).value();
         let before = ring[0].load(Ordering::Relaxed);
 
         window.clear();

@@ -1,6 +1,6 @@
 //! Sets up what the tests need, then passes them all.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, path::Path};
 
 use crate::{
     process::{self, Result},
@@ -57,5 +57,27 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         &process::cargo(),
         &["test", "--quiet", "--workspace", "--doc"],
         &[],
-    )
+    )?;
+    explore(&nextest)
+}
+
+/// Has loom try every order in which threads can meet at the words that the
+/// policies share without a lock. It is a build of its own: in it, atomics are
+/// loom's, and nothing that needs a network exists.
+fn explore(nextest: &Path) -> Result<()> {
+    let target = process::target().join("loom");
+    let env = [
+        ("RUSTFLAGS", OsStr::new("--cfg loom")),
+        ("CARGO_TARGET_DIR", target.as_os_str()),
+    ];
+    let args = [
+        "nextest",
+        "run",
+        "--release",
+        "--lib",
+        "--package",
+        "orchestrator-policies",
+        "loom_tests",
+    ];
+    process::run(nextest, &args, &env)
 }

@@ -23,6 +23,7 @@ use crate::{
     event::{Emitter, Listener, PolicyEvent},
     refusal::RefusalKind,
     shed::Criticality,
+    striped::Place,
     sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
@@ -337,10 +338,10 @@ impl Breaker {
     /// Says no where that is not all there is to it: the breaker has changed,
     /// or wants to know how long the call took. Then it is to be recorded.
     #[inline]
-    pub(super) fn count_success(&self, closed: Closed, now: Instant) -> bool {
+    pub(super) fn count_success(&self, closed: Closed, place: Place, now: Instant) -> bool {
         let is_all = self.0.gate.is_still(closed) && !self.times_calls();
         if is_all {
-            self.0.tally.succeeded(now.as_nanos());
+            self.0.tally.succeeded(place, now.as_nanos());
         }
         is_all
     }

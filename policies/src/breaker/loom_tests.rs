@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use loom::{model, thread};
 
 use super::{Breaker, BreakerConfig, BreakerState, gate::Answer, machine::Pass};
-use crate::{classify::Outcome, clock::Instant, shed::Criticality};
+use crate::{classify::Outcome, clock::Instant, shed::Criticality, striped::Place};
 
 const SECOND: u64 = 1_000_000_000;
 const BEGIN: Instant = Instant::from_nanos(SECOND);
@@ -98,7 +98,7 @@ fn a_result_from_before_a_trip_counts_for_nothing_after_it() {
         both(
             &breaker,
             move |breaker| {
-                if !breaker.count_success(early, LATER) {
+                if !breaker.count_success(early, Place::of_this_thread(), LATER) {
                     breaker.record(Pass::of_closed(early), Outcome::Success, LATER);
                 }
             },

@@ -19,6 +19,7 @@ use failsafe::{FailurePolicy, Instrument, StateMachine};
 use super::BreakerConfig;
 use crate::{
     event::ChangeReason,
+    striped::Place,
     window::{Counts, Window},
 };
 
@@ -72,7 +73,7 @@ impl Tally {
 
     /// Counts a call that did not fail.
     pub(super) fn passed(&self, now: u64, slow: bool) {
-        self.succeeded(now);
+        self.succeeded(Place::of_this_thread(), now);
         if self.has_slow_rule() {
             self.slow.add(now, slow);
         }
@@ -81,8 +82,8 @@ impl Tally {
     /// As [`Self::passed`], without a rule for slow calls. This is the path of
     /// nearly all.
     #[inline]
-    pub(super) fn succeeded(&self, now: u64) {
-        self.calls.add(now, false);
+    pub(super) fn succeeded(&self, place: Place, now: u64) {
+        self.calls.add_at(place, now, false);
         // Not written for nothing: all threads read it.
         if self.consecutive.load(Ordering::Relaxed) != 0 {
             self.consecutive.store(0, Ordering::Relaxed);

@@ -31,7 +31,10 @@ impl<C> BreakerLayer<C> {
 #[derive(Debug, Default)]
 pub struct Hold(Place);
 
+/// Has a tag of its own, which is quicker to look at than one that is hidden
+/// in the fields.
 #[derive(Debug, Default)]
+#[repr(u8)]
 enum Place {
     #[default]
     Outside,
@@ -52,7 +55,8 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
 
     const WAITS: bool = false;
 
-    #[inline]
+    // Always: what is not cold in it is short.
+    #[inline(always)]
     fn poll_admit(
         &self,
         hold: &mut Hold,
@@ -68,7 +72,8 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    // Always: what is not cold in it is short.
+    #[inline(always)]
     fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
         let counted = match (&hold.0, end) {
             (Place::Outside, _) => true,
@@ -76,12 +81,12 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
             (&Place::Closed { closed, .. }, End::Answered { outcome, .. })
                 if *outcome == Outcome::Success =>
             {
-                self.count_success(closed, call.now())
+                self.count_success(closed, call.place(), call.now())
             }
             _ => false,
         };
         if !counted {
-            self.settle_slowly(&hold.0, call, end);
+            self.settle_slowly(&hold.0, call, *end);
         }
         hold.0 = Place::Outside;
     }
@@ -97,7 +102,7 @@ impl Breaker {
     }
 
     #[cold]
-    fn settle_slowly<Res, Err>(&self, place: &Place, call: &mut Call, end: &End<'_, Res, Err>) {
+    fn settle_slowly<Res, Err>(&self, place: &Place, call: &mut Call, end: End<'_, Res, Err>) {
         let (pass, at) = match *place {
             Place::Outside => return,
             Place::Closed { closed, at } => (Pass::of_closed(closed), at),
@@ -108,7 +113,7 @@ impl Breaker {
     }
 
     /// What `end` says of the service that was asked `at`.
-    fn outcome<Res, Err>(&self, at: Instant, call: &mut Call, end: &End<'_, Res, Err>) -> Outcome {
+    fn outcome<Res, Err>(&self, at: Instant, call: &mut Call, end: End<'_, Res, Err>) -> Outcome {
         let until = call.deadline().at();
         let had_time = self.is_time_enough(at, until);
         match end {
@@ -120,7 +125,7 @@ impl Breaker {
                 outcome: Outcome::Success,
                 ..
             } if self.is_slow(call.now() - at) => Outcome::Slow,
-            End::Answered { outcome, .. } => *outcome,
+            End::Answered { outcome, .. } => outcome,
             End::Panicked => Outcome::Failure,
             End::Dropped if had_time && call.now() >= until => Outcome::Failure,
             End::Dropped => Outcome::Ignore,

@@ -50,7 +50,7 @@ pub struct Slot(Bulkhead);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.leave(thread_number());
     }
 }
 
@@ -106,17 +106,17 @@ impl Bulkhead {
     /// Those who wait come first: a slot that they are due is not free.
     #[must_use]
     pub fn try_enter(&self) -> Option<Slot> {
-        self.enter().then(|| Slot(self.clone()))
+        self.enter(thread_number()).then(|| Slot(self.clone()))
     }
 
     #[inline]
-    pub(super) fn enter(&self) -> bool {
-        self.0.permits.take(thread_number(), 0)
+    pub(super) fn enter(&self, thread: usize) -> bool {
+        self.0.permits.take(thread, 0)
     }
 
     #[inline]
-    pub(super) fn leave(&self) {
-        self.0.permits.give_back(thread_number());
+    pub(super) fn leave(&self, thread: usize) {
+        self.0.permits.give_back(thread);
     }
 
     fn overloaded(&self) -> Refusal {
@@ -176,7 +176,7 @@ impl Bulkhead {
     )]
     pub(super) fn give_up(&self, wait: Box<Wait>) {
         if !self.0.permits.leave(wait.ticket) {
-            self.leave();
+            self.leave(thread_number());
         }
     }
 }

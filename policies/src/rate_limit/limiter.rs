@@ -240,24 +240,22 @@ impl RateLimiter {
         }
     }
 
-    /// Lets a call in, or has it wait.
+    /// Lets a call in that needs no more than a token on loan, as nearly all
+    /// do. Any other is to be [admitted](Self::admit).
     #[inline]
-    pub(super) fn admit(&self, call: &mut Call, cx: &Context<'_>) -> Result<Option<Wait>, Refusal> {
+    pub(super) fn admit_at_once(&self, call: &mut Call) -> bool {
         match self.0.gate.load(Ordering::Relaxed) {
-            UNLIMITED => return Ok(None),
+            UNLIMITED => true,
             OVERALL_ONLY => {
                 let now = call.now().as_nanos();
-                if self.0.leases.take(thread_number(), now) {
-                    return Ok(None);
-                }
+                self.0.leases.take(call.place().number(), now)
             }
-            _ => {}
+            _ => false,
         }
-        self.admit_slowly(call, cx)
     }
 
-    #[inline(never)]
-    fn admit_slowly(&self, call: &mut Call, cx: &Context<'_>) -> Result<Option<Wait>, Refusal> {
+    /// Lets a call in, or has it wait.
+    pub(super) fn admit(&self, call: &mut Call, cx: &Context<'_>) -> Result<Option<Wait>, Refusal> {
         let refuse = |retry_after| Refusal::RateLimited { retry_after };
         let (rules, now) = (self.rules(), call.now().as_nanos());
         if let Some(tenants) = &rules.tenants {

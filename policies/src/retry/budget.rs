@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::{self, Instant},
     config::{ConfigError, Ratio, check_time},
+    striped::Place,
     window::{SHORTEST, Window},
 };
 
@@ -114,9 +115,14 @@ impl RetryBudget {
     /// Counts a request: its first attempt, however it will end. Were only
     /// successes counted, a failing service would drain its own budget; were
     /// attempts, retries would earn further retries.
-    #[inline]
     pub fn deposit(&self, now: Instant) {
-        self.0.requests.add(now.as_nanos(), false);
+        self.deposit_at(Place::of_this_thread(), now);
+    }
+
+    /// [`Self::deposit`] on a thread whose place is known.
+    #[inline]
+    pub(super) fn deposit_at(&self, place: Place, now: Instant) {
+        self.0.requests.add_at(place, now.as_nanos(), false);
     }
 
     /// Grants one retry, or says that there is none left.

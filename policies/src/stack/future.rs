@@ -1,6 +1,7 @@
 //! The way of one call through its policies and back.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -16,8 +17,10 @@ use crate::{
     classify::{Classify, Outcome},
     deadline::Deadline,
     event::PolicyEvent,
+    panic,
     refusal::{Refusal, RefusalKind},
     retry::{Failed, Next, Repeat},
+    shed::Criticality,
     striped::Local,
 };
 
@@ -26,6 +29,9 @@ pin_project! {
     ///
     /// Dropped at any time, it ends the service's work first and then gives
     /// back all that the call holds.
+    // In this order: whoever moves a new call has no reason to copy what comes
+    // last and holds nothing yet.
+    #[repr(C)]
     #[project = CallProj]
     #[must_use = "futures do nothing unless polled"]
     pub struct StackFuture<S, C, O, R, I, Req>
@@ -34,6 +40,7 @@ pin_project! {
         O: Admission<Req, S::Response, S::Error>,
         I: Admission<Req, S::Response, S::Error>,
     {
+        state: State<S, C, O, R, I, Req, O::Hold, I::Hold>,
         // The service's work, while there is some.
         #[pin]
         answer: Option<S::Future>,
@@ -41,7 +48,6 @@ pin_project! {
         // costs more than all else here.
         #[pin]
         timer: Option<Sleep>,
-        state: State<S, C, O, R, I, Req, O::Hold, I::Hold>,
     }
 
     impl<S, C, O, R, I, Req> PinnedDrop for StackFuture<S, C, O, R, I, Req>
@@ -76,7 +82,8 @@ struct State<S, C, O, R, I, Req, H, J> {
     request: Option<Req>,
     /// What a further attempt would ask.
     spare: Option<Req>,
-    call: Call,
+    /// What is known of the call, while it waits.
+    call: Option<Call>,
     /// When the whole call's time is up.
     total: Deadline,
     per_call: H,
@@ -121,11 +128,6 @@ where
         if R::REPEATS {
             classify.set_attempt(&mut request, number);
         }
-        let call = Call::new(
-            classify.deadline(&request),
-            classify.tenant(&request),
-            classify.criticality(&request),
-        );
         Self {
             answer: None,
             timer: None,
@@ -139,7 +141,7 @@ where
                 service,
                 request: Some(request),
                 spare: None,
-                call,
+                call: None,
                 total: Deadline::NEVER,
                 per_call: O::Hold::default(),
                 per_attempt: I::Hold::default(),
@@ -167,16 +169,21 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        this.state.call.time_passed();
-        loop {
-            // Stays where it is from here on: what a service answers may be
-            // large, and is only looked at.
-            let polled = this.poll_on(cx);
-            match &polled {
-                Poll::Ready(result) if !this.is_last(result) => {}
-                _ => return polled,
-            }
+        // Not in its place, so that not every step has to store what it knows.
+        let mut call = this.take_up();
+        // Stays where it is from here on: what a service answers may be large.
+        let mut polled = this.poll_on(&mut call, cx);
+        if let Poll::Ready(result) = &polled
+            && !this.is_last(result, &mut call)
+        {
+            // The next attempt begins when its time has come.
+            this.wake_at_timer(cx);
+            polled = Poll::Pending;
         }
+        if polled.is_pending() {
+            this.state.call = Some(call);
+        }
+        polled
     }
 }
 
@@ -197,14 +204,19 @@ where
             End::Dropped
         };
         self.answer.set(None);
-        state.call.time_passed();
+        let mut call = match state.call {
+            Some(call) => call,
+            // It ended within its first poll, or before.
+            None => Call::new(None, 0, Criticality::default()),
+        };
+        call.resume();
         let policies = &*state.policies;
         if stage.is_attempt() {
             let hold = &mut state.per_attempt;
-            policies.per_attempt.settle(hold, &mut state.call, &end);
+            policies.per_attempt.settle(hold, &mut call, &end);
         }
         let hold = &mut state.per_call;
-        policies.per_call.settle(hold, &mut state.call, &end);
+        policies.per_call.settle(hold, &mut call, &end);
     }
 }
 
@@ -217,48 +229,81 @@ where
     R: Repeat<Req>,
     I: Admission<Req, S::Response, S::Error>,
 {
-    /// Goes on with the call, wherever it is, until an attempt has ended.
+    /// What is known of the call.
     #[inline]
-    fn poll_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
-        // Not read again: from each stage the way leads straight on.
-        let stage = self.state.stage;
-        if stage == Stage::Enter {
-            ready!(self.poll_enter(cx)?);
+    fn take_up(&mut self) -> Call {
+        if let Some(mut call) = self.state.call {
+            call.resume();
+            return call;
         }
-        if stage == Stage::Pause {
-            ready!(self.poll_pause(cx));
-        }
-        if stage <= Stage::Admit {
-            ready!(self.poll_admit(cx)?);
-        }
-        self.poll_service(stage, cx)
+        let Some(request) = &self.state.request else {
+            unreachable!("it has not ended yet");
+        };
+        let classify = &self.state.policies.classify;
+        Call::new(
+            classify.deadline(request),
+            classify.tenant(request),
+            classify.criticality(request),
+        )
     }
 
-    /// Asks the policies of the call.
+    /// Goes on with the call, wherever it is, until an attempt has ended.
     #[inline]
-    fn poll_enter(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let Some(request) = self.state.request.as_ref() else {
-            unreachable!("no attempt has taken it yet");
-        };
-        let policies = &*self.state.policies;
-        let admitted = policies.per_call.poll_admit(
-            &mut self.state.per_call,
-            &mut self.state.call,
-            request,
-            cx,
-        );
-        if let Err(refusal) = ready!(admitted) {
-            return Poll::Ready(Err(self.refuse(refusal)));
+    fn poll_on(
+        &mut self,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        // Not read again: from each stage the way leads straight on.
+        let stage = self.state.stage;
+        if stage <= Stage::Admit {
+            if stage == Stage::Pause {
+                ready!(self.poll_pause(call, cx));
+            }
+            match self.poll_admit(stage, call, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(refusal)) => return Poll::Ready(Err(self.refuse(refusal))),
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        policies.retry.begin(&mut self.state.call);
-        self.state.total = self.state.call.deadline();
-        self.state.stage = Stage::Admit;
-        Poll::Ready(Ok(()))
+        self.poll_service(stage, call, cx)
+    }
+
+    /// Asks the policies: of the call, if it is new, and of the attempt.
+    #[inline]
+    fn poll_admit(
+        &mut self,
+        stage: Stage,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        let state = &mut *self.state;
+        let Some(request) = state.request.as_ref() else {
+            unreachable!("the service has not been asked yet");
+        };
+        let policies = &*state.policies;
+        if stage == Stage::Enter {
+            let hold = &mut state.per_call;
+            match policies.per_call.poll_admit(hold, call, request, cx) {
+                Poll::Ready(Ok(())) => {}
+                // As it is: taking it apart would be done for every call.
+                other => return other,
+            }
+            policies.retry.begin(call);
+            state.total = call.deadline();
+            state.stage = Stage::Admit;
+        }
+        let hold = &mut state.per_attempt;
+        let admitted = policies.per_attempt.poll_admit(hold, call, request, cx);
+        if let Poll::Ready(Ok(())) = admitted {
+            state.stage = Stage::Ready;
+        }
+        admitted
     }
 
     /// Waits for the next attempt to be due.
     #[inline(never)]
-    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_pause(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_timer(cx));
         self.timer.set(None);
         // An attempt that was turned away has not asked its own.
@@ -273,28 +318,9 @@ where
         let classify = &self.state.policies.classify;
         classify.set_attempt(&mut request, self.state.number);
         self.state.request = Some(request);
-        self.state.call.set_deadline(self.state.total);
+        call.set_deadline(self.state.total);
         self.state.stage = Stage::Admit;
         Poll::Ready(())
-    }
-
-    #[inline]
-    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let Some(request) = self.state.request.as_ref() else {
-            unreachable!("the service has not been asked yet");
-        };
-        let policies = &*self.state.policies;
-        let admitted = policies.per_attempt.poll_admit(
-            &mut self.state.per_attempt,
-            &mut self.state.call,
-            request,
-            cx,
-        );
-        if let Err(refusal) = ready!(admitted) {
-            return Poll::Ready(Err(self.refuse(refusal)));
-        }
-        self.state.stage = Stage::Ready;
-        Poll::Ready(Ok(()))
     }
 
     /// Waits for the service, and for no longer than it may take.
@@ -302,14 +328,39 @@ where
     fn poll_service(
         &mut self,
         stage: Stage,
+        call: &mut Call,
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, S::Error>> {
         self.state.running = true;
-        let mut polled = self.poll_answer(stage, cx);
+        let mut polled = if I::CATCHES_PANICS {
+            self.poll_caught(stage, call, cx)
+        } else {
+            self.poll_answer(stage, call, cx)
+        };
         self.state.running = false;
-        self.state.call.time_passed();
+        call.time_passed();
         if polled.is_pending() {
-            polled = self.poll_deadline(cx).map(Err);
+            polled = self.poll_deadline(call, cx).map(Err);
+        }
+        polled
+    }
+
+    /// [`Self::poll_answer`], and a refusal if that panics.
+    #[inline]
+    fn poll_caught(
+        &mut self,
+        stage: Stage,
+        call: &Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        let mut polled = Poll::Pending;
+        // Unwind safe: after a panic the service is dropped or asked anew.
+        let caught = panic::catch(AssertUnwindSafe(|| {
+            polled = self.poll_answer(stage, call, cx);
+        }));
+        if let Err(refusal) = caught {
+            panic::discard(AssertUnwindSafe(|| self.answer.set(None)));
+            polled = Poll::Ready(Err(self.refuse(refusal)));
         }
         polled
     }
@@ -319,11 +370,12 @@ where
     fn poll_answer(
         &mut self,
         stage: Stage,
+        call: &Call,
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, S::Error>> {
         if stage <= Stage::Ready {
             ready!(self.state.service.poll_ready(cx)?);
-            self.ask();
+            self.ask(call);
         }
         match self.answer.as_mut().as_pin_mut() {
             Some(answer) => answer.poll(cx),
@@ -333,7 +385,7 @@ where
 
     /// Asks the service, which is ready.
     #[inline]
-    fn ask(&mut self) {
+    fn ask(&mut self, call: &Call) {
         let Some(mut request) = self.state.request.take() else {
             unreachable!("an attempt asks once");
         };
@@ -341,7 +393,7 @@ where
         if R::REPEATS {
             self.state.spare = policies.retry.spare(&request, self.state.number);
         }
-        let deadline = self.state.call.deadline();
+        let deadline = call.deadline();
         if deadline.is_enforced() {
             policies.classify.set_deadline(&mut request, deadline.at());
         }
@@ -351,20 +403,27 @@ where
 
     /// Ready when the attempt's time is up.
     #[inline(never)]
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<S::Error> {
-        let deadline = self.state.call.deadline();
+    fn poll_deadline(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<S::Error> {
+        let deadline = call.deadline();
         let Some(refusal) = deadline.refusal() else {
             return Poll::Pending;
         };
         if self.timer.is_none() {
-            let left = deadline.at() - self.state.call.now();
+            let left = deadline.at() - call.now();
             self.timer.set(Some(tokio::time::sleep(left)));
         }
         ready!(self.poll_timer(cx));
-        self.state.call.time_passed();
+        call.time_passed();
         // The work ends before anybody hears of it and frees what it held.
         self.answer.set(None);
         Poll::Ready(self.refuse(refusal))
+    }
+
+    #[cold]
+    fn wake_at_timer(&mut self, cx: &mut Context<'_>) {
+        if self.poll_timer(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -376,19 +435,17 @@ where
 
     /// Takes note of how an attempt ended. Whether the call has, too.
     #[inline]
-    fn is_last(&mut self, result: &Result<S::Response, S::Error>) -> bool {
+    fn is_last(&mut self, result: &Result<S::Response, S::Error>, call: &mut Call) -> bool {
         let policies = &*self.state.policies;
         let end = judge(&policies.classify, result);
-        if self.state.stage.is_attempt() {
+        if self.state.stage != Stage::Enter {
             self.answer.set(None);
             self.state.stage = Stage::Pause;
             let hold = &mut self.state.per_attempt;
-            policies
-                .per_attempt
-                .settle(hold, &mut self.state.call, &end);
+            policies.per_attempt.settle(hold, call, &end);
             if R::REPEATS
                 && let Err(error) = result
-                && self.repeats(error, end.refusal())
+                && self.repeats(error, end.refusal(), call)
             {
                 return false;
             }
@@ -396,14 +453,14 @@ where
         self.state.stage = Stage::Done;
         let policies = &*self.state.policies;
         let hold = &mut self.state.per_call;
-        policies.per_call.settle(hold, &mut self.state.call, &end);
+        policies.per_call.settle(hold, call, &end);
         true
     }
 
     /// Whether there is a further attempt after this failed one; it is then
     /// due when the timer ends.
     #[cold]
-    fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>) -> bool {
+    fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>, call: &mut Call) -> bool {
         let policies = &*self.state.policies;
         let kept = self.state.spare.as_ref().or(self.state.request.as_ref());
         let failed = Failed {
@@ -416,7 +473,10 @@ where
             idempotent: self.state.idempotent,
             deadline: self.state.total.at(),
         };
-        match policies.retry.next(&failed, self.state.call.now()) {
+        match policies.retry.next(&failed, call.now()) {
+            // Where the service panicked while it was asked, there may be
+            // nothing left to ask it.
+            Next::After(_) if self.state.spare.is_none() && self.state.request.is_none() => false,
             Next::After(delay) => {
                 self.state.number += 1;
                 self.state.waited = delay;
@@ -454,17 +514,31 @@ fn judge<'a, C, Req, Res, Err>(classify: &C, result: &'a Result<Res, Err>) -> En
 where
     C: Classify<Req, Res, Err>,
 {
-    let refusal = match result {
-        Ok(_) => None,
-        Err(error) => classify.refusal(error),
-    };
-    let outcome = match refusal {
-        Some(kind) if kind.is_turned_away() => Outcome::Ignore,
-        _ => classify.outcome(result),
+    let (outcome, refusal) = match result {
+        Ok(_) => (classify.outcome(result), None),
+        Err(error) => judge_error(classify, result, error),
     };
     End::Answered {
         result,
         outcome,
         refusal,
     }
+}
+
+/// Out of line: it asks much more than a success does.
+#[cold]
+fn judge_error<C, Req, Res, Err>(
+    classify: &C,
+    result: &Result<Res, Err>,
+    error: &Err,
+) -> (Outcome, Option<RefusalKind>)
+where
+    C: Classify<Req, Res, Err>,
+{
+    let refusal = classify.refusal(error);
+    let outcome = match refusal {
+        Some(kind) if kind.is_turned_away() => Outcome::Ignore,
+        _ => classify.outcome(result),
+    };
+    (outcome, refusal)
 }

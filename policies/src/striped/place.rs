@@ -21,14 +21,14 @@ pub(super) fn count() -> usize {
 
 /// A thread's place: its number, and in the lowest bit whether it is owned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(usize);
+pub(crate) struct Place(usize);
 
 impl Place {
     /// Of a thread that has none yet.
     const NONE: Self = Self(usize::MAX);
 
     #[inline]
-    pub(super) fn of_this_thread() -> Self {
+    pub(crate) fn of_this_thread() -> Self {
         match PLACE.get() {
             Self::NONE => Self::take(),
             place => place,
@@ -55,7 +55,7 @@ impl Place {
     }
 
     #[inline]
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn number(self) -> usize {
         self.0 >> 1
     }
 
