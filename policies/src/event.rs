@@ -3,10 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    breaker::BreakerState,
-    fallback::FallbackKind,
-    health::HealthChange,
-    refusal::RefusalKind,
+    breaker::BreakerState, fallback::FallbackKind, health::HealthChange, refusal::RefusalKind,
 };
 
 /// Something that a policy did.
