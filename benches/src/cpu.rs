@@ -1,6 +1,6 @@
 //! Processor time, by clocks that count nanoseconds.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, os::unix::fs::FileExt as _, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -32,6 +32,37 @@ pub fn of(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
+/// How long a thread had to wait for a processor that others used.
+#[derive(Debug)]
+pub struct Queued(fs::File);
+
+impl Queued {
+    /// That of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not count.
+    pub fn here() -> io::Result<Self> {
+        fs::File::open("/proc/thread-self/schedstat").map(Self)
+    }
+
+    /// How long until now.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not count.
+    pub fn until_now(&self) -> io::Result<Duration> {
+        let mut line = [0; 96];
+        let length = self.0.read_at(&mut line, 0)?;
+        let text = std::str::from_utf8(&line[..length]).map_err(io::Error::other)?;
+        let nanos = text.split_ascii_whitespace().nth(1);
+        let nanos = nanos.and_then(|number| number.parse().ok());
+        nanos
+            .map(Duration::from_nanos)
+            .ok_or_else(|| io::Error::other("schedstat has no second number"))
+    }
+}
+
 fn read(clock: ClockId) -> Duration {
     // Neither clock is ever negative.
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
@@ -53,5 +84,27 @@ mod tests {
         assert!(process() - whole >= work);
         // The last tick may be missing.
         assert!(of(std::process::id()).unwrap() >= work / 3);
+    }
+
+    #[test]
+    fn whoever_shares_a_processor_waits_for_it() {
+        // More threads than processors, each of which works for a while.
+        let threads = 2 * std::thread::available_parallelism().unwrap().get();
+        let work = || {
+            let queued = Queued::here().unwrap();
+            let (before, own) = (queued.until_now().unwrap(), thread());
+            while thread() - own < Duration::from_millis(30) {
+                black_box((0..10_000_u64).map(black_box).sum::<u64>());
+            }
+            queued.until_now().unwrap() - before
+        };
+        let waited: Duration = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert!(waited > Duration::from_millis(10), "{waited:?}");
     }
 }

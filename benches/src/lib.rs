@@ -10,15 +10,19 @@
 //! in `results.md`, a section a program, written by the programs themselves.
 
 pub mod cpu;
+pub mod figure;
+pub mod instructions;
 mod machine;
 pub mod packages;
+pub mod policies;
+pub mod recovery;
 mod report;
 mod samples;
 
 use std::path::{Path, PathBuf};
 
 pub use machine::version_of;
-pub use report::{Report, Target};
+pub use report::{Goal, Report, Target};
 pub use samples::{Spread, in_turns, median};
 
 /// A new directory below the workspace's `target`, so that everything that is

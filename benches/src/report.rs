@@ -34,13 +34,61 @@ pub enum Target {
     AtMost(f64),
     /// At least this.
     AtLeast(f64),
+    /// This and nothing else: a count.
+    Exactly(f64),
+}
+
+/// A row of [`Report::targets`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Goal {
+    /// What was measured.
+    pub what: &'static str,
+    /// The number.
+    pub value: f64,
+    /// Its unit, with the space that goes before it.
+    pub unit: &'static str,
+    /// Where it should be.
+    pub target: Target,
+}
+
+impl Goal {
+    /// A number without a unit.
+    pub fn count(what: &'static str, value: f64, target: Target) -> Self {
+        Self::new(what, value, "", target)
+    }
+
+    /// A number and its unit.
+    pub fn new(what: &'static str, value: f64, unit: &'static str, target: Target) -> Self {
+        Self {
+            what,
+            value,
+            unit,
+            target,
+        }
+    }
 }
 
 impl Target {
+    fn verdict(self, value: f64) -> &'static str {
+        match self.met(value) {
+            true => "met",
+            false => "**missed**",
+        }
+    }
+
+    fn goal(self, unit: &str) -> String {
+        match self {
+            Self::AtMost(limit) => format!("at most {limit}{unit}"),
+            Self::AtLeast(limit) => format!("at least {limit}{unit}"),
+            Self::Exactly(number) => format!("exactly {number}{unit}"),
+        }
+    }
+
     fn met(self, value: f64) -> bool {
         match self {
             Self::AtMost(limit) => value <= limit,
             Self::AtLeast(limit) => value >= limit,
+            Self::Exactly(number) => value == number,
         }
     }
 }
@@ -73,19 +121,37 @@ impl Report {
 
     /// Adds a line that says whether `value` is where it should be.
     pub fn target(&mut self, what: &str, value: f64, unit: &str, target: Target) {
-        let verdict = if target.met(value) {
-            "met"
-        } else {
-            "**missed**"
-        };
-        let (word, limit) = match target {
-            Target::AtMost(limit) => ("at most", limit),
-            Target::AtLeast(limit) => ("at least", limit),
-        };
+        let (goal, verdict) = (target.goal(unit), target.verdict(value));
         let _ = writeln!(
             self.body,
-            "\n* {what}: {value:.2}{unit}; target {word} {limit}{unit}: {verdict}."
+            "\n* {what}: {value:.2}{unit}; target {goal}: {verdict}."
         );
+    }
+
+    /// Adds a table that says of each number whether it is where it should be.
+    pub fn targets(&mut self, rows: &[Goal]) {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let Goal { value, unit, .. } = *row;
+                [
+                    row.what.to_owned(),
+                    format!("{value:.2}{unit}"),
+                    row.target.goal(unit),
+                    row.target.verdict(value).to_owned(),
+                ]
+            })
+            .collect();
+        self.table(["", "measured", "target", ""], &rows);
+    }
+
+    /// Prints the section.
+    ///
+    /// # Errors
+    ///
+    /// When stdout cannot be written.
+    pub fn print(&self) -> io::Result<()> {
+        io::stdout().write_all(self.body.as_bytes())
     }
 
     /// Prints the section and puts it into `results.md` in place of the
@@ -95,8 +161,8 @@ impl Report {
     ///
     /// When the file or stdout cannot be written.
     pub fn publish(self) -> io::Result<()> {
+        self.print()?;
         let Self { name, body } = self;
-        io::stdout().write_all(body.as_bytes())?;
         let file = Path::new(FILE);
         let earlier = match fs::read_to_string(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => HEAD.to_owned(),
@@ -147,5 +213,8 @@ mod tests {
                 .body
                 .contains("* cost: 0.50×; target at most 0.6×: met.")
         );
+        report.targets(&[Goal::count("probes", 2.0, Target::Exactly(1.0))]);
+        let row = "| probes | 2.00 | exactly 1 | **missed** |";
+        assert!(report.body.contains(row), "{}", report.body);
     }
 }

@@ -349,6 +349,8 @@ labels! {
         Breaker => "breaker",
         /// The bulkhead.
         Bulkhead => "bulkhead",
+        /// More important calls came first.
+        Shed => "shed",
     }
 }
 

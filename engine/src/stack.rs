@@ -1,27 +1,23 @@
 //! The path of a call, top to bottom.
 
 mod classify;
-mod current;
 mod listener;
 mod observe;
-mod seam;
 mod shared;
 
 use orchestrator_contract::{CallError, PhaseReply};
 use orchestrator_plugin_runtime::PluginHandle;
 use orchestrator_policies::{
-    AttemptDeadlineLayer, BreakerLayer, BulkheadLayer, CatchPanicLayer, ConfigError,
-    RateLimitLayer, RetryLayer, TotalDeadlineLayer,
+    AttemptDeadline, CatchPanicLayer, ConfigError, Policies, Retry, TotalDeadline,
 };
-use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 
 pub(crate) use self::classify::{Attempts, StackCall};
 pub(crate) use self::shared::{SharedPolicies, Stacks};
 use self::{
     classify::{PhaseClassify, StackError},
-    listener::PolicyListener,
-    observe::{AttemptLayer, ObserveLayer},
-    seam::SeamLayer,
+    listener::{BreakerListener, Teller},
+    observe::{ObserveAttempts, ObserveCalls},
 };
 use crate::config::PolicyConfig;
 
@@ -38,8 +34,8 @@ pub(crate) struct Ingredients<'a, S> {
     pub(crate) total: std::time::Duration,
     /// Where the phase's numbers go.
     pub(crate) metrics: orchestrator_observability::PhaseMetrics,
-    /// Who hears of refusals and retries.
-    pub(crate) listener: PolicyListener,
+    /// Tells of refusals, retries and failed attempts.
+    pub(crate) teller: Teller,
     /// The plugin.
     pub(crate) plugin: S,
 }
@@ -47,7 +43,7 @@ pub(crate) struct Ingredients<'a, S> {
 /// Wraps a plugin's phase in the policies its calls meet.
 ///
 /// Read the chain downwards: that is the way a call goes in. Its reply comes
-/// back up through the same layers. A seam is no policy; see `seam.rs`.
+/// back up through the same policies.
 ///
 /// # Errors
 ///
@@ -66,52 +62,37 @@ where
         policy,
         total,
         metrics,
-        listener,
+        teller,
         plugin,
     } = parts;
-    let bus = listener.bus.clone();
-    let listener = listener.shared();
-    // An attempt that may take as long as the whole call needs no timer of its
-    // own: the breaker counts a call that is dropped at its deadline as failed.
+    // An attempt that may take as long as the whole call needs no limit of its
+    // own: the breaker counts a call that ends at its deadline as failed.
     let attempt = policy.deadline.attempt.filter(|attempt| *attempt < total);
-    let attempt = attempt.map(|limit| {
-        AttemptDeadlineLayer::new(limit, PhaseClassify).with_listener(listener.clone())
-    });
-    let retry =
-        RetryLayer::with_budget(policy.retry.clone(), shared.budget.clone(), PhaseClassify)?;
-    let chain = ServiceBuilder::new()
+    let retry = Retry::with_budget(policy.retry.clone(), shared.budget.clone())?;
+    let policies = Policies::with(PhaseClassify)
         // Outermost, so that refusals are counted and logged within the trace.
-        .layer(ObserveLayer::new(metrics.clone()))
+        .per_call(ObserveCalls::new(metrics.clone(), teller.clone()))
         // Everything below spends this time: waits, attempts, pauses.
-        .layer(TotalDeadlineLayer::new(total, PhaseClassify).with_listener(listener.clone()))
+        .per_call(TotalDeadline::new(total))
+        // Before anything is spent on a call that is turned away.
+        .per_call(shared.shed.clone())
         // One call is one token however often it is tried.
-        .layer(
-            RateLimitLayer::new(shared.rate_limit.clone(), PhaseClassify)
-                .with_listener(listener.clone()),
-        )
+        .per_call(shared.rate_limit.clone())
         // Outside the breaker, so that each attempt asks it anew.
-        .layer(retry.with_listener(listener.clone()))
-        .layer(SeamLayer)
+        .retry(retry)
         // Sees every attempt and how it ended; excludes what is refused below.
-        .layer(
-            BreakerLayer::new(shared.breaker.clone(), PhaseClassify)
-                .with_listener(listener.clone()),
-        )
+        .per_attempt(shared.breaker.clone())
         // Inside retry, so that a pause holds no slot; inside the breaker, so
         // that an open circuit takes none.
-        .layer(
-            BulkheadLayer::new(shared.bulkhead.clone(), PhaseClassify)
-                .with_listener(listener.clone()),
-        )
-        .layer(SeamLayer)
+        .per_attempt(shared.bulkhead.clone())
         // Tells of each attempt, also when the call's own error hides it.
-        .layer(AttemptLayer::new(metrics, bus))
+        .per_attempt(ObserveAttempts::new(metrics, teller))
         // Below the breaker, so that a plugin that hangs counts as failing.
-        .option_layer(attempt)
-        // A panic of a builtin is an error of its call and of nothing else.
-        .layer(CatchPanicLayer::new().with_listener(listener))
-        .service(plugin);
-    Ok(BoxCloneSyncService::new(chain.map_err(CallError::from)))
+        .per_attempt(attempt.map(AttemptDeadline::new));
+    // A panic of a builtin is an error of its call and of nothing else.
+    let plugin = CatchPanicLayer::new().layer(plugin);
+    let stack = policies.layer(plugin).map_err(CallError::from);
+    Ok(BoxCloneSyncService::new(stack))
 }
 
 /// The plugin as the innermost service of its stack.

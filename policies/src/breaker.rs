@@ -23,13 +23,24 @@
 //! stayed closed for a while. Goes inside retry and outside the attempt
 //! deadline: one sample for each attempt, and a timeout is a failure.
 //!
+//! After closing, traffic comes back little by little over [`ramp`]. The rules
+//! for tripping apply meanwhile, on counts that began anew, and the rest that
+//! follows is a longer one.
+//!
+//! In [another mode](BreakerMode) it only tells what it would do, or does
+//! nothing; and it can be [forced](Breaker::force_open) open or closed. All
+//! settings can be [changed](Breaker::reconfigure) while it works.
+//!
 //! Where to read: `gate.rs` is what most calls see, `machine.rs` decides,
 //! `policy.rs` holds the rules for tripping, `service.rs` the tower layer.
 //!
 //! [`window`]: BreakerConfig::window
+//! [`ramp`]: BreakerConfig::ramp
 
 mod gate;
 mod handle;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod machine;
 mod news;
 mod permit;
@@ -43,7 +54,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     handle::{Breaker, BreakerSnapshot},
     permit::Permit,
-    service::{BreakerFuture, BreakerLayer, BreakerService},
+    service::{BreakerLayer, Hold},
 };
 use crate::{
     config::{ConfigError, Ratio, check_time},
@@ -54,6 +65,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerConfig {
+    /// Whether it does what it says.
+    pub mode: BreakerMode,
     /// How much of the recent past the ratios are taken over.
     #[serde(with = "humantime_serde")]
     pub window: Duration,
@@ -95,7 +108,7 @@ pub struct BreakerConfig {
     #[serde(with = "humantime_serde")]
     pub probe_lease: Duration,
     /// How long after closing until all traffic is let in again; it starts
-    /// with a tenth. No time by default: all traffic at once.
+    /// with a tenth. No time: all traffic at once.
     #[serde(with = "humantime_serde")]
     pub ramp: Duration,
 }
@@ -104,6 +117,7 @@ impl Default for BreakerConfig {
     fn default() -> Self {
         let count = |n: u32| NonZeroU32::MIN.saturating_add(n - 1);
         Self {
+            mode: BreakerMode::Enforce,
             window: Duration::from_secs(30),
             min_requests: count(10),
             failure_ratio: Ratio::SIX_TENTHS,
@@ -117,7 +131,7 @@ impl Default for BreakerConfig {
             max_probes: count(1),
             success_threshold: count(3),
             probe_lease: Duration::from_secs(11),
-            ramp: Duration::ZERO,
+            ramp: Duration::from_secs(10),
         }
     }
 }
@@ -158,6 +172,32 @@ impl BreakerConfig {
     }
 }
 
+/// Whether a breaker does what it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerMode {
+    /// It refuses calls.
+    #[default]
+    Enforce,
+    /// It counts, changes its state and tells whom it would refuse, but lets
+    /// everybody through. To see what settings do before they do it.
+    ObserveOnly,
+    /// It lets everybody through and counts nothing.
+    Disabled,
+}
+
+impl BreakerMode {
+    /// The name to use in labels, logs and configurations.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::ObserveOnly => "observe_only",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// Whether a breaker lets calls through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BreakerState {
@@ -169,18 +209,21 @@ pub enum BreakerState {
     HalfOpen,
     /// Calls are refused until somebody resets it.
     ForcedOpen,
-    /// Calls flow, however they end, until somebody resets it.
+    /// Calls flow and are counted, however they end, until somebody resets it.
     ForcedClosed,
+    /// Calls flow and are not counted; see [`BreakerMode::Disabled`].
+    Disabled,
 }
 
 impl BreakerState {
     /// Every state.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Closed,
         Self::Open,
         Self::HalfOpen,
         Self::ForcedOpen,
         Self::ForcedClosed,
+        Self::Disabled,
     ];
 
     /// The name to use in labels and logs.
@@ -192,6 +235,7 @@ impl BreakerState {
             Self::HalfOpen => "half_open",
             Self::ForcedOpen => "forced_open",
             Self::ForcedClosed => "forced_closed",
+            Self::Disabled => "disabled",
         }
     }
 }

@@ -7,30 +7,30 @@
 //! limit's. And a queue does not help against lasting overload, it only makes
 //! every caller wait as well: leave it at none unless load comes in short
 //! bursts.
+//!
+//! A call is refused only if every slot is taken at that moment. Yet threads
+//! do not meet at one count: while many slots are free, each thread takes them
+//! from a supply of its own (`permits.rs`).
 
 mod slots;
 
 use std::{
     num::NonZeroUsize,
-    pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::{Layer, Service, util::Oneshot};
 
 use self::slots::Wait;
-pub use self::slots::{Bulkhead, BulkheadSnapshot};
+pub use self::slots::{Bulkhead, BulkheadSnapshot, Slot};
 use crate::{
-    classify::Classify,
-    clock::{self, Instant},
+    admission::{Admission, Call, End},
     config::{ConfigError, check_time},
-    event::{Emitter, Listener},
+    permits::PERMITS_MAX,
     refusal::Refusal,
+    retry::Once,
+    stack::Policies,
 };
 
 /// How many calls may be in flight, and how many may wait.
@@ -65,8 +65,8 @@ impl BulkheadConfig {
     /// Names the bound that is out of range, or that has no effect because
     /// another is zero.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.max_concurrent.get() > Semaphore::MAX_PERMITS {
-            let problem = format!("is more than {}", Semaphore::MAX_PERMITS);
+        if self.max_concurrent.get() > PERMITS_MAX {
+            let problem = format!("is more than {PERMITS_MAX}");
             return Err(ConfigError::new(
                 "max_concurrent",
                 problem,
@@ -85,142 +85,77 @@ impl BulkheadConfig {
     }
 }
 
-/// Sends calls through a [`Bulkhead`].
-#[derive(Clone, Debug)]
-pub struct BulkheadLayer<C> {
-    bulkhead: Bulkhead,
-    classify: C,
-    emitter: Emitter,
-}
+/// A [`Bulkhead`] alone, as a layer.
+///
+/// A call takes its slot when it is first polled, and frees it when its
+/// future ends or is dropped, wherever it is.
+pub type BulkheadLayer<C> = Policies<C, (), Once, Bulkhead>;
 
 impl<C> BulkheadLayer<C> {
     /// Sends every service that this layer wraps through `bulkhead`.
     pub fn new(bulkhead: Bulkhead, classify: C) -> Self {
-        let emitter = Emitter::default();
-        Self {
-            bulkhead,
-            classify,
-            emitter,
-        }
-    }
-
-    /// Tells `listener` about refusals.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.emitter = Emitter::new(listener);
-        self
+        Self::assemble(classify, (), Once, bulkhead)
     }
 }
 
-impl<S, C: Clone> Layer<S> for BulkheadLayer<C> {
-    type Service = BulkheadService<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        BulkheadService {
-            inner,
-            layer: self.clone(),
-        }
-    }
+/// What a call holds.
+#[derive(Debug, Default)]
+pub struct Hold {
+    slot: bool,
+    wait: Option<Box<Wait>>,
 }
 
-/// Answers with [`Refusal::Overloaded`] when there is no slot for a call.
-///
-/// A slot is taken when the call is first polled and freed when its future
-/// ends or is dropped, wherever it is.
-#[derive(Clone, Debug)]
-pub struct BulkheadService<S, C> {
-    inner: S,
-    layer: BulkheadLayer<C>,
-}
+/// Refuses with [`Refusal::Overloaded`] when there is no slot for a call.
+impl<Req, Res, Err> Admission<Req, Res, Err> for Bulkhead {
+    type Hold = Hold;
 
-impl<S, C, Req> Service<Req> for BulkheadService<S, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-    C: Classify<Req, S::Response, S::Error>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BulkheadFuture<Oneshot<S, Req>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Req) -> Self::Future {
-        BulkheadFuture {
-            deadline: self.layer.classify.deadline(&request),
-            inner: Oneshot::new(self.inner.clone(), request),
-            place: Place::Outside,
-            bulkhead: self.layer.bulkhead.clone(),
-            emitter: self.layer.emitter.clone(),
-        }
-    }
-}
-
-/// Where a call is.
-enum Place {
-    Outside,
-    Waiting(Wait),
-    /// Dropping the slot frees it.
-    Inside {
-        _slot: OwnedSemaphorePermit,
-    },
-    Gone,
-}
-
-pin_project! {
-    /// The answer, or the refusal if there is no slot.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct BulkheadFuture<F> {
-        // Before the place: the slot is freed when the call is over for good.
-        #[pin]
-        inner: F,
-        place: Place,
-        deadline: Option<Instant>,
-        bulkhead: Bulkhead,
-        emitter: Emitter,
-    }
-}
-
-impl<F, T, E> Future for BulkheadFuture<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Refusal>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let entered = match this.place {
-                Place::Inside { .. } => {
-                    let result = ready!(this.inner.as_mut().poll(cx));
-                    *this.place = Place::Gone;
-                    return Poll::Ready(result);
-                }
-                Place::Waiting(wait) => ready!(wait.as_mut().poll(cx)),
-                Place::Outside => match this.bulkhead.try_enter() {
-                    Some(slot) => Ok(slot),
-                    None => match this.bulkhead.wait(clock::now(), *this.deadline) {
-                        Ok(wait) => {
-                            *this.place = Place::Waiting(wait);
-                            continue;
-                        }
-                        Err(refusal) => Err(refusal),
-                    },
-                },
-                // As every future does that is polled after its end.
-                Place::Gone => panic!("polled after it ended"),
-            };
-            match entered {
-                Ok(slot) => *this.place = Place::Inside { _slot: slot },
-                Err(refusal) => {
-                    *this.place = Place::Gone;
-                    return Poll::Ready(Err(this.emitter.refuse(refusal)));
-                }
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        _: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.wait.is_none() {
+            hold.slot = self.enter(call.place().number());
+            if hold.slot {
+                return Poll::Ready(Ok(()));
             }
         }
+        self.poll_slot(hold, call, cx)
+    }
+
+    #[inline]
+    fn settle(&self, hold: &mut Hold, call: &mut Call, _: &End<'_, Res, Err>) {
+        if std::mem::take(&mut hold.slot) {
+            self.leave(call.place().number());
+        } else if let Some(wait) = hold.wait.take() {
+            self.give_up(wait);
+        }
+    }
+}
+
+impl Bulkhead {
+    /// Ready when a call that found no slot has one, or has waited for it long
+    /// enough.
+    #[cold]
+    fn poll_slot(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.wait.is_none() {
+            hold.wait = self.wait(call, cx)?.map(Box::new);
+        }
+        if let Some(wait) = &mut hold.wait {
+            let served = ready!(self.poll_wait(wait, cx));
+            hold.wait = None;
+            served?;
+        }
+        hold.slot = true;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -230,10 +165,13 @@ mod tests {
         sync::mpsc,
         time::{advance, sleep, timeout},
     };
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, Service, ServiceExt, service_fn};
 
     use super::*;
-    use crate::testing::{Ask, Fault, Script, Tester, recorder};
+    use crate::{
+        clock,
+        testing::{Ask, Fault, Script, Tester, recorder},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_millis(1);
@@ -371,6 +309,85 @@ mod tests {
 
         assert_eq!((order.recv().await, order.recv().await), (Some(1), Some(3)));
         assert_eq!(bulkhead.snapshot(), holds(0, 0));
+    }
+
+    /// A waiting call that was given the slot and is dropped before it knows.
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_given_to_a_call_that_left_goes_to_the_next() {
+        let bulkhead = bulkhead(1, 2, SECOND);
+        let slot = bulkhead.try_enter().unwrap();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::answers([Ok(1)]));
+        let ask = || service.clone().oneshot(Ask::default());
+        let mut first = Box::pin(ask());
+        assert!(timeout(TICK, &mut first).await.is_err());
+        let second = tokio::spawn(ask());
+        tokio::task::yield_now().await;
+
+        drop(slot);
+        assert_eq!(bulkhead.snapshot(), holds(1, 1));
+        drop(first);
+
+        assert_eq!(second.await.unwrap(), Ok(1));
+        assert_eq!(bulkhead.snapshot(), holds(0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_does_not_take_the_slot_of_one_who_waits() {
+        let bulkhead = bulkhead(1, 1, SECOND);
+        let slot = bulkhead.try_enter();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::answers([Ok(1)]));
+        let waiting = tokio::spawn(service.oneshot(Ask::default()));
+        tokio::task::yield_now().await;
+
+        drop(slot);
+
+        assert!(bulkhead.try_enter().is_none(), "it is due to the other");
+        assert_eq!(waiting.await.unwrap(), Ok(1));
+        assert!(bulkhead.try_enter().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_limit_holds_once_enough_calls_have_left() {
+        let bulkhead = bulkhead(3, 0, Duration::ZERO);
+        let mut slots: Vec<_> = std::iter::from_fn(|| bulkhead.try_enter()).collect();
+        assert_eq!(slots.len(), 3);
+        let lower = BulkheadConfig {
+            max_concurrent: NonZeroUsize::MIN,
+            ..BulkheadConfig::default()
+        };
+
+        bulkhead.reconfigure(lower).unwrap();
+
+        for left in [2, 1, 0] {
+            assert!(bulkhead.try_enter().is_none());
+            drop(slots.pop());
+            assert_eq!(bulkhead.snapshot(), holds(left, 0));
+        }
+        let slot = bulkhead.try_enter();
+        assert!(slot.is_some() && bulkhead.try_enter().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_higher_limit_lets_in_those_who_wait() {
+        let bulkhead = bulkhead(1, 3, SECOND);
+        let _slot = bulkhead.try_enter().unwrap();
+        let service = BulkheadLayer::new(bulkhead.clone(), Tester).layer(Script::hang());
+        let ask = || tokio::spawn(service.clone().oneshot(Ask::default()));
+        let _waiting = [ask(), ask(), ask()];
+        advance(TICK).await;
+        assert_eq!(bulkhead.snapshot(), holds(1, 3));
+        let config = |max_concurrent, max_wait| BulkheadConfig {
+            max_concurrent: NonZeroUsize::new(max_concurrent).unwrap(),
+            max_queue: 3,
+            max_wait,
+        };
+
+        let refused = bulkhead.reconfigure(config(9, Duration::ZERO));
+        assert_eq!(refused.unwrap_err().key, "max_wait");
+        assert_eq!(bulkhead.snapshot(), holds(1, 3), "all is as it was");
+        bulkhead.reconfigure(config(3, SECOND)).unwrap();
+
+        assert_eq!(bulkhead.snapshot(), holds(3, 1));
     }
 
     #[test]

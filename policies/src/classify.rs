@@ -9,6 +9,8 @@ use std::{error::Error, time::Duration};
 use crate::{
     clock::Instant,
     refusal::{Refusal, RefusalKind},
+    retry::AttemptBudget,
+    shed::Criticality,
 };
 
 /// Tells the policies what requests and results mean. Usually a type without
@@ -77,10 +79,37 @@ pub trait Classify<Req, Res, Err> {
         let _ = (request, attempt);
     }
 
+    /// The attempts that are left to `request`, if it carries a count of them
+    /// that all who try it again on its way share. Asked after failures only.
+    fn attempt_budget(&self, request: &Req) -> Option<AttemptBudget> {
+        let _ = request;
+        None
+    }
+
     /// On whose behalf `request` is made. Tenants have a rate limit each.
     fn tenant(&self, request: &Req) -> u64 {
         let _ = request;
         0
+    }
+
+    /// Whether a fallback may answer in place of `result`. By default it may
+    /// for refusals and for failures of the service, and not for mistakes of
+    /// the caller's own.
+    fn falls_back(&self, result: &Result<Res, Err>) -> bool {
+        let refusal = result.as_ref().err().and_then(|error| self.refusal(error));
+        refusal.is_some() || self.outcome(result) == Outcome::Failure
+    }
+
+    /// Writes into `response` that it is a fallback.
+    fn mark_fallback(&self, response: &mut Res) {
+        let _ = response;
+    }
+
+    /// How important `request` is. The less important are turned away first
+    /// when there is too much to do.
+    fn criticality(&self, request: &Req) -> Criticality {
+        let _ = request;
+        Criticality::default()
     }
 }
 

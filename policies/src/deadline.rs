@@ -14,23 +14,19 @@
 //! for a call that is answered at once.
 
 use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
-use tokio::time::Sleep;
-use tower::{Layer, Service, util::Oneshot};
 
 use crate::{
-    classify::Classify,
+    admission::{Admission, Call, End},
     clock::{self, HORIZON, Instant},
     config::{ConfigError, check_time},
-    event::{Emitter, Listener},
     refusal::{Refusal, TimeoutScope},
+    retry::Once,
+    stack::Policies,
 };
 
 /// How long calls may take.
@@ -68,223 +64,220 @@ impl DeadlineConfig {
     }
 }
 
-/// When a call ends, and what to say then.
+/// When a call's time is up, and who says so. Two words, because it is copied
+/// for each call and each attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
-    deadline: Instant,
-    scope: TimeoutScope,
-    /// The time there is between now and the deadline.
-    limit: Duration,
+pub struct Deadline {
+    at: Instant,
+    /// One of the constants below; where a policy says so, plus the time that
+    /// there was, in nanoseconds, times [`LIMIT`].
+    whose: u64,
 }
 
-impl Plan {
-    /// The earlier of `limit` from `now` and `requested`. Only a limit of the
-    /// policy's own is one of `scope`: when `requested` is earlier, the whole
-    /// call's time is up.
-    fn new(scope: TimeoutScope, limit: Duration, requested: Option<Instant>, now: Instant) -> Self {
-        let own = clock::after(now, limit);
-        match requested {
-            Some(requested) if requested < own => Self {
-                deadline: requested,
-                scope: TimeoutScope::Total,
-                limit: requested.saturating_duration_since(now),
-            },
-            _ => Self {
-                deadline: own,
-                scope,
-                limit: limit.min(HORIZON),
-            },
+/// Nobody's: there is no deadline.
+const NOBODY: u64 = 0;
+/// The caller only told when it will have left.
+const CALLER: u64 = 1;
+/// A policy ends the whole call.
+const TOTAL: u64 = 2;
+/// A policy ends the attempt.
+const ATTEMPT: u64 = 3;
+const LIMIT: u64 = 4;
+
+impl Deadline {
+    /// No deadline.
+    pub const NEVER: Self = Self {
+        at: Instant::from_nanos(u64::MAX),
+        whose: NOBODY,
+    };
+
+    #[inline]
+    pub(crate) fn of_caller(at: Option<Instant>) -> Self {
+        match at {
+            None => Self::NEVER,
+            Some(at) => Self { at, whose: CALLER },
         }
     }
 
-    fn refusal(self) -> Refusal {
-        Refusal::Timeout {
-            scope: self.scope,
-            limit: self.limit,
+    /// The moment: the last there is if there is no deadline.
+    #[must_use]
+    #[inline]
+    pub fn at(self) -> Instant {
+        self.at
+    }
+
+    /// Whether a policy ends the call then.
+    #[must_use]
+    #[inline]
+    pub fn is_enforced(self) -> bool {
+        self.whose >= TOTAL
+    }
+
+    /// What a policy that ends the call then says.
+    pub(crate) fn refusal(self) -> Option<Refusal> {
+        let scope = match self.whose % LIMIT {
+            TOTAL => TimeoutScope::Total,
+            ATTEMPT => TimeoutScope::Attempt,
+            _ => return None,
+        };
+        let limit = Duration::from_nanos(self.whose / LIMIT);
+        Some(Refusal::Timeout { scope, limit })
+    }
+
+    /// The earlier of `limit` from `now` and this. Only a limit of the
+    /// policy's own is one of `scope`: when this is earlier, the whole call's
+    /// time is up.
+    #[inline]
+    fn or_earlier(self, scope: TimeoutScope, limit: Limit, now: Instant) -> Self {
+        // Both are years from the end of time.
+        let own = now.as_nanos() + limit.0;
+        if self.at.as_nanos() >= own {
+            let scope = match scope {
+                TimeoutScope::Total => TOTAL,
+                TimeoutScope::Attempt => ATTEMPT,
+            };
+            return Self {
+                at: Instant::from_nanos(own),
+                whose: scope + limit.0 * LIMIT,
+            };
+        }
+        if self.is_enforced() {
+            return self;
+        }
+        let left = self.at.as_nanos().saturating_sub(now.as_nanos());
+        Self {
+            at: self.at,
+            whose: TOTAL + left * LIMIT,
         }
     }
 }
 
-#[derive(Clone, Debug)]
-struct Settings<C> {
-    scope: TimeoutScope,
-    limit: Duration,
-    classify: C,
-    emitter: Emitter,
+/// A time in nanoseconds, within the [`HORIZON`].
+#[derive(Clone, Copy, Debug)]
+struct Limit(u64);
+
+impl Limit {
+    fn new(limit: Duration) -> Self {
+        Self(clock::nanos(limit.min(HORIZON)))
+    }
 }
 
-/// Bounds the whole call. Goes outside everything that waits or tries again.
-#[derive(Clone, Debug)]
-pub struct TotalDeadlineLayer<C>(Settings<C>);
+/// Ends calls some time after they began, or when their own deadline says.
+/// Goes outside everything that waits or tries again.
+#[derive(Clone, Copy, Debug)]
+pub struct TotalDeadline(Limit);
+
+/// Ends attempts some time after they began, or when the deadline of the whole
+/// call says. Goes inside retry, breaker and bulkhead: a timeout is a failure,
+/// and frees the slot.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptDeadline(Limit);
+
+impl TotalDeadline {
+    /// Ends calls `limit` after they began, which may be up to a year.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self(Limit::new(limit))
+    }
+}
+
+impl AttemptDeadline {
+    /// Ends attempts `limit` after they began, which may be up to a year.
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self(Limit::new(limit))
+    }
+}
+
+/// [`TotalDeadline`] alone, as a layer.
+///
+/// Needs a runtime with time enabled.
+pub type TotalDeadlineLayer<C> = Policies<C, TotalDeadline>;
+
+/// [`AttemptDeadline`] alone, as a layer.
+///
+/// Needs a runtime with time enabled.
+pub type AttemptDeadlineLayer<C> = Policies<C, (), Once, AttemptDeadline>;
 
 impl<C> TotalDeadlineLayer<C> {
     /// Ends calls `total` after they began, or when their own deadline says.
     pub fn new(total: Duration, classify: C) -> Self {
-        Self(Settings {
-            scope: TimeoutScope::Total,
-            limit: total,
-            classify,
-            emitter: Emitter::default(),
-        })
-    }
-
-    /// Tells `listener` about refusals.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.0.emitter = Emitter::new(listener);
-        self
+        Self::assemble(classify, TotalDeadline::new(total), Once, ())
     }
 }
-
-impl<S, C: Clone> Layer<S> for TotalDeadlineLayer<C> {
-    type Service = Deadline<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Deadline::new(inner, self.0.clone())
-    }
-}
-
-/// Bounds one attempt. Goes inside retry, breaker and bulkhead: a timeout is
-/// a failure, and frees the slot.
-#[derive(Clone, Debug)]
-pub struct AttemptDeadlineLayer<C>(Settings<C>);
 
 impl<C> AttemptDeadlineLayer<C> {
     /// Ends attempts `attempt` after they began, or when the deadline of the
     /// whole call says.
     pub fn new(attempt: Duration, classify: C) -> Self {
-        Self(Settings {
-            scope: TimeoutScope::Attempt,
-            limit: attempt,
-            classify,
-            emitter: Emitter::default(),
-        })
-    }
-
-    /// Tells `listener` about refusals.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.0.emitter = Emitter::new(listener);
-        self
+        Self::assemble(classify, (), Once, AttemptDeadline::new(attempt))
     }
 }
 
-impl<S, C: Clone> Layer<S> for AttemptDeadlineLayer<C> {
-    type Service = Deadline<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Deadline::new(inner, self.0.clone())
+/// Refuses a call whose time was up before it began.
+#[inline]
+fn admit(call: &mut Call, scope: TimeoutScope, limit: Limit) -> Poll<Result<(), Refusal>> {
+    let now = call.now();
+    let deadline = call.deadline().or_earlier(scope, limit, now);
+    call.set_deadline(deadline);
+    if deadline.at <= now
+        && let Some(refusal) = deadline.refusal()
+    {
+        return Poll::Ready(Err(refusal));
     }
+    Poll::Ready(Ok(()))
 }
 
-/// Ends calls with [`Refusal::Timeout`] when their time is up, and refuses
-/// those whose time was up before they began without calling the service.
-///
-/// Needs a runtime with time enabled.
-#[derive(Debug)]
-pub struct Deadline<S, C> {
-    inner: S,
-    settings: Arc<Settings<C>>,
+impl<Req, Res, Err> Admission<Req, Res, Err> for TotalDeadline {
+    type Hold = ();
+
+    const WAITS: bool = false;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        (): &mut (),
+        call: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        admit(call, TimeoutScope::Total, self.0)
+    }
+
+    #[inline]
+    fn settle(&self, (): &mut (), _: &mut Call, _: &End<'_, Res, Err>) {}
 }
 
-impl<S, C> Deadline<S, C> {
-    fn new(inner: S, settings: Settings<C>) -> Self {
-        let settings = Arc::new(settings);
-        Self { inner, settings }
-    }
-}
+impl<Req, Res, Err> Admission<Req, Res, Err> for AttemptDeadline {
+    type Hold = ();
 
-impl<S: Clone, C> Clone for Deadline<S, C> {
-    fn clone(&self) -> Self {
-        let (inner, settings) = (self.inner.clone(), Arc::clone(&self.settings));
-        Self { inner, settings }
-    }
-}
+    const WAITS: bool = false;
 
-impl<S, C, Req> Service<Req> for Deadline<S, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-    C: Classify<Req, S::Response, S::Error>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = DeadlineFuture<Oneshot<S, Req>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
+    #[inline]
+    fn poll_admit(
+        &self,
+        (): &mut (),
+        call: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        admit(call, TimeoutScope::Attempt, self.0)
     }
 
-    fn call(&mut self, mut request: Req) -> Self::Future {
-        let Settings {
-            scope,
-            limit,
-            classify,
-            emitter,
-        } = &*self.settings;
-        let now = clock::now();
-        let plan = Plan::new(*scope, *limit, classify.deadline(&request), now);
-        classify.set_deadline(&mut request, plan.deadline);
-        DeadlineFuture {
-            inner: (plan.deadline > now).then(|| Oneshot::new(self.inner.clone(), request)),
-            timer: None,
-            plan,
-            emitter: emitter.clone(),
-        }
-    }
-}
-
-pin_project! {
-    /// The answer, or the refusal once time is up.
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless polled"]
-    pub struct DeadlineFuture<F> {
-        // Nothing once time is up: the call is over before anybody above
-        // hears of it and frees what it held.
-        #[pin]
-        inner: Option<F>,
-        // Made when the answer is first seen to take time: registering a
-        // timer costs more than most of what this crate does.
-        #[pin]
-        timer: Option<Sleep>,
-        plan: Plan,
-        emitter: Emitter,
-    }
-}
-
-impl<F, T, E> Future for DeadlineFuture<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Refusal>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
-            if let Poll::Ready(result) = inner.poll(cx) {
-                return Poll::Ready(result);
-            }
-            if this.timer.is_none() {
-                let timer = tokio::time::sleep_until(this.plan.deadline);
-                this.timer.set(Some(timer));
-            }
-            if let Some(timer) = this.timer.as_pin_mut() {
-                ready!(timer.poll(cx));
-            }
-            this.inner.set(None);
-        }
-        Poll::Ready(Err(this.emitter.refuse(this.plan.refusal())))
-    }
+    #[inline]
+    fn settle(&self, (): &mut (), _: &mut Call, _: &End<'_, Res, Err>) {}
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::time::{advance, sleep};
-    use tower::{ServiceBuilder, ServiceExt};
+    use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
     use super::*;
-    use crate::testing::{Ask, Fault, Script, Tester, recorder};
+    use crate::{
+        stack::Stack,
+        testing::{Ask, Fault, Script, Tester, recorder},
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_millis(1);
@@ -347,7 +340,7 @@ mod tests {
             .with_listener(listener)
             .layer(script.clone());
         let deadline = clock::now();
-        let ask = |service: Deadline<_, _>| service.oneshot(Ask::default().until(deadline));
+        let ask = |service: Stack<_, _, _, _, _>| service.oneshot(Ask::default().until(deadline));
 
         assert_eq!(
             ask(service.clone()).await,
@@ -411,8 +404,8 @@ mod tests {
                 let mut held = held.clone();
                 async move { held.call(ask).await }
             }));
-        let before = script.holders();
         let mut future = std::pin::pin!(service.call(Ask::default()));
+        let before = script.holders();
 
         assert!(future.as_mut().await.is_err());
 
@@ -425,7 +418,7 @@ mod tests {
         let mut future = std::pin::pin!(service.call(Ask::default()));
 
         assert_eq!(future.as_mut().await, Ok(1));
-        assert!(future.project().timer.is_none());
+        assert!(!future.has_timer());
     }
 
     #[test]

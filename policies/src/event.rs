@@ -3,8 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    breaker::BreakerState,
-    refusal::{Refusal, RefusalKind},
+    breaker::BreakerState, fallback::FallbackKind, health::HealthChange, refusal::RefusalKind,
 };
 
 /// Something that a policy did.
@@ -27,6 +26,27 @@ pub enum PolicyEvent {
     },
     /// A breaker changed its state.
     BreakerChanged(BreakerChange),
+    /// A service became healthy or unhealthy.
+    HealthChanged(HealthChange),
+    /// A call that failed got another answer.
+    FellBack {
+        /// What answered.
+        by: FallbackKind,
+        /// The policy that ended the call, if one did.
+        cause: Option<RefusalKind>,
+    },
+    /// What should have answered for a call that failed has failed too.
+    FallbackFailed {
+        /// What did not answer.
+        by: FallbackKind,
+        /// The policy that ended the call, if one did.
+        cause: Option<RefusalKind>,
+    },
+    /// A policy that only observes would have ended a call.
+    WouldRefuse {
+        /// How it would have been ended.
+        by: RefusalKind,
+    },
     /// A policy ended a call. Tells about each refusal once, from the policy
     /// that made it.
     Refused {
@@ -70,6 +90,9 @@ pub struct BreakerChange {
     pub to: BreakerState,
     /// What caused it.
     pub reason: ChangeReason,
+    /// Whether the breaker refuses calls in earnest; see
+    /// [`BreakerMode`](crate::BreakerMode).
+    pub enforced: bool,
 }
 
 /// What changed a breaker's state.
@@ -91,6 +114,8 @@ pub enum ChangeReason {
     Forced,
     /// Somebody reset it.
     Reset,
+    /// Somebody changed its mode.
+    Reconfigured,
 }
 
 impl ChangeReason {
@@ -106,6 +131,7 @@ impl ChangeReason {
             Self::ProbesSucceeded => "probes_succeeded",
             Self::Forced => "forced",
             Self::Reset => "reset",
+            Self::Reconfigured => "reconfigured",
         }
     }
 }
@@ -146,12 +172,6 @@ impl Emitter {
         if let Some(listener) = &self.0 {
             listener.on_event(event);
         }
-    }
-
-    /// Tells about `refusal` and hands it back as the caller's error.
-    pub(crate) fn refuse<E: From<Refusal>>(&self, refusal: Refusal) -> E {
-        self.emit(&PolicyEvent::Refused { by: refusal.kind() });
-        refusal.into()
     }
 }
 

@@ -1,9 +1,10 @@
-//! Resilience policies: one file each, one tower layer each.
+//! Resilience policies for any [`tower::Service`] that is `Clone`.
 //!
-//! Each policy works alone, around any [`tower::Service`] that is `Clone`.
-//! This crate knows nothing of what the services do, opens no socket, starts
-//! no task and writes no log; it depends on no other crate of the project,
-//! and must stay so.
+//! This crate knows nothing of what the services do, opens no socket and
+//! writes no log; only a [`HealthMonitor`] starts tasks, and ends them. It
+//! depends on no other crate of the project, and must stay so.
+//!
+//! # Which policy for which failure
 //!
 //! | Policy | The failure it is for | Not for |
 //! |---|---|---|
@@ -11,37 +12,26 @@
 //! | [`rate_limit`] | calls that come too often; a greedy tenant | a service that got slow |
 //! | [`retry`] | failures that pass by themselves | overload; calls that may not happen twice |
 //! | [`breaker`] | a service that is down | errors of the caller's own |
+//! | [`fallback`] | callers for whom a plain answer is better than none | writes |
+//! | [`health`] | a service that is down while nobody calls it | what the calls show already |
 //! | [`bulkhead`] | a slow service that collects callers | bounding how often it is called |
+//! | [`shed`] | overload in which the wrong calls are refused | calls that are all as important |
 //! | [`mod@panic`] | a service that panics | `panic = "abort"` |
+//! | [`latency`] | nobody knows how long calls take | telling calls apart |
 //!
-//! # Parts
+//! A service across a network wants both deadlines, retry, breaker and
+//! bulkhead. One in the same process wants them too, and [`CatchPanicLayer`].
+//! The others wait until somebody can name the failure that they are for.
 //!
-//! What requests and results mean, a [`Classify`] says; it is the one thing
-//! to write. A policy that ends a call makes a [`Refusal`], and the service's
-//! error must be `From` that. What happens on the way, a [`Listener`] hears.
-//! State that calls share is a handle whose clones share it ([`Breaker`],
-//! [`Bulkhead`], [`RateLimiter`], [`RetryBudget`]), so
-//! that one breaker, say, may serve several stacks and be looked at.
-//!
-//! All services are always ready. Whether a call is let in is decided when
-//! its future is first polled, and the inner service is made ready there too:
-//! what a policy holds, it holds for a call, never for a service that nobody
-//! calls. A future may be dropped at any time and gives back all it holds.
-//!
-//! Policies need a tokio runtime with time enabled, and follow its clock when
-//! a test pauses it.
-//!
-//! # Order
-//!
-//! Outermost first, and not otherwise:
+//! # A stack of policies
 //!
 //! ```
 //! use std::time::Duration;
 //!
 //! use orchestrator_policies::{
-//!     AttemptDeadlineLayer, Breaker, BreakerConfig, BreakerLayer, Bulkhead, BulkheadConfig, BulkheadLayer,
-//!     CatchPanicLayer, Classify, RateLimitConfig, RateLimitLayer, RateLimiter, Refusal, RefusalKind,
-//!     RetryConfig, RetryLayer, TotalDeadlineLayer, classify::refusal_in, clock::Instant,
+//!     AttemptDeadline, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, CatchPanicLayer, Classify, Policies,
+//!     RateLimitConfig, RateLimiter, Refusal, RefusalKind, Retry, RetryConfig, TotalDeadline,
+//!     classify::refusal_in, clock::Instant,
 //! };
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
@@ -79,23 +69,23 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let limiter = RateLimiter::new(RateLimitConfig::default())?;
 //! let breaker = Breaker::new(BreakerConfig::default())?;
-//! let bulkhead = Bulkhead::new(BulkheadConfig::default())?;
+//! let policies = Policies::with(Greetings)
+//!     // Bounds everything below, queues and retries included.
+//!     .per_call(TotalDeadline::new(Duration::from_secs(30)))
+//!     // Outside retry: one request is one token.
+//!     .per_call(RateLimiter::new(RateLimitConfig::default())?)
+//!     // Outside the breaker: every attempt asks it.
+//!     .retry(Retry::new(RetryConfig::default())?)
+//!     // Outside the bulkhead: what is refused anyway takes no slot.
+//!     .per_attempt(breaker.clone())
+//!     // Inside retry: one that waits to try again holds no slot.
+//!     .per_attempt(Bulkhead::new(BulkheadConfig::default())?)
+//!     // Inside the breaker: a timeout is a failure.
+//!     .per_attempt(AttemptDeadline::new(Duration::from_secs(10)));
 //!
 //! let service = ServiceBuilder::new()
-//!     // Bounds everything below, queues and retries included.
-//!     .layer(TotalDeadlineLayer::new(Duration::from_secs(30), Greetings))
-//!     // Outside retry: one request is one token.
-//!     .layer(RateLimitLayer::new(limiter, Greetings))
-//!     // Outside the breaker: every attempt asks it.
-//!     .layer(RetryLayer::new(RetryConfig::default(), Greetings)?)
-//!     // Outside the bulkhead: what is refused anyway takes no slot.
-//!     .layer(BreakerLayer::new(breaker.clone(), Greetings))
-//!     // Inside retry: one that waits to try again holds no slot.
-//!     .layer(BulkheadLayer::new(bulkhead, Greetings))
-//!     // Inside the breaker: a timeout is a failure.
-//!     .layer(AttemptDeadlineLayer::new(Duration::from_secs(10), Greetings))
+//!     .layer(policies)
 //!     // Innermost: everybody above sees an error, and no panic.
 //!     .layer(CatchPanicLayer::new())
 //!     .service(service_fn(|greet: Greet| async move {
@@ -112,12 +102,142 @@
 //! # }
 //! ```
 //!
+//! `policies/examples/http_client.rs` is a whole HTTP client with a server
+//! that stumbles, hangs and goes down.
+//!
+//! What requests and results mean, a [`Classify`] says; it is the one thing
+//! to write. A policy that ends a call makes a [`Refusal`], and the service's
+//! error must be `From` that. What happens on the way, a [`Listener`] hears.
+//! State that calls share is a handle whose clones share it ([`Breaker`],
+//! [`Bulkhead`], [`RateLimiter`], [`Retry`], [`RetryBudget`], [`Shed`]), so
+//! that one breaker, say, may serve several stacks and be looked at. A handle
+//! takes new settings while it works, by `reconfigure`, and keeps what it
+//! knows; settings that cannot work change nothing.
+//!
+//! Each policy is a layer by itself, too: [`BreakerLayer`], [`RetryLayer`] and
+//! so on are stacks of one. Put around one another they do the same, and only
+//! cost more.
+//!
+//! All services are always ready. Whether a call is let in is decided when
+//! its future is first polled, and the inner service is made ready there too:
+//! what a policy holds, it holds for a call, never for a service that nobody
+//! calls. A future may be dropped at any time and gives back all it holds.
+//!
+//! Policies need a tokio runtime with time enabled, and follow its clock when
+//! a test pauses it.
+//!
+//! # The order, and why
+//!
+//! [`PolicyKind::ALL`] is the order, outermost first. Any may be left out. An
+//! order from a configuration is checked by [`check_order`], which says what
+//! the wrong one would do:
+//!
+//! ```
+//! use orchestrator_policies::{PolicyKind::{Breaker, Retry}, check_order};
+//!
+//! assert!(check_order(&[Retry, Breaker]).is_ok());
+//! let error = check_order(&[Breaker, Retry]).unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "`breaker` is outside `retry`: the breaker would see one failure for a whole chain of attempts, \
+//!      and the chain would go on while it is open",
+//! );
+//! ```
+//!
+//! | Outside | because |
+//! |---|---|
+//! | fallback | it answers for every refusal below, and no policy counts its answer as a success |
+//! | total deadline | queues, pauses and attempts all spend the caller's time |
+//! | shed | the cheapest refusal comes first, before tokens are spent |
+//! | rate limit | one request is one token, however often it is tried |
+//! | retry | every attempt asks the breaker; one that pauses holds no slot |
+//! | breaker | what an open circuit refuses takes no slot; a timeout is a failure |
+//! | bulkhead | to wait for a slot takes nothing from an attempt's time |
+//! | attempt deadline | a hung attempt leaves time for another |
+//! | panic | everybody above sees an error |
+//!
+//! # Retries of retries
+//!
+//! Retry in one place, the one that knows what may be repeated. Where several
+//! services of one chain retry all the same, the request carries one
+//! [`AttemptBudget`] through them, and [`Classify::attempt_budget`] shows it:
+//! together they then make no more attempts than it holds.
+//!
+//! # To add a policy
+//!
+//! One file: a pure core that takes `now`, and an [`Admission`] for it. The
+//! stack reads the clock, waits, and calls
+//! [`settle`](Admission::settle) exactly once, whether the call was answered,
+//! refused, dropped or panicked.
+//!
+//! ```
+//! use std::{
+//!     sync::{Arc, atomic::{AtomicBool, Ordering}},
+//!     task::{Context, Poll},
+//! };
+//!
+//! use orchestrator_policies::{
+//!     Admission, Criticality, Plain, Policies, Refusal, admission::{Call, End},
+//! };
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! /// Turns away what is not critical while there is maintenance.
+//! #[derive(Clone, Default)]
+//! struct Maintenance(Arc<AtomicBool>);
+//!
+//! impl<Req, Res, Err> Admission<Req, Res, Err> for Maintenance {
+//!     type Hold = ();
+//!     const WAITS: bool = false;
+//!
+//!     fn poll_admit(
+//!         &self,
+//!         (): &mut (),
+//!         call: &mut Call,
+//!         _: &Req,
+//!         _: &mut Context<'_>,
+//!     ) -> Poll<Result<(), Refusal>> {
+//!         let criticality = call.criticality();
+//!         if self.0.load(Ordering::Relaxed) && criticality <= Criticality::Critical {
+//!             return Poll::Ready(Err(Refusal::Shed { criticality, limit: 0 }));
+//!         }
+//!         Poll::Ready(Ok(()))
+//!     }
+//!
+//!     fn settle(&self, (): &mut (), _: &mut Call, _: &End<'_, Res, Err>) {}
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let maintenance = Maintenance::default();
+//! let service = Policies::with(Plain)
+//!     .per_call(maintenance.clone())
+//!     .layer(service_fn(|()| async { Ok::<_, Refusal>("done") }));
+//!
+//! assert_eq!(service.clone().oneshot(()).await, Ok("done"));
+//! maintenance.0.store(true, Ordering::Relaxed);
+//! assert!(service.oneshot(()).await.is_err());
+//! # }
+//! ```
+//!
+//! In this crate it also gets a configuration with `validate`, an alias of
+//! [`Policies`] with `new`, a place in [`PolicyKind`], and a [`RefusalKind`]
+//! if it refuses. `bulkhead.rs` is the shortest to follow.
+//!
 //! # Where to start reading
 //!
-//! `classify.rs` and `refusal.rs`, then any policy: `deadline.rs` is the
-//! shortest, `breaker.rs` the deepest. Each reads in the same order: what it
-//! is for, configuration, layer, service, tests.
+//! `classify.rs`, `refusal.rs` and `admission.rs`, then any policy:
+//! `deadline.rs` is the shortest, `breaker.rs` the deepest. Each reads in the
+//! same order: what it is for, configuration, layer, core, tests.
+//!
+//! # Names elsewhere
+//!
+#![doc = include_str!("../NAMES.md")]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+pub mod admission;
 pub mod breaker;
 pub mod bulkhead;
 pub mod classify;
@@ -125,23 +245,43 @@ pub mod clock;
 mod config;
 pub mod deadline;
 pub mod event;
+pub mod fallback;
+pub mod health;
+pub mod latency;
+pub mod order;
 pub mod panic;
+mod permits;
 pub mod rate_limit;
 pub mod refusal;
 pub mod retry;
+pub mod shed;
+pub mod stack;
+mod striped;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod window;
 
 pub use self::{
-    breaker::{Breaker, BreakerConfig, BreakerLayer, BreakerSnapshot, BreakerState},
-    bulkhead::{Bulkhead, BulkheadConfig, BulkheadLayer},
+    admission::Admission,
+    breaker::{Breaker, BreakerConfig, BreakerLayer, BreakerMode, BreakerSnapshot, BreakerState},
+    bulkhead::{Bulkhead, BulkheadConfig, BulkheadLayer, BulkheadSnapshot},
     classify::{Classify, Outcome, Plain, RetryAdvice},
     config::{ConfigError, Ratio},
-    deadline::{AttemptDeadlineLayer, DeadlineConfig, TotalDeadlineLayer},
+    deadline::{
+        AttemptDeadline, AttemptDeadlineLayer, DeadlineConfig, TotalDeadline, TotalDeadlineLayer,
+    },
     event::{BreakerChange, ChangeReason, Listener, PolicyEvent, RetryStop},
-    panic::CatchPanicLayer,
-    rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimiter},
+    fallback::{Fallback, FallbackKind, FallbackLayer, LastGood, LastGoodConfig},
+    health::{Health, HealthChange, HealthConfig, HealthMonitor, HealthSnapshot, TooManyChecks},
+    latency::{Latency, LatencyLayer, LatencySnapshot},
+    order::{OrderError, PolicyKind, check_order},
+    panic::{CatchPanic, CatchPanicLayer},
+    rate_limit::{Rate, RateLimitConfig, RateLimitLayer, RateLimitSnapshot, RateLimiter},
     refusal::{Refusal, RefusalKind, TimeoutScope},
-    retry::{RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer},
+    retry::{
+        AttemptBudget, Jitter, Retry, RetryBudget, RetryBudgetConfig, RetryConfig, RetryLayer,
+    },
+    shed::{Criticality, Shed, ShedConfig, ShedLayer, ShedSnapshot},
+    stack::{Policies, Stack},
 };

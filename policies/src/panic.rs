@@ -9,126 +9,92 @@
 
 use std::{
     any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    sync::Arc,
+    panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
     task::{Context, Poll},
 };
 
-use pin_project_lite::pin_project;
-use tower::{Layer, Service, util::Oneshot};
-
 use crate::{
-    event::{Emitter, Listener},
+    admission::{Admission, Call, End},
+    classify::Classify,
     refusal::Refusal,
+    retry::Once,
+    stack::Policies,
 };
 
 /// A longer panic message is cut to this many bytes.
 const MESSAGE_MAX: usize = 1024;
 
-/// Catches the panics of the services that it wraps.
-#[derive(Clone, Debug, Default)]
-pub struct CatchPanicLayer {
-    emitter: Emitter,
-}
+/// Has a stack answer with [`Refusal::Panicked`] when the service panics:
+/// while it gets ready, in `call`, while its future is polled, or when that is
+/// dropped after a panic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CatchPanic;
+
+/// [`CatchPanic`] alone, as a layer. Needs to know nothing of requests and
+/// results.
+pub type CatchPanicLayer = Policies<Unclassified, (), Once, CatchPanic>;
 
 impl CatchPanicLayer {
     /// Catches panics.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Tells `listener` about refusals.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.emitter = Emitter::new(listener);
-        self
+        Self::assemble(Unclassified, (), Once, CatchPanic)
     }
 }
 
-impl<S> Layer<S> for CatchPanicLayer {
-    type Service = CatchPanic<S>;
-
-    fn layer(&self, inner: S) -> CatchPanic<S> {
-        let emitter = self.emitter.clone();
-        CatchPanic { inner, emitter }
+impl Default for CatchPanicLayer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-/// Answers with [`Refusal::Panicked`] when the service panics: while it gets
-/// ready, in `call`, while its future is polled, or when that is dropped
-/// after a panic.
-#[derive(Clone, Debug)]
-pub struct CatchPanic<S> {
-    inner: S,
-    emitter: Emitter,
-}
+/// Keeps every default of [`Classify`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unclassified;
 
-impl<S, Req> Service<Req> for CatchPanic<S>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = CatchPanicFuture<Oneshot<S, Req>>;
+impl<Req, Res, Err> Classify<Req, Res, Err> for Unclassified {}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+/// Lets every call in. The stack does the catching.
+impl<Req, Res, Err> Admission<Req, Res, Err> for CatchPanic {
+    type Hold = ();
+
+    const WAITS: bool = false;
+
+    const CATCHES_PANICS: bool = true;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        (): &mut (),
+        _: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
-        CatchPanicFuture {
-            // Calls the service when it is polled, so under the catch.
-            inner: Some(Oneshot::new(self.inner.clone(), request)),
-            emitter: self.emitter.clone(),
-        }
-    }
+    #[inline]
+    fn settle(&self, (): &mut (), _: &mut Call, _: &End<'_, Res, Err>) {}
 }
 
-pin_project! {
-    /// The answer, or the refusal if the service panics.
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless polled"]
-    pub struct CatchPanicFuture<F> {
-        // Nothing once it panicked.
-        #[pin]
-        inner: Option<F>,
-        emitter: Emitter,
-    }
+/// Does `work`, and makes the refusal if it panics.
+#[inline]
+pub(crate) fn catch(work: impl FnOnce() + UnwindSafe) -> Result<(), Refusal> {
+    catch_unwind(work).map_err(refusal)
 }
 
-impl<F, T, E> Future for CatchPanicFuture<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Refusal>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            // As every future does that is polled after its end.
-            panic!("polled after it panicked");
-        };
-        // Unwind safe: after a panic the future is dropped and never polled.
-        let payload = match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
-            Ok(poll) => return poll,
-            Err(payload) => payload,
-        };
-        let message = message(&*payload);
-        // What a panic leaves behind may panic again when it is dropped.
-        discard(|| drop(payload));
-        discard(|| this.inner.set(None));
-        Poll::Ready(Err(this.emitter.refuse(Refusal::Panicked { message })))
-    }
+#[cold]
+fn refusal(payload: Box<dyn Any + Send>) -> Refusal {
+    let message = message(&*payload);
+    // What a panic leaves behind may panic again when it is dropped.
+    discard(AssertUnwindSafe(|| drop(payload)));
+    Refusal::Panicked { message }
 }
 
 /// Runs `cleanup` and gives up on it if it panics; what its own panic leaves
 /// behind is leaked, so that this ends.
-fn discard(cleanup: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(cleanup)) {
+pub(crate) fn discard(cleanup: impl FnOnce() + UnwindSafe) {
+    if let Err(payload) = catch_unwind(cleanup) {
         std::mem::forget(payload);
     }
 }
@@ -147,9 +113,12 @@ fn message(payload: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
+    use std::{
+        future::{Ready, ready},
+        pin::Pin,
+    };
 
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, Service, ServiceExt, service_fn};
 
     use super::*;
     use crate::testing::{Fault, recorder};

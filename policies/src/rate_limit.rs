@@ -12,34 +12,66 @@
 //! a call that then finds no token left for all does not get its tenant's
 //! token back.
 //!
-//! When there is no token for all, calls may queue: first come, first served,
-//! and only the first of them has a timer. A tenant beyond its own rate is
-//! always refused at once, for it should not fill that queue.
+//! When there is no token for all, calls may wait in line: first come, first
+//! served, and whoever would wait in vain is told at once. A tenant beyond its
+//! own rate is always refused at once, for it should not fill that line.
+//!
+//! At high rates each thread borrows a few tokens at once, for ten milliseconds
+//! at most (`lease.rs`), so that threads do not meet at the bucket for every
+//! call. Together they have no more on loan than a quarter of what the rate
+//! gives in that time, and of the burst.
 
 mod gcra;
+mod lease;
 mod limiter;
+mod line;
+#[cfg(test)]
+mod model_tests;
 mod tenants;
+impl RateLimiter {
+    /// Ready when a call that was not let in at once has its token, or would
+    /// wait too long for it.
+    #[cold]
+    fn poll_turn(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.0.is_none() {
+            hold.0 = self.admit(call, cx)?;
+        }
+        if let Some(wait) = &mut hold.0 {
+            let admitted = ready!(self.poll_wait(wait, cx));
+            hold.0 = None;
+            admitted?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod trap_tests;
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
-    pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
-use tower::{Layer, Service, util::Oneshot};
 
-pub use self::limiter::RateLimiter;
-use self::limiter::{Admission, Wait};
+use self::limiter::Wait;
+pub use self::limiter::{RateLimitSnapshot, RateLimiter};
 use crate::{
-    classify::Classify,
-    clock::{self, Instant},
+    admission::{Admission, Call, End},
+    clock,
     config::{ConfigError, check_time},
-    event::{Emitter, Listener},
     refusal::Refusal,
+    retry::Once,
+    stack::Policies,
 };
 
 /// How often a service may be called. There is no limit by default.
@@ -161,337 +193,45 @@ impl RateLimitConfig {
     }
 }
 
-/// Sends calls through a [`RateLimiter`].
-#[derive(Clone, Debug)]
-pub struct RateLimitLayer<C> {
-    limiter: RateLimiter,
-    classify: C,
-    emitter: Emitter,
-}
+/// A [`RateLimiter`] alone, as a layer.
+///
+/// A token is taken when the call is first polled. A call that is dropped
+/// while it waits has taken none.
+pub type RateLimitLayer<C> = Policies<C, RateLimiter>;
 
 impl<C> RateLimitLayer<C> {
     /// Sends every service that this layer wraps through `limiter`.
     pub fn new(limiter: RateLimiter, classify: C) -> Self {
-        let emitter = Emitter::default();
-        Self {
-            limiter,
-            classify,
-            emitter,
+        Self::assemble(classify, limiter, Once, ())
+    }
+}
+
+/// A call's place in the line, if it has one.
+#[derive(Debug, Default)]
+pub struct Hold(Option<Wait>);
+
+/// Refuses with [`Refusal::RateLimited`] when calls come too fast.
+impl<Req, Res, Err> Admission<Req, Res, Err> for RateLimiter {
+    type Hold = Hold;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        _: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.0.is_none() && self.admit_at_once(call) {
+            return Poll::Ready(Ok(()));
         }
+        self.poll_turn(hold, call, cx)
     }
 
-    /// Tells `listener` about refusals.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.emitter = Emitter::new(listener);
-        self
-    }
-}
-
-impl<S, C: Clone> Layer<S> for RateLimitLayer<C> {
-    type Service = RateLimit<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RateLimit {
-            inner,
-            layer: self.clone(),
+    #[inline]
+    fn settle(&self, hold: &mut Hold, _: &mut Call, _: &End<'_, Res, Err>) {
+        if let Some(wait) = hold.0.take() {
+            self.give_up(&wait);
         }
-    }
-}
-
-/// Answers with [`Refusal::RateLimited`] when calls come too fast.
-///
-/// A token is taken when the call is first polled. A call that is dropped
-/// while it waits has taken none.
-#[derive(Clone, Debug)]
-pub struct RateLimit<S, C> {
-    inner: S,
-    layer: RateLimitLayer<C>,
-}
-
-impl<S, C, Req> Service<Req> for RateLimit<S, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-    C: Classify<Req, S::Response, S::Error>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = RateLimitFuture<Oneshot<S, Req>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Req) -> Self::Future {
-        RateLimitFuture {
-            tenant: self.layer.classify.tenant(&request),
-            deadline: self.layer.classify.deadline(&request),
-            inner: Oneshot::new(self.inner.clone(), request),
-            place: Place::Outside,
-            limiter: self.layer.limiter.clone(),
-            emitter: self.layer.emitter.clone(),
-        }
-    }
-}
-
-/// Where a call is.
-enum Place {
-    Outside,
-    Waiting(Wait),
-    Inside,
-}
-
-pin_project! {
-    /// The answer, or the refusal if the call came too soon.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct RateLimitFuture<F> {
-        #[pin]
-        inner: F,
-        place: Place,
-        tenant: u64,
-        deadline: Option<Instant>,
-        limiter: RateLimiter,
-        emitter: Emitter,
-    }
-}
-
-impl<F, T, E> Future for RateLimitFuture<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Refusal>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let next = match this.place {
-                Place::Inside => return this.inner.as_mut().poll(cx),
-                Place::Waiting(wait) => ready!(wait.as_mut().poll(cx)).map(|()| Place::Inside),
-                Place::Outside => {
-                    match this
-                        .limiter
-                        .admit(*this.tenant, clock::now(), *this.deadline)
-                    {
-                        Admission::Go => Ok(Place::Inside),
-                        Admission::Queue(place) => Ok(Place::Waiting(place.wait())),
-                        Admission::Refuse(refusal) => Err(refusal),
-                    }
-                }
-            };
-            match next {
-                Ok(next) => *this.place = next,
-                Err(refusal) => return Poll::Ready(Err(this.emitter.refuse(refusal))),
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::{
-        sync::mpsc,
-        time::{advance, timeout},
-    };
-    use tower::{ServiceExt, service_fn};
-
-    use super::*;
-    use crate::testing::{Ask, Fault, Script, Tester, recorder};
-
-    const TENTH: Duration = Duration::from_millis(100);
-
-    /// Ten calls a second, one at a time.
-    fn limiter(max_wait: Duration, max_queue: usize) -> RateLimiter {
-        RateLimiter::new(RateLimitConfig {
-            overall: Some(Rate {
-                calls: NonZeroU32::new(10).unwrap(),
-                per: Duration::from_secs(1),
-                burst: None,
-            }),
-            max_wait,
-            max_queue: NonZeroUsize::new(max_queue).unwrap(),
-            ..RateLimitConfig::default()
-        })
-        .unwrap()
-    }
-
-    fn limited(retry_after: Duration) -> Result<u32, Fault> {
-        Err(Fault::Refused(Refusal::RateLimited { retry_after }))
-    }
-
-    fn endless() -> Script {
-        Script::answers(vec![Ok(1); 1000])
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refuses_at_once_unless_told_to_wait() {
-        let (listener, events) = recorder();
-        let script = endless();
-        let service = RateLimitLayer::new(limiter(Duration::ZERO, 1), Tester)
-            .with_listener(listener)
-            .layer(script.clone());
-        let ask = || service.clone().oneshot(Ask::default());
-
-        assert_eq!(ask().await, Ok(1));
-        assert_eq!(ask().await, limited(TENTH));
-        advance(TENTH).await;
-        assert_eq!(ask().await, Ok(1));
-
-        assert_eq!(script.calls(), 2);
-        assert_eq!(events.names(), ["refused rate_limited"]);
-    }
-
-    /// Whoever would wait in vain is not kept waiting.
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_beyond_the_deadline_is_refused_before_it_begins() {
-        let start = clock::now();
-        let service =
-            RateLimitLayer::new(limiter(Duration::from_secs(9), 9), Tester).layer(endless());
-        let ask = |left| service.clone().oneshot(Ask::default().until(start + left));
-        assert_eq!(ask(TENTH).await, Ok(1));
-
-        assert_eq!(ask(TENTH - Duration::from_millis(1)).await, limited(TENTH));
-        assert_eq!(clock::now(), start, "no time has passed");
-        assert_eq!(ask(TENTH).await, Ok(1));
-        assert_eq!(clock::now() - start, TENTH);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waits_as_long_as_allowed_and_no_longer() {
-        let start = clock::now();
-        let service = RateLimitLayer::new(limiter(2 * TENTH, 9), Tester).layer(endless());
-        let ask = || service.clone().oneshot(Ask::default());
-        assert_eq!(ask().await, Ok(1));
-
-        let (second, third, fourth) = tokio::join!(ask(), ask(), ask());
-
-        assert_eq!((second, third), (Ok(1), Ok(1)));
-        assert_eq!(
-            fourth,
-            limited(3 * TENTH),
-            "its turn would come after three tenths"
-        );
-        assert_eq!(clock::now() - start, 2 * TENTH);
-    }
-
-    /// It would fill the queue that is meant for all.
-    #[tokio::test(start_paused = true)]
-    async fn a_tenant_beyond_its_own_rate_is_refused_at_once() {
-        let per_tenant = Rate {
-            calls: NonZeroU32::MIN,
-            per: Duration::from_secs(1),
-            burst: None,
-        };
-        let overall = Some(Rate {
-            calls: NonZeroU32::new(10).unwrap(),
-            ..per_tenant.clone()
-        });
-        let config = RateLimitConfig {
-            overall,
-            per_tenant: Some(per_tenant),
-            max_wait: Duration::from_secs(9),
-            ..RateLimitConfig::default()
-        };
-        let service =
-            RateLimitLayer::new(RateLimiter::new(config).unwrap(), Tester).layer(endless());
-        let start = clock::now();
-        let ask = |tenant| service.clone().oneshot(Ask::of_tenant(tenant));
-
-        assert_eq!(ask(1).await, Ok(1));
-        assert_eq!(ask(1).await, limited(Duration::from_secs(1)));
-        assert_eq!(clock::now(), start, "it did not wait");
-        assert_eq!(ask(2).await, Ok(1));
-        assert_eq!(
-            clock::now(),
-            start + TENTH,
-            "the other waits for the overall rate"
-        );
-    }
-
-    /// The one that leaves gives up its place, and nobody is overtaken.
-    #[tokio::test(start_paused = true)]
-    async fn the_queue_is_bounded_fair_and_survives_leavers() {
-        let limiter = limiter(Duration::from_secs(9), 3);
-        let (sender, mut order) = mpsc::unbounded_channel();
-        let service =
-            RateLimitLayer::new(limiter.clone(), Tester).layer(service_fn(move |ask: Ask| {
-                sender.send((ask.tenant, clock::now())).unwrap();
-                async { Ok::<u32, Fault>(0) }
-            }));
-        let start = clock::now();
-        let ask = |tenant| service.clone().oneshot(Ask::of_tenant(tenant));
-        assert_eq!(ask(0).await, Ok(0));
-        let mut tasks = Vec::new();
-        for tenant in 1..=3 {
-            tasks.push(tokio::spawn(ask(tenant)));
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(limiter.queued(), 3);
-        assert_eq!(ask(4).await, limited(4 * TENTH), "the queue is full");
-
-        tasks.remove(0).abort();
-        tokio::task::yield_now().await;
-        assert_eq!(limiter.queued(), 2);
-        for task in tasks {
-            assert_eq!(task.await.unwrap(), Ok(0));
-        }
-
-        assert_eq!(order.recv().await, Some((0, start)));
-        assert_eq!(order.recv().await, Some((2, start + TENTH)));
-        assert_eq!(order.recv().await, Some((3, start + 2 * TENTH)));
-        assert_eq!(limiter.queued(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_dropped_while_it_waits_takes_no_token() {
-        let start = clock::now();
-        let limiter = limiter(Duration::from_secs(9), 9);
-        let service = RateLimitLayer::new(limiter.clone(), Tester).layer(endless());
-        let ask = || service.clone().oneshot(Ask::default());
-        assert_eq!(ask().await, Ok(1));
-
-        let left = timeout(TENTH / 2, ask()).await;
-
-        assert!(left.is_err());
-        assert_eq!(limiter.queued(), 0);
-        assert_eq!(ask().await, Ok(1));
-        assert_eq!(clock::now() - start, TENTH);
-    }
-
-    #[test]
-    fn rates_that_cannot_work_are_named() {
-        let rate = |calls, per, burst| Rate {
-            calls: NonZeroU32::new(calls).unwrap(),
-            per,
-            burst: NonZeroU32::new(burst),
-        };
-        let key = |overall: Option<Rate>, per_tenant: Option<Rate>, max_wait| {
-            let config = RateLimitConfig {
-                overall,
-                per_tenant,
-                max_wait,
-                ..RateLimitConfig::default()
-            };
-            config.validate().map_err(|error| error.key)
-        };
-        let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
-
-        assert_eq!(key(None, None, Duration::ZERO), Ok(()));
-        assert_eq!(key(Some(rate(10_000_000, second, 0)), None, second), Ok(()));
-        assert_eq!(
-            key(Some(rate(10_000_001, second, 0)), None, second),
-            Err("overall")
-        );
-        assert_eq!(
-            key(None, Some(rate(1, Duration::ZERO, 0)), Duration::ZERO),
-            Err("per_tenant")
-        );
-        assert_eq!(key(None, Some(rate(1, day, 365)), Duration::ZERO), Ok(()));
-        assert_eq!(
-            key(None, Some(rate(1, day, 366)), Duration::ZERO),
-            Err("per_tenant")
-        );
-        assert_eq!(key(None, None, second), Err("max_wait"));
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::shed::Criticality;
+
 /// A call that a policy ended.
 ///
 /// Every layer asks that the service's error is `From<Refusal>`.
@@ -25,6 +27,16 @@ pub enum Refusal {
         limit: usize,
         /// Calls that were waiting for a slot.
         queued: usize,
+    },
+    /// There was too much to do for a call of no more importance. The service
+    /// was not called.
+    #[error("{limit} calls in flight, {criticality} calls are turned away")]
+    Shed {
+        /// How important the call was.
+        criticality: Criticality,
+        /// Calls that may be in flight before one of its importance is turned
+        /// away.
+        limit: usize,
     },
     /// Calls came faster than allowed. The service was not called.
     #[error("rate limited, try again in {retry_after:?}")]
@@ -70,6 +82,7 @@ impl Refusal {
                 ..
             } => RefusalKind::AttemptTimeout,
             Self::Overloaded { .. } => RefusalKind::Overloaded,
+            Self::Shed { .. } => RefusalKind::Shed,
             Self::RateLimited { .. } => RefusalKind::RateLimited,
             Self::CircuitOpen { .. } => RefusalKind::CircuitOpen,
             Self::Panicked { .. } => RefusalKind::Panicked,
@@ -83,7 +96,10 @@ impl Refusal {
             Self::RateLimited { retry_after } | Self::CircuitOpen { retry_after } => {
                 Some(*retry_after)
             }
-            Self::Timeout { .. } | Self::Overloaded { .. } | Self::Panicked { .. } => None,
+            Self::Timeout { .. }
+            | Self::Overloaded { .. }
+            | Self::Shed { .. }
+            | Self::Panicked { .. } => None,
         }
     }
 }
@@ -97,6 +113,8 @@ pub enum RefusalKind {
     AttemptTimeout,
     /// No slot was free.
     Overloaded,
+    /// More important calls came first.
+    Shed,
     /// Calls came faster than allowed.
     RateLimited,
     /// The service is given a rest.
@@ -113,6 +131,7 @@ impl RefusalKind {
             Self::TotalTimeout => "total_timeout",
             Self::AttemptTimeout => "attempt_timeout",
             Self::Overloaded => "overloaded",
+            Self::Shed => "shed",
             Self::RateLimited => "rate_limited",
             Self::CircuitOpen => "circuit_open",
             Self::Panicked => "panic",
@@ -125,7 +144,7 @@ impl RefusalKind {
     #[must_use]
     pub fn is_turned_away(self) -> bool {
         match self {
-            Self::Overloaded | Self::RateLimited | Self::CircuitOpen => true,
+            Self::Overloaded | Self::Shed | Self::RateLimited | Self::CircuitOpen => true,
             Self::TotalTimeout | Self::AttemptTimeout | Self::Panicked => false,
         }
     }

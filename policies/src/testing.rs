@@ -16,6 +16,7 @@ use crate::{
     clock::Instant,
     event::{Listener, PolicyEvent},
     refusal::{Refusal, RefusalKind},
+    retry::AttemptBudget,
 };
 
 /// A request.
@@ -27,6 +28,8 @@ pub(crate) struct Ask {
     pub(crate) made: u32,
     pub(crate) once_only: bool,
     pub(crate) tenant: u64,
+    /// Attempts that are left, for all who try it.
+    pub(crate) left: Option<AttemptBudget>,
 }
 
 impl Ask {
@@ -107,6 +110,10 @@ impl Classify<Ask, u32, Fault> for Tester {
 
     fn set_attempt(&self, request: &mut Ask, attempt: u32) {
         request.attempt = attempt;
+    }
+
+    fn attempt_budget(&self, request: &Ask) -> Option<AttemptBudget> {
+        request.left.clone()
     }
 
     fn tenant(&self, request: &Ask) -> u64 {
@@ -210,6 +217,10 @@ impl Events {
             PolicyEvent::BreakerChanged(change) => {
                 format!("{} {}", change.to.as_str(), change.reason.as_str())
             }
+            PolicyEvent::HealthChanged(change) => format!("{} {}", change.name, change.to.as_str()),
+            PolicyEvent::FellBack { by, .. } => format!("fell back to {}", by.as_str()),
+            PolicyEvent::FallbackFailed { by, .. } => format!("no fallback from {}", by.as_str()),
+            PolicyEvent::WouldRefuse { by } => format!("would refuse {}", by.as_str()),
             PolicyEvent::Refused { by } => format!("refused {}", by.as_str()),
         };
         self.all().into_iter().map(name).collect()

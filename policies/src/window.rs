@@ -1,18 +1,26 @@
 //! Counts of the recent past, without a lock.
 //!
-//! Time is cut into slices, a tenth of the window each, and a ring of ten
-//! buckets holds the counts of the last ten slices. So the window slides by a
+//! Time is cut into slices, a tenth of the window each, and a ring of buckets
+//! holds the counts of the last ten slices. So the window slides by a
 //! slice at a time: it covers between nine tenths and the whole of its
-//! length.
+//! length. Every stripe of threads has a ring of its own; the sum is taken
+//! when something failed, which is seldom.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use crate::clock;
+use crate::{
+    clock,
+    striped::{Place, Sums},
+};
 
-const BUCKETS: usize = 10;
+/// Slices that a window covers.
+const SLICES: usize = 10;
+
+/// More than slices, so that a bucket is found without a division.
+const BUCKETS: usize = 16;
 
 /// The shortest window. With a much shorter one a slice would be over before
 /// the runtime's timers, which count milliseconds, could tell.
@@ -21,9 +29,14 @@ pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
 /// Two counters of events, both over the same recent past.
 #[derive(Debug)]
 pub(crate) struct Window {
-    buckets: [AtomicU64; BUCKETS],
-    slice: u64,
+    rings: Sums<Ring>,
+    slices: Slices,
+    /// Is added to the stamp of every slice, and changes when the window is
+    /// cleared. So nothing comes back that a thread was just adding to.
+    era: AtomicU64,
 }
+
+type Ring = [AtomicU64; BUCKETS];
 
 /// What a [`Window`] counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,19 +49,27 @@ pub(crate) struct Counts {
 
 /// A bucket's contents: the slice that its counts are of, then the counts.
 /// Only the low bits of the slice's number fit. They come round again after
-/// 2^24 slices, and to the same bucket after five times as many; a bucket
-/// would have to lie untouched for exactly that long to be taken for a new
-/// one (ten days with the shortest window, eight years with one of 30 s).
+/// 2^24 slices; a bucket would have to lie untouched for exactly that long to
+/// be taken for a new one (two days with the shortest window, nineteen months
+/// with one of 30 s).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bucket {
+    /// The number, plus the era.
     slice: u64,
     counts: Counts,
 }
 
 const COUNT_BITS: u32 = 20;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+/// From here on counting takes care not to run over. Far enough below the top
+/// that all threads at once cannot get there unseen.
+const COUNT_FULL: u64 = COUNT_MAX - (1 << 16);
 const SLICE_BITS: u32 = 24;
 const SLICE_MASK: u64 = (1 << SLICE_BITS) - 1;
+const SLICE_SHIFT: u32 = 2 * COUNT_BITS;
+
+/// What a clearing adds to the era, which comes round after 16 of them.
+const ERA: u64 = 1 << (SLICE_SHIFT + SLICE_BITS - 4);
 
 /// A call that is this many slices behind its bucket is late. One that seems
 /// further behind is ahead: its bucket has not been used for long. (After 2^24
@@ -56,10 +77,13 @@ const SLICE_MASK: u64 = (1 << SLICE_BITS) - 1;
 /// taken for late by mistake and goes uncounted.)
 const LATE_MAX: u64 = 1 << 16;
 
+/// Nobody's clock is this many slices behind.
+const STRAY_MIN: u64 = 10 * SLICES as u64;
+
 impl Bucket {
     fn unpack(word: u64) -> Self {
         Self {
-            slice: word >> (2 * COUNT_BITS),
+            slice: word >> SLICE_SHIFT,
             counts: Counts {
                 all: (word >> COUNT_BITS) & COUNT_MAX,
                 marked: word & COUNT_MAX,
@@ -68,7 +92,31 @@ impl Bucket {
     }
 
     fn pack(self) -> u64 {
-        (self.slice << (2 * COUNT_BITS)) | (self.counts.all << COUNT_BITS) | self.counts.marked
+        (self.slice << SLICE_SHIFT) | (self.counts.all << COUNT_BITS) | self.counts.marked
+    }
+
+    /// Whether it is so far ahead of `slice` that its number must be one from
+    /// before a [`Window::resize`], written by a thread that was held up.
+    fn is_stray(self, slice: u64) -> bool {
+        let ahead = self.slice.wrapping_sub(slice) & SLICE_MASK;
+        self.counts.all > 0 && (STRAY_MIN..=LATE_MAX).contains(&ahead)
+    }
+
+    /// With all of `counts`, which are of `slice`.
+    fn with_all(mut self, slice: u64, counts: Counts) -> Self {
+        if self.slice != slice {
+            self = Self {
+                slice,
+                counts: Counts::default(),
+            };
+        }
+        self.counts.all += counts.all;
+        self.counts.marked += counts.marked;
+        while self.counts.all > COUNT_FULL {
+            self.counts.all /= 2;
+            self.counts.marked /= 2;
+        }
+        self
     }
 
     /// With one more event of `slice`; nothing if the bucket has moved on to
@@ -84,7 +132,7 @@ impl Bucket {
                 counts: Counts::default(),
             };
         }
-        if self.counts.all == COUNT_MAX {
+        if self.counts.all >= COUNT_FULL {
             // Keeps the ratio, which is what large counts are used for.
             self.counts.all /= 2;
             self.counts.marked /= 2;
@@ -99,48 +147,175 @@ impl Window {
     /// A window of `length`, at least [`SHORTEST`].
     pub(crate) fn new(length: Duration) -> Self {
         Self {
-            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
-            slice: clock::nanos(length.max(SHORTEST)) / BUCKETS as u64,
+            rings: Sums::new(|| std::array::from_fn(|_| AtomicU64::new(0))),
+            slices: Slices::of(slice_length(length)),
+            era: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes it a window of `length` from `now` on, in nanoseconds, and keeps
+    /// what it has counted. Events of this very moment may go uncounted.
+    pub(crate) fn resize(&self, length: Duration, now: u64) {
+        let old_length = self.slices.length();
+        let length = slice_length(length);
+        if self.slices.is_of(length) {
+            return;
+        }
+        let last = self.slices.number(now);
+        let kept: [Counts; SLICES] = std::array::from_fn(|age| {
+            let number = last.checked_sub(age as u64);
+            number.map_or(Counts::default(), |number| self.sum_slice(number))
+        });
+        self.slices.set(length);
+        self.clear();
+        let last = self.slices.number(now);
+        for (age, counts) in (0..).zip(kept) {
+            let number = self.slices.number(now.saturating_sub(age * old_length));
+            if number + SLICES as u64 <= last {
+                break;
+            }
+            let slice = self.stamp(number) >> SLICE_SHIFT;
+            let bucket = &self.rings.at(Place::of_this_thread()).value()[index_of(number)];
+            let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                Some(Bucket::unpack(word).with_all(slice, counts).pack())
+            });
         }
     }
 
     /// Counts one event that happened at `now`, in nanoseconds.
     pub(crate) fn add(&self, now: u64, marked: bool) {
-        let (slice, bucket) = self.at(now / self.slice);
-        // Relaxed: a bucket is one word, and no other memory hangs on it.
-        let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            Bucket::unpack(word).with(slice, marked).map(Bucket::pack)
-        });
+        self.add_at(Place::of_this_thread(), now, marked);
+    }
+
+    /// [`Self::add`] on a thread whose place is known.
+    #[inline]
+    pub(crate) fn add_at(&self, place: Place, now: u64, marked: bool) {
+        let number = self.slices.number(now);
+        let stamp = self.stamp(number);
+        let mine = self.rings.at(place);
+        let bucket = &mine.value()[index_of(number)];
+        // A bucket of another slice looks as if it had counted too much.
+        let counted = bucket.load(Ordering::Relaxed).wrapping_sub(stamp);
+        if counted < COUNT_FULL << COUNT_BITS {
+            // A bucket that moves on just now counts this event for the slice
+            // after, which is as good.
+            mine.add(bucket, (1 << COUNT_BITS) | u64::from(marked));
+        } else {
+            add_slowly(bucket, stamp, marked);
+        }
     }
 
     /// What was counted in the window that ends at `now`, in nanoseconds.
     pub(crate) fn sum(&self, now: u64) -> Counts {
-        let last = now / self.slice;
-        let first = last.saturating_sub(BUCKETS as u64 - 1);
+        let last = self.slices.number(now);
+        let first = last.saturating_sub(SLICES as u64 - 1);
         let mut sum = Counts::default();
         for number in first..=last {
-            let (slice, word) = self.at(number);
-            let bucket = Bucket::unpack(word.load(Ordering::Relaxed));
+            let slice = self.sum_slice(number);
+            sum.all += slice.all;
+            sum.marked += slice.marked;
+        }
+        sum
+    }
+
+    fn sum_slice(&self, number: u64) -> Counts {
+        let slice = self.stamp(number) >> SLICE_SHIFT;
+        let mut sum = Counts::default();
+        for ring in self.rings.iter() {
+            let word = &ring[index_of(number)];
+            let known = word.load(Ordering::Relaxed);
+            let bucket = Bucket::unpack(known);
             if bucket.slice == slice {
                 sum.all += bucket.counts.all;
                 sum.marked += bucket.counts.marked;
+            } else if bucket.is_stray(slice) {
+                // It would take all events for late ones until then.
+                let _ = word.compare_exchange(known, 0, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
         sum
     }
 
-    /// Forgets everything.
+    /// Forgets everything. What is to be counted anew must come after.
     pub(crate) fn clear(&self) {
-        for bucket in &self.buckets {
+        self.era.fetch_add(ERA, Ordering::Relaxed);
+        for bucket in self.rings.iter().flatten() {
             bucket.store(0, Ordering::Relaxed);
         }
     }
 
-    /// What a bucket stores as the number of slice `number`, and the bucket.
-    fn at(&self, number: u64) -> (u64, &AtomicU64) {
-        let index = (number % BUCKETS as u64) as usize;
-        (number & SLICE_MASK, &self.buckets[index])
+    /// What the bucket of slice `number` holds before anything is counted.
+    #[inline]
+    fn stamp(&self, number: u64) -> u64 {
+        (number << SLICE_SHIFT).wrapping_add(self.era.load(Ordering::Relaxed))
     }
+}
+
+/// Counts an event where the bucket is of an earlier slice, or full.
+#[cold]
+fn add_slowly(bucket: &AtomicU64, stamp: u64, marked: bool) {
+    let slice = stamp >> SLICE_SHIFT;
+    let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        Bucket::unpack(word).with(slice, marked).map(Bucket::pack)
+    });
+}
+
+/// The length of the slices of a window of `length`, in nanoseconds.
+fn slice_length(length: Duration) -> u64 {
+    clock::nanos(length.max(SHORTEST)) / SLICES as u64
+}
+
+/// Numbers the slices of time. A division would cost as much as the rest of
+/// counting, so the length's inverse is multiplied with instead.
+///
+/// All of it is one word, so that whoever reads it while it is set sees the
+/// old or the new one. Without the length beside it a slice begins early, by
+/// a part of itself as small as `now` is of 2^64 ns: a sixteenth after 36
+/// years.
+#[derive(Debug)]
+struct Slices {
+    /// 2^64 / length, rounded up.
+    inverse: AtomicU64,
+}
+
+impl Slices {
+    /// Slices of `length` nanoseconds, more than one.
+    fn of(length: u64) -> Self {
+        Self {
+            inverse: AtomicU64::new(inverse_of(length)),
+        }
+    }
+
+    fn set(&self, length: u64) {
+        self.inverse.store(inverse_of(length), Ordering::Relaxed);
+    }
+
+    fn is_of(&self, length: u64) -> bool {
+        self.inverse.load(Ordering::Relaxed) == inverse_of(length)
+    }
+
+    /// Rounded up by less than its part of 2^64 ns; so right for all but very
+    /// long ones.
+    fn length(&self) -> u64 {
+        u64::MAX / (self.inverse.load(Ordering::Relaxed) - 1)
+    }
+
+    /// The number of the slice that `now` is in.
+    #[inline]
+    fn number(&self, now: u64) -> u64 {
+        let inverse = self.inverse.load(Ordering::Relaxed);
+        ((u128::from(now) * u128::from(inverse)) >> 64) as u64
+    }
+}
+
+fn inverse_of(length: u64) -> u64 {
+    u64::MAX / length + 1
+}
+
+/// The bucket of slice `number`.
+#[inline]
+fn index_of(number: u64) -> usize {
+    (number % BUCKETS as u64) as usize
 }
 
 #[cfg(test)]
@@ -167,6 +342,45 @@ mod tests {
         assert_eq!(window.sum(10 * SLICE), counts(0, 0));
     }
 
+    /// A thread may be held up between reading the length and counting, and
+    /// then writes a number that is of no use any more.
+    #[test]
+    fn a_number_of_another_length_does_not_block_its_bucket() {
+        let window = Window::new(LENGTH);
+        window.add(1000 * SLICE, false);
+        window.resize(10 * LENGTH, 1000 * SLICE);
+        // The old slice that has the bucket of the present one, which is 100.
+        let stray = 996;
+        let bucket = Bucket {
+            slice: window.stamp(stray) >> SLICE_SHIFT,
+            counts: counts(1, 1),
+        };
+        window.rings.at(Place::of_this_thread()).value()[index_of(stray)]
+            .store(bucket.pack(), Ordering::Relaxed);
+        let now = 1001 * SLICE;
+        assert_eq!(window.sum(now).marked, 0);
+
+        window.add(now, true);
+
+        assert_eq!(window.sum(now).marked, 1);
+    }
+
+    /// A thread that owns its ring may write what it read before the clearing.
+    #[test]
+    fn what_comes_back_after_a_clearing_counts_for_nothing() {
+        let window = Window::new(LENGTH);
+        window.add(0, true);
+        let ring = window.rings.at(Place::of_this_thread()).value();
+        let before = ring[0].load(Ordering::Relaxed);
+
+        window.clear();
+        ring[0].store(before + 1, Ordering::Relaxed);
+
+        assert_eq!(window.sum(0), counts(0, 0));
+        window.add(0, false);
+        assert_eq!(window.sum(0), counts(1, 0));
+    }
+
     #[test]
     fn an_event_too_late_for_its_bucket_is_dropped() {
         let window = Window::new(LENGTH);
@@ -180,12 +394,12 @@ mod tests {
     fn a_full_bucket_keeps_its_ratio() {
         let full = Bucket {
             slice: 3,
-            counts: counts(COUNT_MAX, COUNT_MAX / 4),
+            counts: counts(COUNT_FULL, COUNT_FULL / 4),
         };
 
         let more = full.with(3, true).unwrap();
 
-        assert_eq!(more.counts, counts(COUNT_MAX / 2 + 1, COUNT_MAX / 8 + 1));
+        assert_eq!(more.counts, counts(COUNT_FULL / 2 + 1, COUNT_FULL / 8 + 1));
         assert_eq!(Bucket::unpack(more.pack()), more);
     }
 
@@ -231,6 +445,47 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn slices_are_numbered_as_by_division(length in 2u64..1 << 40, now in 0u64..1 << 60) {
+            let (number, by_division) = (Slices::of(length).number(now), now / length);
+            let left = length - now % length;
+            prop_assert!(number == by_division || number == by_division + 1 && left <= length / 16 + 1);
+        }
+
+        #[test]
+        fn a_slice_begins_no_later_than_it_should(length in 2u64..1 << 32, number in 0u64..1 << 20) {
+            prop_assert_eq!(Slices::of(length).number(number * length), number);
+            prop_assert_eq!(Slices::of(length).length(), length);
+        }
+
+        /// Counts come with it, as far as the new length reaches.
+        #[test]
+        fn another_length_keeps_the_counts(
+            waits in prop::collection::vec(0u64..3 * SLICE, 1..60),
+            length in 1u64..30,
+        ) {
+            let window = Window::new(LENGTH);
+            let mut times = Vec::new();
+            let mut now = 0;
+            for wait in waits {
+                now += wait;
+                window.add(now, false);
+                times.push(now);
+            }
+            let old = times.iter().filter(|time| *time / SLICE + 10 > now / SLICE);
+            let slice = length * SLICE / 10;
+
+            window.resize(Duration::from_nanos(length * SLICE), now);
+
+            // A slice of the old length moves as one.
+            let reach = (length * SLICE).saturating_sub(SLICE + slice);
+            let least = old.clone().filter(|time| now - **time < reach).count() as u64;
+            let kept = window.sum(now).all;
+            prop_assert!((least..=old.count() as u64).contains(&kept), "{kept}");
+            window.add(now, true);
+            prop_assert_eq!(window.sum(now), counts(kept + 1, 1));
+        }
+
         /// Against the plain thing: a list of all events.
         #[test]
         fn counts_what_a_list_would(steps in prop::collection::vec((0u64..3 * SLICE, any::<bool>()), 1..200)) {

@@ -41,36 +41,47 @@ fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Prometheus's own linter of metrics: the one on `PATH`, else unpacked from
-/// Debian's package into `target/tools` without installing anything.
+/// Prometheus's own linter of metrics.
 pub(crate) fn promtool() -> Result<PathBuf> {
-    if let Some(found) = process::find("promtool") {
+    debian_tool("prometheus", "promtool")
+}
+
+/// What counts instructions.
+pub(crate) fn valgrind() -> Result<PathBuf> {
+    debian_tool("valgrind", "valgrind")
+}
+
+/// A program of one of Debian's packages: the one on `PATH`, else unpacked
+/// into `target/tools` without installing anything.
+fn debian_tool(package: &str, name: &str) -> Result<PathBuf> {
+    if let Some(found) = process::find(name) {
         return Ok(found);
     }
-    let dir = process::target().join("tools/prometheus");
-    let program = dir.join("usr/bin/promtool");
+    let dir = process::target().join("tools").join(package);
+    let program = dir.join("usr/bin").join(name);
     if program.is_file() {
         return Ok(program);
     }
-    let help = "promtool is needed: install Prometheus, or run on a system with Debian's apt-get";
+    let help =
+        || format!("{name} is needed: install {package}, or run on a system with Debian's apt-get");
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let download = || process::output("apt-get", &["download", "prometheus"], &dir);
+    let download = || process::output("apt-get", &["download", package], &dir);
     if download().is_none() {
         // A fresh image has no package lists yet.
-        process::output("apt-get", &["update"], &dir).ok_or(help)?;
-        download().ok_or(help)?;
+        process::output("apt-get", &["update"], &dir).ok_or_else(help)?;
+        download().ok_or_else(help)?;
     }
-    let package = fs::read_dir(&dir)
+    let archive = fs::read_dir(&dir)
         .ok()
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or(help)?;
-    let package = package.display().to_string();
-    process::output("dpkg-deb", &["-x", &package, "."], &dir).ok_or(help)?;
+        .ok_or_else(help)?;
+    let archive = archive.display().to_string();
+    process::output("dpkg-deb", &["-x", &archive, "."], &dir).ok_or_else(help)?;
     match program.is_file() {
         true => Ok(program),
-        false => Err(help.to_owned()),
+        false => Err(help()),
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use figment::{Figment, providers::Serialized};
-use orchestrator_policies::{BreakerConfig, BulkheadConfig, RateLimitConfig, RetryConfig};
+use orchestrator_policies::{
+    BreakerConfig, BulkheadConfig, RateLimitConfig, RetryConfig, ShedConfig,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,6 +18,8 @@ pub struct PolicyConfig {
     /// Time limits.
     #[serde(default)]
     pub deadline: DeadlineOverrides,
+    /// Which calls are turned away first when there are too many.
+    pub shed: ShedConfig,
     /// How often it may be called.
     pub rate_limit: RateLimitConfig,
     /// When a failed call is tried again.
@@ -69,6 +73,7 @@ impl PolicyConfig {
                 error,
             })
         };
+        in_place("shed", self.shed.validate())?;
         in_place("rate_limit", self.rate_limit.validate())?;
         in_place("retry", self.retry.validate())?;
         in_place("breaker", self.breaker.validate())?;

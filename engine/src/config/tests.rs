@@ -20,6 +20,7 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 fn the_defaults_are_those_of_the_crates() {
     let config = Config::defaults().unwrap();
     let policy = config.policy;
+    assert_eq!(policy.shed, orchestrator_policies::ShedConfig::default());
     assert_eq!(
         policy.rate_limit,
         orchestrator_policies::RateLimitConfig::default()

@@ -10,8 +10,10 @@ use std::{
 };
 
 use orchestrator_contract::{self as contract, CallError, Fault, PhaseCall, PhaseReply};
-use orchestrator_policies::{Classify, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope};
-use tokio::{sync::Notify, time::Instant};
+use orchestrator_policies::{
+    Classify, Criticality, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope, clock::Instant,
+};
+use tokio::sync::Notify;
 
 /// A call on its way through a stack. What the policies change lies beside the
 /// call, so that a copy, of which a retry keeps one, is a pointer and not the
@@ -51,7 +53,9 @@ impl StackCall {
     fn make(call: PhaseCall, idempotent: bool, again: Option<Arc<Notify>>) -> Self {
         Self {
             attempt: call.attempt,
-            deadline: call.deadline.map(Instant::from_std),
+            deadline: call
+                .deadline
+                .map(|at| Instant::from_tokio(tokio::time::Instant::from_std(at))),
             sheet: Arc::new(Sheet {
                 made: AtomicU32::new(call.attempt.saturating_sub(1)),
                 idempotent,
@@ -74,7 +78,7 @@ impl StackCall {
     pub(crate) fn into_call(self) -> PhaseCall {
         PhaseCall {
             attempt: self.attempt,
-            deadline: self.deadline.map(Instant::into_std),
+            deadline: self.deadline.map(|at| at.into_tokio().into_std()),
             ..self.sheet.call.clone()
         }
     }
@@ -137,7 +141,7 @@ fn refused(refusal: Refusal) -> CallError {
             },
             limit_ms: millis(limit),
         },
-        Refusal::Overloaded { limit, .. } => CallError::Overloaded {
+        Refusal::Overloaded { limit, .. } | Refusal::Shed { limit, .. } => CallError::Overloaded {
             limit: limit as u64,
         },
         Refusal::RateLimited { retry_after } => CallError::RateLimited {
@@ -213,6 +217,15 @@ impl Classify<StackCall, PhaseReply, StackError> for PhaseClassify {
 
     fn set_attempt(&self, request: &mut StackCall, attempt: u32) {
         request.attempt = attempt;
+    }
+
+    fn criticality(&self, request: &StackCall) -> Criticality {
+        match request.call().criticality {
+            contract::Criticality::Sheddable => Criticality::Sheddable,
+            contract::Criticality::SheddablePlus => Criticality::SheddablePlus,
+            contract::Criticality::Critical => Criticality::Critical,
+            contract::Criticality::CriticalPlus => Criticality::CriticalPlus,
+        }
     }
 
     fn tenant(&self, request: &StackCall) -> u64 {

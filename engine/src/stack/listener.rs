@@ -2,46 +2,29 @@
 
 use std::{sync::Arc, time::Duration};
 
-use orchestrator_contract::{self as contract, Event, EventSink, PhaseName, PluginId, RefusedBy};
+use orchestrator_contract::{
+    self as contract, CallError, Event, EventSink, PhaseName, PluginId, RefusedBy,
+};
 use orchestrator_policies::{BreakerState, Listener, PolicyEvent, RefusalKind};
 
-use super::current::current;
+use super::classify::StackCall;
 use crate::bus::Bus;
 
-/// Tells the bus what the policies of one phase do, or those that the phases
-/// of a plugin share.
+/// Tells the bus of calls.
 #[derive(Clone)]
-pub(crate) struct PolicyListener {
-    pub(crate) bus: Bus,
-    pub(crate) plugin: PluginId,
-    /// `None` for what the plugin's phases share.
-    pub(crate) phase: Option<PhaseName>,
-}
+pub(crate) struct Teller(Bus);
 
-impl PolicyListener {
-    pub(crate) fn shared(self) -> Arc<dyn Listener> {
-        Arc::new(self)
+impl Teller {
+    pub(crate) fn new(bus: Bus) -> Self {
+        Self(bus)
     }
 
-    fn phase(&self) -> PhaseName {
-        self.phase.clone().unwrap_or_else(|| PhaseName::new(""))
-    }
-
-    fn translate(&self, event: &PolicyEvent) -> Option<Event> {
-        let plugin = self.plugin.clone();
-        if let PolicyEvent::BreakerChanged(change) = event {
-            return Some(Event::BreakerChanged {
-                plugin,
-                phase: self.phase.clone(),
-                sequence: change.sequence,
-                from: state(change.from),
-                to: state(change.to),
-                reason: change.reason.as_str().into(),
-            });
-        }
-        let call = current()?;
-        let (run, step, phase) = (call.call().run, call.call().step.clone(), self.phase());
-        Some(match event {
+    /// What a policy did with a call.
+    pub(super) fn policy_acted(&self, request: &StackCall, event: &PolicyEvent) {
+        let call = request.call();
+        let (run, step) = (call.run, call.step.clone());
+        let (plugin, phase) = (call.plugin.clone(), call.phase.clone());
+        let event = match event {
             PolicyEvent::RetryScheduled { attempt, delay } => Event::CallRetried {
                 run,
                 step,
@@ -58,22 +41,62 @@ impl PolicyListener {
                 phase,
                 reason: reason.as_str().into(),
             },
-            PolicyEvent::Refused { by } => Event::CallRefused {
-                run,
-                step,
-                plugin,
-                phase,
-                by: refused_by(*by)?,
+            PolicyEvent::Refused { by } => match refused_by(*by) {
+                None => return,
+                Some(by) => Event::CallRefused {
+                    run,
+                    step,
+                    plugin,
+                    phase,
+                    by,
+                },
             },
-            _ => return None,
-        })
+            _ => return,
+        };
+        self.0.emit(event);
+    }
+
+    /// How an attempt failed.
+    pub(super) fn attempt_failed(&self, request: &StackCall, error: CallError) {
+        let call = request.call();
+        self.0.emit(Event::AttemptFailed {
+            run: call.run,
+            step: call.step.clone(),
+            plugin: call.plugin.clone(),
+            phase: call.phase.clone(),
+            attempt: request.attempt(),
+            error,
+        });
     }
 }
 
-impl Listener for PolicyListener {
+/// Tells the bus of the breaker that all phases of a plugin share, or that one
+/// has for itself.
+#[derive(Clone)]
+pub(crate) struct BreakerListener {
+    pub(crate) bus: Bus,
+    pub(crate) plugin: PluginId,
+    /// `None` for what the plugin's phases share.
+    pub(crate) phase: Option<PhaseName>,
+}
+
+impl BreakerListener {
+    pub(crate) fn shared(self) -> Arc<dyn Listener> {
+        Arc::new(self)
+    }
+}
+
+impl Listener for BreakerListener {
     fn on_event(&self, event: &PolicyEvent) {
-        if let Some(event) = self.translate(event) {
-            self.bus.emit(event);
+        if let PolicyEvent::BreakerChanged(change) = event {
+            self.bus.emit(Event::BreakerChanged {
+                plugin: self.plugin.clone(),
+                phase: self.phase.clone(),
+                sequence: change.sequence,
+                from: state(change.from),
+                to: state(change.to),
+                reason: change.reason.as_str().into(),
+            });
         }
     }
 }
@@ -84,7 +107,9 @@ fn millis(duration: Duration) -> u64 {
 
 fn state(state: BreakerState) -> contract::BreakerState {
     match state {
-        BreakerState::Closed | BreakerState::ForcedClosed => contract::BreakerState::Closed,
+        BreakerState::Closed | BreakerState::ForcedClosed | BreakerState::Disabled => {
+            contract::BreakerState::Closed
+        }
         BreakerState::Open | BreakerState::ForcedOpen => contract::BreakerState::Open,
         BreakerState::HalfOpen => contract::BreakerState::HalfOpen,
     }
@@ -98,6 +123,7 @@ fn refused_by(kind: RefusalKind) -> Option<RefusedBy> {
         RefusalKind::RateLimited => Some(RefusedBy::RateLimit),
         RefusalKind::CircuitOpen => Some(RefusedBy::Breaker),
         RefusalKind::Overloaded => Some(RefusedBy::Bulkhead),
+        RefusalKind::Shed => Some(RefusedBy::Shed),
         RefusalKind::AttemptTimeout | RefusalKind::Panicked => None,
     }
 }

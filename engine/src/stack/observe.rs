@@ -1,120 +1,85 @@
-//! The outermost layer, which sees how every call ended, and the one
-//! that sees every attempt and how it ended.
+//! What is noted of every call, and of every attempt that reaches the plugin.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use orchestrator_contract::{CallError, ErrorKind, Event, EventSink, PhaseReply};
+use orchestrator_contract::{CallError, ErrorKind, PhaseReply};
 use orchestrator_observability::{InFlight, PhaseMetrics};
-use pin_project_lite::pin_project;
-use tokio::time::Instant;
-use tower::{Layer, Service};
+use orchestrator_policies::{
+    Admission, PolicyEvent, Refusal,
+    admission::{Call, End},
+    clock::Instant,
+};
 
 use super::{
     classify::{StackCall, StackError},
-    current::during,
+    listener::Teller,
 };
-use crate::bus::Bus;
 
-/// Counts and times every call, refusals included, and lets what is told of it
-/// below be told of its run.
+/// Counts and times every call, refusals included, and tells what the policies
+/// do with it.
 #[derive(Clone)]
-pub(crate) struct ObserveLayer(PhaseMetrics);
-
-impl ObserveLayer {
-    pub(crate) fn new(metrics: PhaseMetrics) -> Self {
-        Self(metrics)
-    }
-}
-
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observe<S>;
-
-    fn layer(&self, inner: S) -> Observe<S> {
-        Observe {
-            inner,
-            metrics: self.0.clone(),
-        }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Observe<S> {
-    inner: S,
+pub(crate) struct ObserveCalls {
     metrics: PhaseMetrics,
+    teller: Teller,
 }
 
-impl<S> Service<StackCall> for Observe<S>
-where
-    S: Service<StackCall, Response = PhaseReply, Error = StackError>,
-{
-    type Response = PhaseReply;
-    type Error = StackError;
-    type Future = ObserveFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StackError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: StackCall) -> Self::Future {
-        ObserveFuture {
-            call: request.clone(),
-            timing: Timing {
-                started: Instant::now(),
-                end: Some(ErrorKind::Cancelled),
-                _in_flight: self.metrics.in_flight(),
-                metrics: self.metrics.clone(),
-            },
-            inner: self.inner.call(request),
-        }
+impl ObserveCalls {
+    pub(crate) fn new(metrics: PhaseMetrics, teller: Teller) -> Self {
+        Self { metrics, teller }
     }
 }
 
-/// Records when it is dropped, so that an abandoned call is counted too.
-struct Timing {
+/// A call that is being observed.
+#[derive(Default)]
+pub(crate) struct Observed(Option<Observation>);
+
+struct Observation {
+    call: StackCall,
     started: Instant,
-    end: Option<ErrorKind>,
-    metrics: PhaseMetrics,
     _in_flight: InFlight,
 }
 
-impl Drop for Timing {
-    fn drop(&mut self) {
-        self.metrics.executed(self.started.elapsed(), self.end);
+impl Admission<StackCall, PhaseReply, StackError> for ObserveCalls {
+    type Hold = Observed;
+
+    fn poll_admit(
+        &self,
+        hold: &mut Observed,
+        call: &mut Call,
+        request: &StackCall,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        hold.0 = Some(Observation {
+            call: request.clone(),
+            started: call.now(),
+            _in_flight: self.metrics.in_flight(),
+        });
+        Poll::Ready(Ok(()))
     }
-}
 
-pin_project! {
-    pub(crate) struct ObserveFuture<F> {
-        call: StackCall,
-        timing: Timing,
-        #[pin]
-        inner: F,
-    }
-}
-
-impl<F> Future for ObserveFuture<F>
-where
-    F: Future<Output = Result<PhaseReply, StackError>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let polled = during(this.call, || this.inner.poll(cx));
-        if let Poll::Ready(result) = &polled {
-            this.timing.end = result.as_ref().err().map(kind);
+    /// Also of a call that is dropped, so that an abandoned one is counted too.
+    fn settle(&self, hold: &mut Observed, call: &mut Call, end: &End<'_, PhaseReply, StackError>) {
+        if let Some(observation) = hold.0.take() {
+            let took = call.now() - observation.started;
+            self.metrics.executed(took, error_kind(end));
         }
-        polled
+    }
+
+    fn on_event(&self, hold: &mut Observed, event: &PolicyEvent) {
+        if let Some(observation) = &hold.0 {
+            self.teller.policy_acted(&observation.call, event);
+        }
     }
 }
 
-fn kind(error: &StackError) -> ErrorKind {
-    match error {
-        StackError::Plugin(error) => error.kind(),
-        StackError::Refused(_) => CallError::from(error.clone()).kind(),
+fn error_kind(end: &End<'_, PhaseReply, StackError>) -> Option<ErrorKind> {
+    match end {
+        End::Answered { result, .. } => result.as_ref().err().map(|error| match error {
+            StackError::Plugin(error) => error.kind(),
+            StackError::Refused(_) => CallError::from(error.clone()).kind(),
+        }),
+        End::Dropped => Some(ErrorKind::Cancelled),
+        End::Panicked => Some(ErrorKind::Panic),
     }
 }
 
@@ -123,99 +88,48 @@ fn kind(error: &StackError) -> ErrorKind {
 /// The call's own error may be another one: of a call whose circuit opened
 /// between two attempts it says just that.
 #[derive(Clone)]
-pub(crate) struct AttemptLayer {
+pub(crate) struct ObserveAttempts {
     metrics: PhaseMetrics,
-    bus: Bus,
+    teller: Teller,
 }
 
-impl AttemptLayer {
-    pub(crate) fn new(metrics: PhaseMetrics, bus: Bus) -> Self {
-        Self { metrics, bus }
+impl ObserveAttempts {
+    pub(crate) fn new(metrics: PhaseMetrics, teller: Teller) -> Self {
+        Self { metrics, teller }
     }
 }
 
-impl<S> Layer<S> for AttemptLayer {
-    type Service = Attempt<S>;
+impl Admission<StackCall, PhaseReply, StackError> for ObserveAttempts {
+    /// The attempt that is made.
+    type Hold = Option<StackCall>;
 
-    fn layer(&self, inner: S) -> Attempt<S> {
-        Attempt {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct Attempt<S> {
-    inner: S,
-    layer: AttemptLayer,
-}
-
-impl<S> Service<StackCall> for Attempt<S>
-where
-    S: Service<StackCall, Response = PhaseReply, Error = StackError>,
-{
-    type Response = PhaseReply;
-    type Error = StackError;
-    type Future = AttemptFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StackError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: StackCall) -> Self::Future {
+    fn poll_admit(
+        &self,
+        hold: &mut Option<StackCall>,
+        _: &mut Call,
+        request: &StackCall,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
         request.attempted();
-        self.layer.metrics.attempted();
-        AttemptFuture {
-            told: Told {
-                request: request.clone(),
-                bus: self.layer.bus.clone(),
+        self.metrics.attempted();
+        *hold = Some(request.clone());
+        Poll::Ready(Ok(()))
+    }
+
+    fn settle(
+        &self,
+        hold: &mut Option<StackCall>,
+        _: &mut Call,
+        end: &End<'_, PhaseReply, StackError>,
+    ) {
+        if let (
+            Some(request),
+            End::Answered {
+                result: Err(error), ..
             },
-            inner: self.inner.call(request),
+        ) = (hold.take(), end)
+        {
+            self.teller.attempt_failed(&request, error.clone().into());
         }
-    }
-}
-
-/// What is told of an attempt that fails.
-struct Told {
-    request: StackCall,
-    bus: Bus,
-}
-
-impl Told {
-    fn failed(&self, error: CallError) {
-        let call = self.request.call();
-        self.bus.emit(Event::AttemptFailed {
-            run: call.run,
-            step: call.step.clone(),
-            plugin: call.plugin.clone(),
-            phase: call.phase.clone(),
-            attempt: self.request.attempt(),
-            error,
-        });
-    }
-}
-
-pin_project! {
-    pub(crate) struct AttemptFuture<F> {
-        told: Told,
-        #[pin]
-        inner: F,
-    }
-}
-
-impl<F> Future for AttemptFuture<F>
-where
-    F: Future<Output = Result<PhaseReply, StackError>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let polled = this.inner.poll(cx);
-        if let Poll::Ready(Err(error)) = &polled {
-            this.told.failed(error.clone().into());
-        }
-        polled
     }
 }

@@ -8,10 +8,10 @@ use std::{
 
 use orchestrator_contract::{BreakerState, PhaseName, PluginId};
 use orchestrator_policies::{
-    Breaker, Bulkhead, ConfigError as PolicyError, Listener, RateLimiter, RetryBudget,
+    Breaker, Bulkhead, ConfigError as PolicyError, Listener, RateLimiter, RetryBudget, Shed,
 };
 
-use super::{Ingredients, PhaseStack, PolicyListener, build, innermost};
+use super::{BreakerListener, Ingredients, PhaseStack, Teller, build, innermost};
 use crate::{
     bus::Bus,
     config::{Config, ConfigError, PolicyConfig},
@@ -26,6 +26,7 @@ use serde_json::Value;
 /// where that phase is configured by itself.
 #[derive(Clone)]
 pub(crate) struct SharedPolicies {
+    pub(crate) shed: Shed,
     pub(crate) rate_limit: RateLimiter,
     pub(crate) budget: RetryBudget,
     pub(crate) breaker: Breaker,
@@ -39,6 +40,7 @@ impl SharedPolicies {
         listener: Arc<dyn Listener>,
     ) -> Result<Self, PolicyError> {
         Ok(Self {
+            shed: Shed::new(policy.shed.clone())?,
             rate_limit: RateLimiter::new(policy.rate_limit.clone())?,
             budget: RetryBudget::new(policy.retry.budget.clone())?,
             breaker: Breaker::with_listener(policy.breaker.clone(), listener)?,
@@ -155,17 +157,12 @@ impl Stacks {
         if !step.is_null() {
             policy = config.phase_policy(plugin.as_str(), phase, Some(step))?;
         }
-        let listener = PolicyListener {
-            bus: self.bus.clone(),
-            plugin: plugin.clone(),
-            phase: Some(name.clone()),
-        };
         let stack = build(Ingredients {
             shared: &shared,
             policy: &policy,
             total: timeout.or(policy.deadline.total).unwrap_or(phase.timeout),
             metrics: telemetry.phase(plugin.as_str(), &phase.name),
-            listener,
+            teller: Teller::new(self.bus.clone()),
             plugin: innermost(handle.clone()),
         });
         stack.map_err(misfit)
@@ -177,7 +174,7 @@ impl Stacks {
         if let Some(known) = all.get(&scope) {
             return Ok(known.clone());
         }
-        let listener = PolicyListener {
+        let listener = BreakerListener {
             bus: self.bus.clone(),
             plugin: scope.0.clone(),
             phase: scope.1.clone(),
@@ -263,7 +260,10 @@ mod tests {
 
         let all = stacks.shared.lock().unwrap();
         let shared = all.values().next().unwrap();
-        let left = shared.budget.snapshot(tokio::time::Instant::now()).left;
+        let left = shared
+            .budget
+            .snapshot(orchestrator_policies::clock::now())
+            .left;
         assert_eq!(left, u64::from(config.policy.retry.budget.reserve));
     }
 }

@@ -61,7 +61,7 @@ impl Rig {
         });
         let telemetry = Telemetry::new(Build { version: "0.0.0" });
         let told = Arc::new(Told::default());
-        let listener = PolicyListener {
+        let listener = BreakerListener {
             bus: Bus::new(vec![told.clone()]),
             plugin: "scripted".into(),
             phase: Some("act".into()),
@@ -71,7 +71,7 @@ impl Rig {
             policy: &policy,
             total: policy.deadline.total.unwrap_or(TOTAL),
             metrics: telemetry.phase("scripted", "act"),
-            listener,
+            teller: Teller::new(listener.bus.clone()),
             plugin,
         });
         Self {

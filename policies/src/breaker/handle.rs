@@ -1,23 +1,30 @@
 //! The breaker as its users hold it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use fastrand::Rng;
 
 use super::{
-    BreakerConfig, BreakerState, Permit,
-    gate::{Answer, Gate, Hints},
+    BreakerConfig, BreakerMode, BreakerState, Permit,
+    gate::{Answer, Closed, Gate, Times},
     machine::{Machine, Pass},
     policy::Tally,
 };
 use crate::{
     classify::Outcome,
-    clock::{self, Instant, Origin},
+    clock::{self, Instant},
     config::ConfigError,
     event::{Emitter, Listener, PolicyEvent},
+    refusal::RefusalKind,
+    shed::Criticality,
+    striped::Place,
+    sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
 /// A circuit breaker. Clones share it, and so may several layers.
@@ -26,17 +33,29 @@ pub struct Breaker(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    config: BreakerConfig,
-    origin: Origin,
+    /// What calls need of the configuration, in nanoseconds. The machine has
+    /// the rest.
+    short_deadline: AtomicU64,
+    slow_after: AtomicU64,
+    /// Whether it only tells what it would refuse.
+    observes: AtomicBool,
     gate: Arc<Gate>,
     tally: Arc<Tally>,
     machine: Mutex<Machine>,
     emitter: Emitter,
 }
 
+/// A generation that no breaker reaches; what is of it counts for nothing.
+const NO_GENERATION: u64 = u64::MAX;
+
+/// A limit that no call reaches.
+const NEVER: u64 = u64::MAX;
+
 /// What a breaker knows at one moment. Taking it changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakerSnapshot {
+    /// Whether it does what its state says.
+    pub mode: BreakerMode,
     /// Whether it lets calls through. Open until a call comes after the rest.
     pub state: BreakerState,
     /// How many times its state changed.
@@ -96,16 +115,13 @@ impl Breaker {
 
     fn build(config: BreakerConfig, rng: Rng, emitter: Emitter) -> Result<Self, ConfigError> {
         config.validate()?;
-        let hints = Hints {
-            probing: clock::nanos(config.open),
-            forced: clock::nanos(config.max_open),
-        };
-        let gate = Arc::new(Gate::new(clock::nanos(config.ramp), hints));
+        let gate = Arc::new(Gate::new(Times::of(&config)));
         let tally = Arc::new(Tally::new(config.clone()));
         let machine = Machine::new(config.clone(), Arc::clone(&tally), Arc::clone(&gate), rng);
         Ok(Self(Arc::new(Shared {
-            config,
-            origin: Origin::new(clock::now()),
+            short_deadline: AtomicU64::new(clock::nanos(config.short_deadline)),
+            slow_after: AtomicU64::new(config.slow_after.map_or(NEVER, clock::nanos)),
+            observes: AtomicBool::new(config.mode == BreakerMode::ObserveOnly),
             gate,
             tally,
             machine: Mutex::new(machine),
@@ -113,31 +129,128 @@ impl Breaker {
         })))
     }
 
-    /// What it was made with.
+    /// What it goes by now.
     #[must_use]
-    pub fn config(&self) -> &BreakerConfig {
-        &self.0.config
+    pub fn config(&self) -> BreakerConfig {
+        self.machine().config().clone()
     }
 
-    /// Lets a call in at `now`. Tell the permit how the call ended.
+    /// Goes on with `config`. Its state, the counts in the window, calls in
+    /// flight and the rest or the ramp that it is in stay as they are; what
+    /// comes after them is as `config` says. Only a breaker that was
+    /// [disabled](BreakerMode::Disabled) or becomes so begins anew.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work; then nothing has changed.
+    pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let now = clock::now().as_nanos();
+        self.decide(|machine| self.apply(machine, config, now));
+        Ok(())
+    }
+
+    /// Changes the mode alone; see [`Self::reconfigure`].
+    pub fn set_mode(&self, mode: BreakerMode) {
+        let now = clock::now().as_nanos();
+        self.decide(|machine| {
+            let config = BreakerConfig {
+                mode,
+                ..machine.config().clone()
+            };
+            self.apply(machine, config, now);
+        });
+    }
+
+    /// Under the machine's lock, so that of two callers one sets all of it.
+    fn apply(&self, machine: &mut Machine, config: BreakerConfig, now: u64) {
+        let shared = &*self.0;
+        let slow_after = config.slow_after.map_or(NEVER, clock::nanos);
+        let short_deadline = clock::nanos(config.short_deadline);
+        let observes = config.mode == BreakerMode::ObserveOnly;
+        shared.slow_after.store(slow_after, Ordering::Relaxed);
+        shared
+            .short_deadline
+            .store(short_deadline, Ordering::Relaxed);
+        shared.observes.store(observes, Ordering::Relaxed);
+        machine.reconfigure(config, now);
+    }
+
+    /// Lets a call of the usual importance in at `now`. Tell the permit how
+    /// the call ended.
     ///
     /// # Errors
     ///
     /// Says how long the caller should stay away, as far as can be told.
     pub fn admit(&self, now: Instant) -> Result<Permit, Duration> {
-        let nanos = self.0.origin.nanos(now);
-        let pass = match self.0.gate.ask(nanos) {
+        self.admit_as(now, Criticality::default())
+    }
+
+    /// As [`Self::admit`], for a call of the given importance. While traffic
+    /// ramps up, the more important calls come first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::admit`].
+    pub fn admit_as(&self, now: Instant, criticality: Criticality) -> Result<Permit, Duration> {
+        self.pass(now, criticality)
+            .map(|pass| Permit::new(self.clone(), pass))
+    }
+
+    /// As [`Self::admit`], through a breaker that is closed, for callers that
+    /// see to it that the end of the call is counted or recorded.
+    #[inline]
+    pub(super) fn pass_closed(&self, now: Instant) -> Option<Closed> {
+        self.0.gate.pass_closed(now.as_nanos())
+    }
+
+    /// As [`Self::admit`], for callers that see to it that the end of the call
+    /// is recorded.
+    pub(super) fn pass(&self, now: Instant, criticality: Criticality) -> Result<Pass, Duration> {
+        let nanos = now.as_nanos();
+        let pass = match self.0.gate.ask(nanos, criticality) {
             Answer::Pass(generation) => Ok(Pass {
                 generation,
                 probe: None,
             }),
             Answer::Refuse(wait) => Err(wait),
-            Answer::Ask => self.decide(|machine| machine.admit(nanos)),
+            Answer::Ask => self.ask_machine(nanos, criticality),
         };
-        match pass {
-            Ok(pass) => Ok(Permit::new(self.clone(), pass)),
-            Err(wait) => Err(Duration::from_nanos(wait)),
+        pass.or_else(|wait| self.refuse(wait))
+    }
+
+    #[cold]
+    fn ask_machine(&self, now: u64, criticality: Criticality) -> Result<Pass, u64> {
+        let pass = self.decide(|machine| machine.admit(now))?;
+        if pass.probe.is_some() {
+            return Ok(pass);
         }
+        // It has closed since the gate was asked, and there may be a ramp.
+        match self.0.gate.ask(now, criticality) {
+            Answer::Refuse(wait) => Err(wait),
+            Answer::Pass(_) | Answer::Ask => Ok(pass),
+        }
+    }
+
+    /// Refuses a call for `wait`, if it refuses any.
+    #[cold]
+    fn refuse(&self, wait: u64) -> Result<Pass, Duration> {
+        if !self.0.observes.load(Ordering::Relaxed) {
+            return Err(Duration::from_nanos(wait));
+        }
+        let by = RefusalKind::CircuitOpen;
+        self.0.emitter.emit(&PolicyEvent::WouldRefuse { by });
+        Ok(Pass {
+            generation: NO_GENERATION,
+            probe: None,
+        })
+    }
+
+    /// Whether a call let in `at` that ends `until` gives the service enough
+    /// time to be blamed for not using it.
+    pub(super) fn is_time_enough(&self, at: Instant, until: Instant) -> bool {
+        until.as_nanos().saturating_sub(at.as_nanos())
+            > self.0.short_deadline.load(Ordering::Relaxed)
     }
 
     /// Whether it lets calls through.
@@ -146,14 +259,23 @@ impl Breaker {
         self.0.gate.word().state
     }
 
+    #[cfg(all(test, loom))]
+    pub(super) fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
     /// What it knows at `now`.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> BreakerSnapshot {
-        let now = self.0.origin.nanos(now);
+        let now = now.as_nanos();
         let mut machine = self.machine();
+        let mode = machine.config().mode;
         let word = self.0.gate.word();
         let calls = self.0.tally.calls(now);
+        let refuses = mode != BreakerMode::ObserveOnly;
+        let retry_after = self.0.gate.shut_for(now).filter(|_| refuses);
         BreakerSnapshot {
+            mode,
             state: word.state,
             changes: machine.news().sequence(),
             probes: word.probes,
@@ -162,7 +284,7 @@ impl Breaker {
             failures: calls.marked,
             slow: self.0.tally.slow(now),
             consecutive_failures: self.0.tally.consecutive(),
-            retry_after: self.0.gate.shut_for(now).map(Duration::from_nanos),
+            retry_after: retry_after.map(Duration::from_nanos),
         }
     }
 
@@ -171,7 +293,8 @@ impl Breaker {
         self.decide(|machine| machine.force(BreakerState::ForcedOpen));
     }
 
-    /// Lets all calls in, however they end, until [`Self::reset`].
+    /// Lets all calls in and counts them, however they end, until
+    /// [`Self::reset`].
     pub fn force_closed(&self) {
         self.decide(|machine| machine.force(BreakerState::ForcedClosed));
     }
@@ -179,6 +302,13 @@ impl Breaker {
     /// Closes it and forgets everything: counts, rests and calls in flight.
     pub fn reset(&self) {
         self.decide(Machine::reset);
+    }
+
+    /// As [`Self::reset`], for a service that is known to have been down:
+    /// traffic ramps up, as after probes that succeeded.
+    pub fn recover(&self) {
+        let now = clock::now().as_nanos();
+        self.decide(|machine| machine.recover(now));
     }
 
     /// Lets the machine decide and tells the listener what came of it.
@@ -194,22 +324,46 @@ impl Breaker {
         decision
     }
 
+    /// Whether it matters how long a successful call took.
+    #[inline]
+    pub(super) fn times_calls(&self) -> bool {
+        self.0.tally.has_slow_rule()
+    }
+
+    pub(super) fn is_slow(&self, took: Duration) -> bool {
+        clock::nanos(took) >= self.0.slow_after.load(Ordering::Relaxed)
+    }
+
+    /// Counts a success, at `now`, of a call that passed the closed breaker.
+    /// Says no where that is not all there is to it: the breaker has changed,
+    /// or wants to know how long the call took. Then it is to be recorded.
+    #[inline]
+    pub(super) fn count_success(&self, closed: Closed, place: Place, now: Instant) -> bool {
+        let is_all = self.0.gate.is_still(closed) && !self.times_calls();
+        if is_all {
+            self.0.tally.succeeded(place, now.as_nanos());
+        }
+        is_all
+    }
+
     pub(super) fn record(&self, pass: Pass, outcome: Outcome, now: Instant) {
-        let nanos = self.0.origin.nanos(now);
+        let nanos = now.as_nanos();
         let word = self.0.gate.word();
         if word.generation != pass.generation {
             return;
         }
-        let slow_matters = self.0.config.slow_ratio.is_some();
+        let flows = matches!(
+            word.state,
+            BreakerState::Closed | BreakerState::ForcedClosed
+        );
         match outcome {
             // A call that is not a probe holds nothing.
             Outcome::Ignore if pass.probe.is_none() => return,
-            Outcome::Success if word.state == BreakerState::Closed => {
-                return self.0.tally.passed(nanos, false);
-            }
-            Outcome::Slow if word.state == BreakerState::Closed && !slow_matters => {
+            Outcome::Success if flows => return self.0.tally.passed(nanos, false),
+            Outcome::Slow if flows && !self.times_calls() => {
                 return self.0.tally.passed(nanos, true);
             }
+            _ if word.state == BreakerState::Disabled => return,
             _ => {}
         }
         self.decide(|machine| machine.record(pass, outcome, nanos));
@@ -246,223 +400,5 @@ struct Telling<'a>(&'a Breaker);
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
         self.0.machine().news().end_telling();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::OnceLock;
-
-    use tokio::time::advance;
-
-    use super::*;
-    use crate::{
-        event::{BreakerChange, ChangeReason},
-        testing::recorder,
-    };
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn breaker() -> Breaker {
-        Breaker::new(BreakerConfig::default()).unwrap()
-    }
-
-    /// Fails until it opens and tells for how long.
-    fn trip(breaker: &Breaker) -> Duration {
-        let now = clock::now();
-        while breaker.state() == BreakerState::Closed {
-            breaker.admit(now).unwrap().record(Outcome::Failure, now);
-        }
-        breaker.admit(now).unwrap_err()
-    }
-
-    async fn half_open(breaker: &Breaker) -> Permit {
-        advance(trip(breaker)).await;
-        breaker.admit(clock::now()).unwrap()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn looking_changes_nothing() {
-        let breaker = breaker();
-        let rest = trip(&breaker);
-        advance(rest - Duration::from_nanos(1)).await;
-        assert_eq!(
-            breaker.snapshot(clock::now()).retry_after,
-            Some(Duration::from_nanos(1))
-        );
-        advance(Duration::from_nanos(1)).await;
-
-        let snapshot = breaker.snapshot(clock::now());
-
-        assert_eq!(snapshot.state, BreakerState::Open);
-        assert_eq!((snapshot.changes, snapshot.retry_after), (1, None));
-        assert_eq!(
-            (
-                snapshot.requests,
-                snapshot.failures,
-                snapshot.consecutive_failures
-            ),
-            (5, 5, 5)
-        );
-        assert_eq!(breaker.snapshot(clock::now()), snapshot);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_forced_state_lasts_until_the_reset() {
-        let breaker = breaker();
-        let _probe = half_open(&breaker).await;
-        let fail = || {
-            breaker
-                .admit(clock::now())
-                .map(|permit| permit.record(Outcome::Failure, clock::now()))
-        };
-
-        breaker.force_closed();
-        assert!((0..99).all(|_| fail().is_ok()));
-        breaker.force_open();
-        advance(999 * SECOND).await;
-        assert_eq!(fail(), Err(60 * SECOND), "as long as a rest can be");
-
-        breaker.reset();
-        let rest = trip(&breaker);
-        assert!(rest <= 5 * SECOND, "rests start anew: {rest:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn every_change_is_told_once_with_its_reason() {
-        let (listener, events) = recorder();
-        let breaker = Breaker::with_seed(BreakerConfig::default(), listener, 7).unwrap();
-
-        half_open(&breaker)
-            .await
-            .record(Outcome::Failure, clock::now());
-        advance(60 * SECOND).await;
-        for _ in 0..3 {
-            breaker
-                .admit(clock::now())
-                .unwrap()
-                .record(Outcome::Success, clock::now());
-        }
-        breaker.force_open();
-        breaker.force_open();
-        breaker.reset();
-
-        let expected = [
-            "open consecutive_failures",
-            "half_open rest_over",
-            "open probe_failed",
-            "half_open rest_over",
-            "closed probes_succeeded",
-            "forced_open forced",
-            "closed reset",
-        ];
-        assert_eq!(events.names(), expected);
-        assert_eq!(breaker.snapshot(clock::now()).changes, 7);
-    }
-
-    /// It would deadlock if it were told under the lock, and be told out of
-    /// order if it were told at once.
-    #[tokio::test(start_paused = true)]
-    async fn a_listener_may_use_the_breaker() {
-        let cell = Arc::new(OnceLock::<Breaker>::new());
-        let (heard, events) = recorder();
-        let looks_back = Arc::clone(&cell);
-        let listener = move |event: &PolicyEvent| {
-            if let (PolicyEvent::BreakerChanged(change), Some(breaker)) = (event, looks_back.get())
-                && change.to == BreakerState::Open
-            {
-                breaker.reset();
-            }
-            heard.on_event(event);
-        };
-        let breaker = Breaker::with_listener(BreakerConfig::default(), Arc::new(listener)).unwrap();
-        assert!(cell.set(breaker.clone()).is_ok());
-
-        for _ in 0..5 {
-            breaker
-                .admit(clock::now())
-                .unwrap()
-                .record(Outcome::Failure, clock::now());
-        }
-
-        assert_eq!(breaker.state(), BreakerState::Closed);
-        let change = |sequence, from, to, reason| {
-            PolicyEvent::BreakerChanged(BreakerChange {
-                sequence,
-                from,
-                to,
-                reason,
-            })
-        };
-        let (closed, open) = (BreakerState::Closed, BreakerState::Open);
-        let expected = [
-            change(1, closed, open, ChangeReason::ConsecutiveFailures),
-            change(2, open, closed, ChangeReason::Reset),
-        ];
-        assert_eq!(events.all(), expected);
-    }
-
-    /// Whoever changes it while another tells leaves the telling to the other,
-    /// who must not miss it at the last moment.
-    #[test]
-    fn however_many_change_it_nothing_stays_untold_and_the_order_is_kept() {
-        let (listener, events) = recorder();
-        let breaker = Breaker::with_listener(BreakerConfig::default(), listener).unwrap();
-        for _ in 0..500 {
-            std::thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(|| {
-                        breaker.force_open();
-                        breaker.reset();
-                    });
-                }
-            });
-            assert!(breaker.machine().news().next().is_none());
-        }
-
-        let sequence = |event: PolicyEvent| match event {
-            PolicyEvent::BreakerChanged(change) => change.sequence,
-            other => panic!("{other:?}"),
-        };
-        let heard: Vec<u64> = events.all().into_iter().map(sequence).collect();
-        let changes = breaker.snapshot(clock::now()).changes;
-        assert_eq!(heard, (1..=changes).collect::<Vec<_>>());
-    }
-
-    /// It began before an outage that has come and gone.
-    #[tokio::test(start_paused = true)]
-    async fn a_success_from_before_an_outage_counts_for_nothing_after() {
-        let breaker = breaker();
-        let early = breaker.admit(clock::now()).unwrap();
-        half_open(&breaker)
-            .await
-            .record(Outcome::Success, clock::now());
-        for _ in 0..2 {
-            let probe = breaker.admit(clock::now()).unwrap();
-            probe.record(Outcome::Success, clock::now());
-        }
-        assert_eq!(breaker.state(), BreakerState::Closed);
-
-        early.record(Outcome::Success, clock::now());
-
-        assert_eq!(breaker.snapshot(clock::now()).requests, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_listener_that_panics_does_not_silence_the_breaker() {
-        let (heard, events) = recorder();
-        let listener = move |event: &PolicyEvent| {
-            heard.on_event(event);
-            if let PolicyEvent::BreakerChanged(BreakerChange { sequence: 1, .. }) = event {
-                panic!("the first change");
-            }
-        };
-        let breaker = Breaker::with_listener(BreakerConfig::default(), Arc::new(listener)).unwrap();
-
-        let first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| breaker.force_open()));
-        breaker.reset();
-
-        assert!(first.is_err());
-        assert_eq!(events.names(), ["forced_open forced", "closed reset"]);
     }
 }

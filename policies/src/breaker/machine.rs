@@ -6,14 +6,16 @@
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use fastrand::Rng;
 
 use super::{
-    BreakerConfig, BreakerState,
-    gate::{Gate, Published, Word},
+    BreakerConfig, BreakerMode, BreakerState,
+    gate::{Closed, Gate, Published, Times, Word},
     news::News,
     policy::{Tally, Transitions},
 };
@@ -47,6 +49,8 @@ pub(super) struct Machine {
     leases: Vec<Lease>,
     leases_made: u64,
     ramp_end: u64,
+    /// How long the ramp is that ends then.
+    ramp: u64,
     news: News,
 }
 
@@ -66,16 +70,27 @@ pub(super) struct Pass {
     pub(super) probe: Option<u64>,
 }
 
+impl Pass {
+    /// Of a call that passed the closed breaker.
+    pub(super) fn of_closed(closed: Closed) -> Self {
+        Self {
+            generation: closed.generation(),
+            probe: None,
+        }
+    }
+}
+
 impl Machine {
     pub(super) fn new(config: BreakerConfig, tally: Arc<Tally>, gate: Arc<Gate>, rng: Rng) -> Self {
         let transitions = Transitions::new(Arc::clone(&tally));
-        Self {
+        let state = at_rest(config.mode);
+        let machine = Self {
             config,
             tally,
             gate,
             transitions,
             rng,
-            state: BreakerState::Closed,
+            state,
             generation: 0,
             open_until: 0,
             level: 0,
@@ -84,15 +99,18 @@ impl Machine {
             leases: Vec::new(),
             leases_made: 0,
             ramp_end: 0,
+            ramp: 0,
             news: News::default(),
-        }
+        };
+        machine.publish();
+        machine
     }
 
     /// Lets a call in, or says how long it should stay away.
     pub(super) fn admit(&mut self, now: u64) -> Result<Pass, u64> {
         let generation = self.generation;
         match self.state {
-            BreakerState::Closed | BreakerState::ForcedClosed => {
+            BreakerState::Closed | BreakerState::ForcedClosed | BreakerState::Disabled => {
                 return Ok(Pass {
                     generation,
                     probe: None,
@@ -144,16 +162,24 @@ impl Machine {
         match self.state {
             BreakerState::Closed => self.record_call(outcome, now),
             BreakerState::HalfOpen => self.record_probe(pass, outcome, now),
-            BreakerState::Open | BreakerState::ForcedOpen | BreakerState::ForcedClosed => {}
+            BreakerState::ForcedClosed => self.count(outcome, now),
+            BreakerState::Open | BreakerState::ForcedOpen | BreakerState::Disabled => {}
+        }
+    }
+
+    fn count(&self, outcome: Outcome, now: u64) {
+        match outcome {
+            Outcome::Ignore => {}
+            Outcome::Success => self.tally.passed(now, false),
+            Outcome::Slow => self.tally.passed(now, true),
+            Outcome::Failure => self.tally.failed(now),
         }
     }
 
     fn record_call(&mut self, outcome: Outcome, now: u64) {
-        match outcome {
-            Outcome::Ignore => return,
-            Outcome::Success => return self.tally.passed(now, false),
-            Outcome::Slow => self.tally.passed(now, true),
-            Outcome::Failure => self.tally.failed(now),
+        self.count(outcome, now);
+        if matches!(outcome, Outcome::Ignore | Outcome::Success) {
+            return;
         }
         if let Some(reason) = self.transitions.trips(now) {
             let dwell = clock::nanos(self.config.backoff_reset);
@@ -194,7 +220,7 @@ impl Machine {
                     && self.transitions.closes()
                 {
                     self.closed_since = Some(now);
-                    self.ramp_end = now.saturating_add(clock::nanos(self.config.ramp));
+                    self.begin_ramp(now);
                     self.enter(BreakerState::Closed, ChangeReason::ProbesSucceeded);
                 } else {
                     self.publish();
@@ -228,11 +254,55 @@ impl Machine {
 
     /// Closed as on the first day.
     pub(super) fn reset(&mut self) {
+        self.begin_anew(ChangeReason::Reset);
+    }
+
+    /// As [`Self::reset`], but with a ramp, for a service that was down.
+    pub(super) fn recover(&mut self, now: u64) {
+        self.forget();
+        self.closed_since = Some(now);
+        self.begin_ramp(now);
+        self.enter(at_rest(self.config.mode), ChangeReason::Reset);
+    }
+
+    fn begin_anew(&mut self, reason: ChangeReason) {
+        self.forget();
+        self.enter(at_rest(self.config.mode), reason);
+    }
+
+    fn forget(&mut self) {
         self.transitions.reset();
         self.level = 0;
         self.closed_since = None;
         self.ramp_end = 0;
-        self.enter(BreakerState::Closed, ChangeReason::Reset);
+    }
+
+    fn begin_ramp(&mut self, now: u64) {
+        self.ramp = clock::nanos(self.config.ramp);
+        self.ramp_end = now.saturating_add(self.ramp);
+    }
+
+    /// Goes on with `config` from `now` on. Keeps its state, its counts and
+    /// the rest or ramp that it is in; only a breaker that was or becomes
+    /// disabled begins anew.
+    pub(super) fn reconfigure(&mut self, config: BreakerConfig, now: u64) {
+        self.tally.reconfigure(config.clone(), now);
+        self.gate.set_times(Times::of(&config));
+        let before = std::mem::replace(&mut self.config, config);
+        let forced = matches!(
+            self.state,
+            BreakerState::ForcedOpen | BreakerState::ForcedClosed
+        );
+        let disabled = |mode| mode == BreakerMode::Disabled;
+        if disabled(before.mode) != disabled(self.config.mode) && !forced {
+            self.begin_anew(ChangeReason::Reconfigured);
+        } else {
+            self.publish();
+        }
+    }
+
+    pub(super) fn config(&self) -> &BreakerConfig {
+        &self.config
     }
 
     fn enter(&mut self, to: BreakerState, reason: ChangeReason) {
@@ -242,7 +312,8 @@ impl Machine {
         self.leases.clear();
         self.publish();
         if from != to {
-            self.news.push(from, to, reason);
+            let enforced = self.config.mode == BreakerMode::Enforce;
+            self.news.push(from, to, reason, enforced);
         }
     }
 
@@ -261,6 +332,7 @@ impl Machine {
             },
             shut_until,
             ramp_end: self.ramp_end,
+            ramp: self.ramp,
         });
     }
 
@@ -281,163 +353,10 @@ impl Machine {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{super::gate::Hints, *};
-    use crate::config::Ratio;
-
-    pub(super) const SECOND: u64 = 1_000_000_000;
-
-    pub(super) fn machine(change: impl FnOnce(&mut BreakerConfig)) -> Machine {
-        let mut config = BreakerConfig::default();
-        change(&mut config);
-        let hints = Hints {
-            probing: SECOND,
-            forced: SECOND,
-        };
-        let gate = Arc::new(Gate::new(clock::nanos(config.ramp), hints));
-        let tally = Arc::new(Tally::new(config.clone()));
-        Machine::new(config, tally, gate, Rng::with_seed(7))
-    }
-
-    fn call(machine: &mut Machine, outcome: Outcome, now: u64) {
-        let pass = machine.admit(now).unwrap();
-        machine.record(pass, outcome, now);
-    }
-
-    /// Fails until it opens and tells for how long.
-    fn trip(machine: &mut Machine, now: u64) -> u64 {
-        while machine.state == BreakerState::Closed {
-            call(machine, Outcome::Failure, now);
-        }
-        machine.admit(now).unwrap_err()
-    }
-
-    fn recover(machine: &mut Machine, now: u64) {
-        (0..3).for_each(|_| call(machine, Outcome::Success, now));
-        assert_eq!(machine.state, BreakerState::Closed);
-    }
-
-    #[test]
-    fn opens_for_half_to_all_of_a_doubling_time() {
-        let mut machine = machine(|_| ());
-        let mut now = 0;
-        let mut rest = trip(&mut machine, now);
-        for full in [5, 10, 20, 40, 60, 60] {
-            assert!(
-                (full * SECOND / 2..=full * SECOND).contains(&rest),
-                "{full}: {rest}"
-            );
-            assert_eq!(machine.admit(now + rest - 1), Err(1));
-            now += rest;
-            call(&mut machine, Outcome::Failure, now);
-            rest = machine.admit(now).unwrap_err();
-        }
-    }
-
-    /// One good moment must not make a flapping service look well.
-    #[test]
-    fn the_first_open_time_comes_back_after_a_minute_closed_and_not_before() {
-        let next_rest = |closed_for: u64| {
-            let mut machine = machine(|_| ());
-            let now = trip(&mut machine, 0);
-            recover(&mut machine, now);
-            trip(&mut machine, now + closed_for)
-        };
-
-        assert!(
-            next_rest(60 * SECOND - 1) > 5 * SECOND - 1,
-            "still doubled: {}",
-            next_rest(0)
-        );
-        assert!(next_rest(60 * SECOND) <= 5 * SECOND);
-    }
-
-    #[test]
-    fn three_probes_in_a_row_close_it_and_one_failure_opens_it() {
-        let mut machine = machine(|_| ());
-        let now = trip(&mut machine, 0);
-        call(&mut machine, Outcome::Success, now);
-        call(&mut machine, Outcome::Success, now);
-        assert_eq!(machine.state, BreakerState::HalfOpen);
-        call(&mut machine, Outcome::Failure, now);
-        assert_eq!(machine.state, BreakerState::Open);
-
-        let now = now + machine.admit(now).unwrap_err();
-        recover(&mut machine, now);
-        assert_eq!(machine.tally.calls(now).all, 0, "a new start");
-    }
-
-    #[test]
-    fn an_ignored_probe_gives_its_place_back_and_counts_for_nothing() {
-        let mut machine = machine(|_| ());
-        let now = trip(&mut machine, 0);
-        for _ in 0..9 {
-            call(&mut machine, Outcome::Ignore, now);
-        }
-
-        assert_eq!(
-            (machine.state, machine.successes),
-            (BreakerState::HalfOpen, 0)
-        );
-    }
-
-    #[test]
-    fn a_hung_probe_loses_its_place_when_its_lease_ends_and_is_late_after() {
-        let mut machine = machine(|_| ());
-        let now = trip(&mut machine, 0);
-        let hung = machine.admit(now).unwrap();
-
-        assert_eq!(machine.admit(now), Err(5 * SECOND), "not the whole lease");
-        assert_eq!(machine.admit(now + 11 * SECOND - 1), Err(1));
-        let now = now + 11 * SECOND;
-        call(&mut machine, Outcome::Success, now);
-        machine.record(hung, Outcome::Failure, now);
-
-        assert_eq!(
-            (machine.state, machine.successes),
-            (BreakerState::HalfOpen, 1)
-        );
-    }
-
-    #[test]
-    fn results_from_before_a_change_are_ignored() {
-        let mut machine = machine(|_| ());
-        let (good, bad) = (machine.admit(0).unwrap(), machine.admit(0).unwrap());
-        let now = trip(&mut machine, 0);
-        let probe = machine.admit(now).unwrap();
-
-        machine.record(good, Outcome::Success, now);
-        machine.record(bad, Outcome::Failure, now);
-
-        assert_eq!(
-            (machine.state, machine.successes),
-            (BreakerState::HalfOpen, 0)
-        );
-        machine.record(probe, Outcome::Success, now);
-        assert_eq!(machine.successes, 1);
-    }
-
-    #[test]
-    fn slow_probes_fail_where_slowness_matters_and_pass_elsewhere() {
-        let after_slow_probe = |slow_ratio| {
-            let mut machine = machine(|config| config.slow_ratio = slow_ratio);
-            let now = trip(&mut machine, 0);
-            call(&mut machine, Outcome::Slow, now);
-            (machine.state, machine.successes)
-        };
-
-        assert_eq!(after_slow_probe(Some(Ratio::ALL)), (BreakerState::Open, 0));
-        assert_eq!(after_slow_probe(None), (BreakerState::HalfOpen, 1));
-    }
-
-    #[test]
-    fn slow_calls_trip_it_where_slowness_matters() {
-        let mut machine = machine(|config| config.slow_ratio = Some(Ratio::ALL));
-        (0..9).for_each(|_| call(&mut machine, Outcome::Slow, 0));
-        assert_eq!(machine.state, BreakerState::Closed);
-
-        call(&mut machine, Outcome::Slow, 0);
-        assert_eq!(machine.news.next().unwrap().reason, ChangeReason::SlowRatio);
+/// The state of a breaker that nothing has happened to.
+fn at_rest(mode: BreakerMode) -> BreakerState {
+    match mode {
+        BreakerMode::Enforce | BreakerMode::ObserveOnly => BreakerState::Closed,
+        BreakerMode::Disabled => BreakerState::Disabled,
     }
 }

@@ -19,7 +19,13 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn push(&mut self, from: BreakerState, to: BreakerState, reason: ChangeReason) {
+    pub(super) fn push(
+        &mut self,
+        from: BreakerState,
+        to: BreakerState,
+        reason: ChangeReason,
+        enforced: bool,
+    ) {
         self.sequence += 1;
         if self.untold.len() >= UNTOLD_MAX {
             self.untold.pop_front();
@@ -30,6 +36,7 @@ impl News {
             from,
             to,
             reason,
+            enforced,
         };
         self.untold.push_back(change);
     }
@@ -68,6 +75,7 @@ mod tests {
             BreakerState::Closed,
             BreakerState::Open,
             ChangeReason::Forced,
+            true,
         );
     }
 

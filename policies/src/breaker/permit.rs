@@ -1,7 +1,5 @@
 //! Permits: what a breaker hands out to calls that it lets in.
 
-use std::time::Duration;
-
 use super::{Breaker, machine::Pass};
 use crate::{
     classify::Outcome,
@@ -50,11 +48,6 @@ impl Permit {
         self.deadline
     }
 
-    /// From when on a success counts as slow.
-    pub(super) fn slow_after(&self) -> Option<Duration> {
-        self.breaker.config().slow_after
-    }
-
     /// Tells how the call ended, at `now`. Ignored if the breaker has changed
     /// since the permit was given: what was true of the service then says
     /// nothing about it now.
@@ -86,6 +79,8 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::time::advance;
 
     use super::*;

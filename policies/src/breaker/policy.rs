@@ -8,8 +8,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -19,13 +19,16 @@ use failsafe::{FailurePolicy, Instrument, StateMachine};
 use super::BreakerConfig;
 use crate::{
     event::ChangeReason,
+    striped::Place,
     window::{Counts, Window},
 };
 
 /// What happened lately. Written by every call, read when one fails.
 #[derive(Debug)]
 pub(super) struct Tally {
-    rules: BreakerConfig,
+    /// Only needed where something failed.
+    rules: Mutex<BreakerConfig>,
+    has_slow_rule: AtomicBool,
     /// Every call; marked are the failures.
     calls: Window,
     /// Every call; marked are the slow ones. Unused without a slow rule.
@@ -39,16 +42,49 @@ impl Tally {
             calls: Window::new(rules.window),
             slow: Window::new(rules.window),
             consecutive: AtomicU32::new(0),
-            rules,
+            has_slow_rule: AtomicBool::new(rules.slow_ratio.is_some()),
+            rules: Mutex::new(rules),
         }
     }
 
-    /// Counts a call that did not fail. This is the path of nearly all.
+    /// Goes on with other rules from `now` on, and keeps the counts.
+    pub(super) fn reconfigure(&self, rules: BreakerConfig, now: u64) {
+        let mut known = self.rules();
+        self.calls.resize(rules.window, now);
+        self.slow.resize(rules.window, now);
+        let has_slow_rule = rules.slow_ratio.is_some();
+        if has_slow_rule && known.slow_ratio.is_none() {
+            // What it holds is from before it was last switched off.
+            self.slow.clear();
+        }
+        self.has_slow_rule.store(has_slow_rule, Ordering::Relaxed);
+        *known = rules;
+    }
+
+    fn rules(&self) -> MutexGuard<'_, BreakerConfig> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it matters how long a successful call took.
+    #[inline]
+    pub(super) fn has_slow_rule(&self) -> bool {
+        self.has_slow_rule.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that did not fail.
     pub(super) fn passed(&self, now: u64, slow: bool) {
-        self.calls.add(now, false);
-        if self.rules.slow_ratio.is_some() {
+        self.succeeded(Place::of_this_thread(), now);
+        if self.has_slow_rule() {
             self.slow.add(now, slow);
         }
+    }
+
+    /// As [`Self::passed`], without a rule for slow calls. This is the path of
+    /// nearly all.
+    #[inline]
+    pub(super) fn succeeded(&self, place: Place, now: u64) {
+        self.calls.add_at(place, now, false);
+        // Not written for nothing: all threads read it.
         if self.consecutive.load(Ordering::Relaxed) != 0 {
             self.consecutive.store(0, Ordering::Relaxed);
         }
@@ -56,7 +92,7 @@ impl Tally {
 
     pub(super) fn failed(&self, now: u64) {
         self.calls.add(now, true);
-        if self.rules.slow_ratio.is_some() {
+        if self.has_slow_rule() {
             self.slow.add(now, false);
         }
         // Stops at the top: a count that came round would untrip the rule.
@@ -87,7 +123,7 @@ impl Tally {
 
     /// The rule that is broken at `now`, if one is.
     pub(super) fn broken_rule(&self, now: u64) -> Option<ChangeReason> {
-        let rules = &self.rules;
+        let rules = self.rules();
         if self.consecutive() >= rules.consecutive_failures.get() {
             return Some(ChangeReason::ConsecutiveFailures);
         }
@@ -280,8 +316,9 @@ mod tests {
         let tally = tally(|rules| rules.consecutive_failures = u32::MAX.try_into().unwrap());
         let window = 30_000_000_000;
         (0..9).for_each(|_| tally.failed(0));
-        tally.failed(window - 1);
-        assert!(tally.broken_rule(window - 1).is_some());
+        let before = window - 1_000;
+        tally.failed(before);
+        assert!(tally.broken_rule(before).is_some());
 
         assert_eq!(tally.broken_rule(window), None);
     }

@@ -1,199 +1,135 @@
-//! The breaker as a tower layer.
+//! The breaker as a policy of a stack.
 
-use std::{
-    marker::PhantomData,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use pin_project_lite::pin_project;
-use tower::{Layer, Service, util::Oneshot};
-
-use super::{Breaker, Permit};
+use super::{Breaker, gate::Closed, machine::Pass};
 use crate::{
-    classify::{Classify, Outcome},
-    clock::{self, Instant},
-    event::{Emitter, Listener},
+    admission::{Admission, Call, End},
+    classify::Outcome,
+    clock::Instant,
     refusal::{Refusal, RefusalKind},
+    retry::Once,
+    shed::Criticality,
+    stack::Policies,
 };
 
-/// Asks a [`Breaker`] before each call.
-#[derive(Clone, Debug)]
-pub struct BreakerLayer<C> {
-    breaker: Breaker,
-    classify: C,
-    emitter: Emitter,
-}
-
-impl<C> BreakerLayer<C> {
-    /// Makes every service that this layer wraps ask `breaker`.
-    pub fn new(breaker: Breaker, classify: C) -> Self {
-        let emitter = Emitter::default();
-        Self {
-            breaker,
-            classify,
-            emitter,
-        }
-    }
-
-    /// Tells `listener` about refusals. Changes of state are told by the
-    /// breaker to its own listener.
-    #[must_use]
-    pub fn with_listener(mut self, listener: Arc<dyn Listener>) -> Self {
-        self.emitter = Emitter::new(listener);
-        self
-    }
-}
-
-impl<S, C: Clone> Layer<S> for BreakerLayer<C> {
-    type Service = BreakerService<S, C>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        BreakerService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// Answers with [`Refusal::CircuitOpen`] while the service rests.
+/// A [`Breaker`] alone, as a layer.
 ///
 /// The breaker is asked when the call is first polled. A call that is dropped
 /// gives its probe back; dropped after the request's deadline, or while it
 /// panics, it counts as a failure.
-#[derive(Clone, Debug)]
-pub struct BreakerService<S, C> {
-    inner: S,
-    layer: BreakerLayer<C>,
+pub type BreakerLayer<C> = Policies<C, (), Once, Breaker>;
+
+impl<C> BreakerLayer<C> {
+    /// Makes every service that this layer wraps ask `breaker`.
+    pub fn new(breaker: Breaker, classify: C) -> Self {
+        Self::assemble(classify, (), Once, breaker)
+    }
 }
 
-impl<S, C, Req> Service<Req> for BreakerService<S, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: From<Refusal>,
-    C: Classify<Req, S::Response, S::Error> + Clone,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BreakerFuture<Oneshot<S, Req>, C, Req>;
+/// A call that the breaker let in, if it did.
+#[derive(Debug, Default)]
+pub struct Hold(Place);
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+/// Has a tag of its own, which is quicker to look at than one that is hidden
+/// in the fields.
+#[derive(Debug, Default)]
+#[repr(u8)]
+enum Place {
+    #[default]
+    Outside,
+    /// The breaker was closed, and the call is no probe.
+    Closed {
+        closed: Closed,
+        at: Instant,
+    },
+    Passed {
+        pass: Pass,
+        at: Instant,
+    },
+}
+
+/// Refuses with [`Refusal::CircuitOpen`] while the service rests.
+impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
+    type Hold = Hold;
+
+    const WAITS: bool = false;
+
+    // Always: what is not cold in it is short.
+    #[inline(always)]
+    fn poll_admit(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        let at = call.now();
+        match self.pass_closed(at) {
+            Some(closed) => hold.0 = Place::Closed { closed, at },
+            None => hold.0 = self.admit_slowly(at, call.criticality())?,
+        }
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
-        BreakerFuture {
-            deadline: self.layer.classify.deadline(&request),
-            inner: Oneshot::new(self.inner.clone(), request),
-            admitted: None,
-            layer: self.layer.clone(),
-            request: PhantomData,
-        }
-    }
-}
-
-/// A call that was let in.
-#[derive(Debug)]
-struct Admitted {
-    permit: Permit,
-    at: Instant,
-}
-
-pin_project! {
-    /// The answer, or the refusal if the service rests.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct BreakerFuture<F, C, Req> {
-        // Before the permit: the probe's place is free when the call is over.
-        #[pin]
-        inner: F,
-        admitted: Option<Admitted>,
-        deadline: Option<Instant>,
-        layer: BreakerLayer<C>,
-        request: PhantomData<fn(Req)>,
-    }
-}
-
-impl<C> BreakerLayer<C> {
-    fn admit(&self, deadline: Option<Instant>) -> Result<Admitted, Refusal> {
-        let at = clock::now();
-        let permit = self
-            .breaker
-            .admit(at)
-            .map_err(|retry_after| Refusal::CircuitOpen { retry_after })?;
-        let short = clock::after(at, self.breaker.config().short_deadline);
-        let permit = match deadline {
-            Some(deadline) if deadline > short => permit.until(deadline),
-            _ => permit,
-        };
-        Ok(Admitted { permit, at })
-    }
-}
-
-impl Admitted {
-    fn record<Req, Res, Err, C>(self, result: &Result<Res, Err>, classify: &C)
-    where
-        C: Classify<Req, Res, Err>,
-    {
-        let now = clock::now();
-        let refusal = result
-            .as_ref()
-            .err()
-            .and_then(|error| classify.refusal(error));
-        let outcome = match refusal {
-            Some(kind) if kind.is_turned_away() => Outcome::Ignore,
-            // Whether the service had its time is known since it was let in.
-            Some(RefusalKind::TotalTimeout) if self.permit.deadline().is_some() => Outcome::Failure,
-            Some(RefusalKind::TotalTimeout) => Outcome::Ignore,
-            _ => classify.outcome(result),
-        };
-        let slow_after = self.permit.slow_after();
-        let slow = slow_after.is_some_and(|slow_after| now - self.at >= slow_after);
-        let outcome = match outcome {
-            Outcome::Success if slow => Outcome::Slow,
-            outcome => outcome,
-        };
-        self.permit.record(outcome, now);
-    }
-}
-
-/// Counts a panic of the call as a failure. Without this the permit could not
-/// tell it from a call that was dropped.
-struct Unwinding<'a>(&'a mut Option<Admitted>);
-
-impl Drop for Unwinding<'_> {
-    fn drop(&mut self) {
-        if let Some(admitted) = self.0.take() {
-            admitted.permit.record(Outcome::Failure, clock::now());
-        }
-    }
-}
-
-impl<F, C, Req, Res, Err> Future for BreakerFuture<F, C, Req>
-where
-    F: Future<Output = Result<Res, Err>>,
-    C: Classify<Req, Res, Err>,
-    Err: From<Refusal>,
-{
-    type Output = Result<Res, Err>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if this.admitted.is_none() {
-            match this.layer.admit(*this.deadline) {
-                Ok(admitted) => *this.admitted = Some(admitted),
-                Err(refusal) => return Poll::Ready(Err(this.layer.emitter.refuse(refusal))),
+    // Always: what is not cold in it is short.
+    #[inline(always)]
+    fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
+        let counted = match (&hold.0, end) {
+            (Place::Outside, _) => true,
+            // Nearly all calls end like this.
+            (&Place::Closed { closed, .. }, End::Answered { outcome, .. })
+                if *outcome == Outcome::Success =>
+            {
+                self.count_success(closed, call.place(), call.now())
             }
+            _ => false,
+        };
+        if !counted {
+            self.settle_slowly(&hold.0, call, *end);
         }
-        let unwinding = Unwinding(this.admitted);
-        let poll = this.inner.poll(cx);
-        std::mem::forget(unwinding);
-        if let Poll::Ready(result) = &poll
-            && let Some(admitted) = this.admitted.take()
-        {
-            admitted.record::<Req, _, _, _>(result, &this.layer.classify);
+        hold.0 = Place::Outside;
+    }
+}
+
+impl Breaker {
+    #[cold]
+    fn admit_slowly(&self, at: Instant, criticality: Criticality) -> Result<Place, Refusal> {
+        match self.pass(at, criticality) {
+            Ok(pass) => Ok(Place::Passed { pass, at }),
+            Err(retry_after) => Err(Refusal::CircuitOpen { retry_after }),
         }
-        poll
+    }
+
+    #[cold]
+    fn settle_slowly<Res, Err>(&self, place: &Place, call: &mut Call, end: End<'_, Res, Err>) {
+        let (pass, at) = match *place {
+            Place::Outside => return,
+            Place::Closed { closed, at } => (Pass::of_closed(closed), at),
+            Place::Passed { pass, at } => (pass, at),
+        };
+        let outcome = self.outcome(at, call, end);
+        self.record(pass, outcome, call.now());
+    }
+
+    /// What `end` says of the service that was asked `at`.
+    fn outcome<Res, Err>(&self, at: Instant, call: &mut Call, end: End<'_, Res, Err>) -> Outcome {
+        let until = call.deadline().at();
+        let had_time = self.is_time_enough(at, until);
+        match end {
+            End::Answered {
+                refusal: Some(RefusalKind::TotalTimeout),
+                ..
+            } if !had_time => Outcome::Ignore,
+            End::Answered {
+                outcome: Outcome::Success,
+                ..
+            } if self.is_slow(call.now() - at) => Outcome::Slow,
+            End::Answered { outcome, .. } => outcome,
+            End::Panicked => Outcome::Failure,
+            End::Dropped if had_time && call.now() >= until => Outcome::Failure,
+            End::Dropped => Outcome::Ignore,
+        }
     }
 }
 
@@ -202,11 +138,12 @@ mod tests {
     use std::time::Duration;
 
     use tokio::time::{advance, sleep, timeout};
-    use tower::{ServiceExt, service_fn};
+    use tower::{Layer, Service, ServiceExt, service_fn};
 
     use super::*;
     use crate::{
         breaker::{BreakerConfig, BreakerSnapshot, BreakerState},
+        clock,
         config::Ratio,
         refusal::TimeoutScope,
         testing::{Ask, Fault, Script, Tester, recorder},

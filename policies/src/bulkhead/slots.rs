@@ -4,17 +4,22 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 use super::BulkheadConfig;
 use crate::{
-    clock::{self, Instant},
+    admission::Call,
+    clock,
     config::ConfigError,
+    permits::{Join, Permits, Ticket},
     refusal::Refusal,
+    striped::{STRIPES, thread_number},
 };
 
 /// The slots and the queue before them. Clones share both.
@@ -23,9 +28,10 @@ pub struct Bulkhead(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    config: BulkheadConfig,
-    slots: Arc<Semaphore>,
-    queued: AtomicUsize,
+    permits: Permits,
+    max_queue: AtomicUsize,
+    /// In nanoseconds.
+    max_wait: AtomicU64,
 }
 
 /// What a bulkhead holds at one moment.
@@ -37,18 +43,24 @@ pub struct BulkheadSnapshot {
     pub queued: usize,
 }
 
-/// A place in the queue, given up when dropped.
+/// A slot that is taken, and free again when this is dropped.
 #[derive(Debug)]
-struct Queued(Bulkhead);
+#[must_use = "the slot is free again when this is dropped"]
+pub struct Slot(Bulkhead);
 
-impl Drop for Queued {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.0.queued.fetch_sub(1, Ordering::Relaxed);
+        self.0.leave(thread_number());
     }
 }
 
-/// A wait for a slot. Waiting is the exception, so it may cost an allocation.
-pub(super) type Wait = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, Refusal>> + Send>>;
+/// A place in the queue, and how long it lasts. Waiting is the exception, so
+/// it may cost an allocation.
+#[derive(Debug)]
+pub(super) struct Wait {
+    ticket: Ticket,
+    patience: Pin<Box<Sleep>>,
+}
 
 impl Bulkhead {
     /// A bulkhead with every slot free.
@@ -58,69 +70,113 @@ impl Bulkhead {
     /// Says why `config` cannot work.
     pub fn new(config: BulkheadConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let slots = Arc::new(Semaphore::new(config.max_concurrent.get()));
         Ok(Self(Arc::new(Shared {
-            config,
-            slots,
-            queued: AtomicUsize::new(0),
+            permits: Permits::new(config.max_concurrent.get(), 0, *STRIPES),
+            max_queue: AtomicUsize::new(config.max_queue),
+            max_wait: AtomicU64::new(clock::nanos(config.max_wait)),
         })))
     }
 
-    /// What it holds now.
+    /// Changes the bounds. Calls in flight and calls that wait stay: a lower
+    /// limit holds once enough calls have ended, a shorter wait or queue is
+    /// for calls to come.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work; the bounds are then what they were.
+    pub fn reconfigure(&self, config: BulkheadConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let (queue, wait) = (&self.0.max_queue, &self.0.max_wait);
+        queue.store(config.max_queue, Ordering::Relaxed);
+        wait.store(clock::nanos(config.max_wait), Ordering::Relaxed);
+        self.0.permits.resize(config.max_concurrent.get(), 0);
+        Ok(())
+    }
+
+    /// What it holds now. Exact while no call enters or leaves.
     #[must_use]
     pub fn snapshot(&self) -> BulkheadSnapshot {
-        let limit = self.0.config.max_concurrent.get();
         BulkheadSnapshot {
-            in_flight: limit - self.0.slots.available_permits(),
-            queued: self.queued(),
+            in_flight: self.0.permits.taken(),
+            queued: self.0.permits.queued(),
         }
     }
 
-    fn queued(&self) -> usize {
-        self.0.queued.load(Ordering::Relaxed)
+    /// Takes a free slot without waiting, for work that is no tower service.
+    /// Those who wait come first: a slot that they are due is not free.
+    #[must_use]
+    pub fn try_enter(&self) -> Option<Slot> {
+        self.enter(thread_number()).then(|| Slot(self.clone()))
     }
 
-    /// Takes a free slot. Those who wait come first: a slot that they are due
-    /// is not free.
-    pub(super) fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.slots).try_acquire_owned().ok()
+    #[inline]
+    pub(super) fn enter(&self, thread: usize) -> bool {
+        self.0.permits.take(thread, 0)
+    }
+
+    #[inline]
+    pub(super) fn leave(&self, thread: usize) {
+        self.0.permits.give_back(thread);
     }
 
     fn overloaded(&self) -> Refusal {
         Refusal::Overloaded {
-            limit: self.0.config.max_concurrent.get(),
-            queued: self.queued(),
+            limit: self.0.permits.limit(),
+            queued: self.0.permits.queued(),
         }
     }
 
-    fn join_queue(&self) -> Option<Queued> {
-        let max = self.0.config.max_queue;
-        self.0
-            .queued
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
-                (queued < max).then_some(queued + 1)
-            })
-            .ok()
-            .map(|_| Queued(self.clone()))
-    }
-
-    /// Waits for a slot, at most until the caller leaves.
-    pub(super) fn wait(&self, now: Instant, deadline: Option<Instant>) -> Result<Wait, Refusal> {
-        let patience = clock::after(now, self.0.config.max_wait);
-        let until = deadline.map_or(patience, |deadline| deadline.min(patience));
-        if until <= now {
+    /// Joins the queue for a call that found no slot, or takes one that came
+    /// free meanwhile.
+    pub(super) fn wait(
+        &self,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Wait>, Refusal> {
+        let max_queue = self.0.max_queue.load(Ordering::Relaxed);
+        if max_queue == 0 {
             return Err(self.overloaded());
         }
-        let Some(place) = self.join_queue() else {
+        let max_wait = Duration::from_nanos(self.0.max_wait.load(Ordering::Relaxed));
+        let left = (call.deadline().at() - call.now()).min(max_wait);
+        if left.is_zero() {
             return Err(self.overloaded());
-        };
-        Ok(Box::pin(async move {
-            let slot = Arc::clone(&place.0.0.slots).acquire_owned();
-            match tokio::time::timeout_at(until, slot).await {
-                Ok(Ok(slot)) => Ok(slot),
-                // The semaphore is never closed, so time is up.
-                Ok(Err(_)) | Err(_) => Err(place.0.overloaded()),
-            }
-        }))
+        }
+        match self.0.permits.join(max_queue, cx.waker()) {
+            Join::Taken => Ok(None),
+            Join::Full => Err(self.overloaded()),
+            Join::Queued(ticket) => Ok(Some(Wait {
+                ticket,
+                patience: Box::pin(tokio::time::sleep(left)),
+            })),
+        }
+    }
+
+    /// Ready when the call has its slot, or has waited long enough.
+    pub(super) fn poll_wait(
+        &self,
+        wait: &mut Wait,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if self.0.permits.is_served(wait.ticket, cx.waker()) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(wait.patience.as_mut().poll(cx));
+        let refusal = self.overloaded();
+        let left = self.0.permits.leave(wait.ticket);
+        Poll::Ready(if left { Err(refusal) } else { Ok(()) })
+    }
+
+    /// Gives up a place in the queue, and the slot if there was one after all.
+    #[cold]
+    #[inline(never)]
+    #[expect(
+        clippy::boxed_local,
+        reason = "it is dropped here, off the way of most calls"
+    )]
+    pub(super) fn give_up(&self, wait: Box<Wait>) {
+        if !self.0.permits.leave(wait.ticket) {
+            self.leave(thread_number());
+        }
     }
 }

@@ -12,21 +12,30 @@ use crate::clock;
 const EXTRA_REST_MAX: Duration = Duration::from_secs(5);
 
 /// The wait after `attempt` failed attempts: at random up to
-/// `base * 2^(attempt - 1)`, itself capped, so that callers that failed
-/// together do not return together ("full jitter"). Where the service asked
-/// to be left alone for `after`, that, within [`EXTRA_REST_MAX`] of the above.
-pub(super) fn delay(
-    config: &RetryConfig,
-    attempt: u32,
-    after: Option<Duration>,
-    rng: &mut Rng,
-) -> Duration {
+/// `base * 2^(attempt - 1)`, itself capped ("full jitter").
+pub(super) fn full(config: &RetryConfig, attempt: u32, rng: &mut Rng) -> Duration {
     let doublings = attempt.saturating_sub(1).min(31);
     let ceiling = config
         .base_delay
         .saturating_mul(1 << doublings)
         .min(config.max_delay);
-    let jittered = Duration::from_nanos(rng.u64(0..=clock::nanos(ceiling)));
+    between(Duration::ZERO, ceiling, rng)
+}
+
+/// The wait after one of `last`, which is nothing after the first attempt: at
+/// random from `base` to three times the last, capped ("decorrelated jitter").
+pub(super) fn decorrelated(config: &RetryConfig, last: Duration, rng: &mut Rng) -> Duration {
+    let ceiling = last.max(config.base_delay).saturating_mul(3);
+    between(config.base_delay, ceiling, rng).min(config.max_delay)
+}
+
+fn between(least: Duration, most: Duration, rng: &mut Rng) -> Duration {
+    Duration::from_nanos(rng.u64(clock::nanos(least)..=clock::nanos(most)))
+}
+
+/// `jittered`, or where the service asked to be left alone for `after`, that,
+/// within [`EXTRA_REST_MAX`] of the jittered.
+pub(super) fn with_rest(jittered: Duration, after: Option<Duration>) -> Duration {
     match after {
         Some(after) => after.clamp(jittered, jittered.saturating_add(EXTRA_REST_MAX)),
         None => jittered,
@@ -41,7 +50,7 @@ mod tests {
         let mut rng = Rng::with_seed(7);
         let config = RetryConfig::default();
         (0..2000)
-            .map(|_| delay(&config, attempt, after, &mut rng))
+            .map(|_| with_rest(full(&config, attempt, &mut rng), after))
             .collect()
     }
 
@@ -87,5 +96,31 @@ mod tests {
             .into_iter()
             .map(|delay| delay + EXTRA_REST_MAX);
         assert_eq!(asked(3600), cut.collect::<Vec<_>>());
+    }
+
+    /// From the base to three times the wait before, and never above the cap.
+    #[test]
+    fn decorrelated_waits_stay_between_the_base_and_three_times_the_last() {
+        let config = RetryConfig::default();
+        let mut rng = Rng::with_seed(7);
+        for (last, most) in [(0, 300), (100, 300), (1000, 3000), (5000, 5000)] {
+            let last = Duration::from_millis(last);
+            let most = Duration::from_millis(most);
+            let waits: Vec<_> = (0..2000)
+                .map(|_| decorrelated(&config, last, &mut rng))
+                .collect();
+
+            let (least_seen, most_seen) =
+                (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+            assert!(*least_seen >= config.base_delay, "{last:?}: {least_seen:?}");
+            assert!(
+                *least_seen < config.base_delay + most.mul_f64(0.02),
+                "{last:?}: {least_seen:?}"
+            );
+            assert!(
+                *most_seen <= most && *most_seen > most.mul_f64(0.98),
+                "{last:?}: {most_seen:?}"
+            );
+        }
     }
 }

@@ -4,15 +4,16 @@
 //! three times as much, just when it can take less.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    clock::{self, Instant, Origin},
+    clock::{self, Instant},
     config::{ConfigError, Ratio, check_time},
+    striped::Place,
     window::{SHORTEST, Window},
 };
 
@@ -22,8 +23,9 @@ use crate::{
 pub struct RetryBudgetConfig {
     /// Retries for each request of the last `ttl`.
     pub ratio: Ratio,
-    /// Retries within any `ttl` that are allowed whatever the traffic, so
-    /// that a quiet caller can retry at all.
+    /// Retries within any `ttl` that are allowed however little the traffic,
+    /// so that a quiet caller can retry at all. Not in addition to `ratio`: a
+    /// caller that earns more than this has only what it earns.
     pub reserve: u32,
     /// How long requests and retries are remembered.
     #[serde(with = "humantime_serde")]
@@ -57,12 +59,10 @@ pub struct RetryBudget(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    config: RetryBudgetConfig,
-    origin: Origin,
     requests: Window,
     retries: Window,
     /// Held while a retry is granted, so that no two take the last one.
-    granting: Mutex<()>,
+    config: Mutex<RetryBudgetConfig>,
 }
 
 /// What a budget remembers at one moment.
@@ -86,32 +86,52 @@ impl RetryBudget {
         config.validate()?;
         let (requests, retries) = (Window::new(config.ttl), Window::new(config.ttl));
         Ok(Self(Arc::new(Shared {
-            config,
-            origin: Origin::new(clock::now()),
             requests,
             retries,
-            granting: Mutex::new(()),
+            config: Mutex::new(config),
         })))
+    }
+
+    /// Changes the settings and keeps what it remembers.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work; nothing has changed then.
+    pub fn reconfigure(&self, config: RetryBudgetConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let mut current = self.config();
+        let now = clock::now().as_nanos();
+        self.0.requests.resize(config.ttl, now);
+        self.0.retries.resize(config.ttl, now);
+        *current = config;
+        Ok(())
+    }
+
+    /// Nothing panics while it is held, so poison is ignored.
+    fn config(&self) -> MutexGuard<'_, RetryBudgetConfig> {
+        self.0.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a request: its first attempt, however it will end. Were only
     /// successes counted, a failing service would drain its own budget; were
     /// attempts, retries would earn further retries.
     pub fn deposit(&self, now: Instant) {
-        self.0.requests.add(self.0.origin.nanos(now), false);
+        self.deposit_at(Place::of_this_thread(), now);
+    }
+
+    /// [`Self::deposit`] on a thread whose place is known.
+    #[inline]
+    pub(super) fn deposit_at(&self, place: Place, now: Instant) {
+        self.0.requests.add_at(place, now.as_nanos(), false);
     }
 
     /// Grants one retry, or says that there is none left.
     #[must_use]
     pub fn withdraw(&self, now: Instant) -> bool {
-        let _granting = self
-            .0
-            .granting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let granted = self.snapshot(now).left > 0;
+        let config = self.config();
+        let granted = self.count(&config, now).left > 0;
         if granted {
-            self.0.retries.add(self.0.origin.nanos(now), false);
+            self.0.retries.add(now.as_nanos(), false);
         }
         granted
     }
@@ -119,10 +139,16 @@ impl RetryBudget {
     /// What it remembers at `now`.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> RetryBudgetSnapshot {
-        let now = self.0.origin.nanos(now);
+        self.count(&self.config(), now)
+    }
+
+    fn count(&self, config: &RetryBudgetConfig, now: Instant) -> RetryBudgetSnapshot {
+        let now = now.as_nanos();
         let (requests, retries) = (self.0.requests.sum(now).all, self.0.retries.sum(now).all);
-        let earned = self.0.config.ratio.of(requests);
-        let left = (earned + u64::from(self.0.config.reserve)).saturating_sub(retries);
+        let earned = config.ratio.of(requests);
+        let left = earned
+            .max(u64::from(config.reserve))
+            .saturating_sub(retries);
         RetryBudgetSnapshot {
             requests,
             retries,
@@ -168,6 +194,45 @@ mod tests {
 
         assert_eq!(grants(&budget, start + Duration::from_millis(9_999)), 0);
         assert_eq!(grants(&budget, start + Duration::from_secs(10)), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reserve_is_not_added_to_what_is_earned() {
+        let now = clock::now();
+        let budget = budget(3);
+
+        (0..29).for_each(|_| budget.deposit(now));
+        assert_eq!(budget.snapshot(now).left, 3);
+        (0..11).for_each(|_| budget.deposit(now));
+        assert_eq!(grants(&budget, now), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_settings_keep_what_is_remembered_and_wrong_ones_change_nothing() {
+        let now = clock::now();
+        let budget = budget(0);
+        (0..50).for_each(|_| budget.deposit(now));
+        assert_eq!(grants(&budget, now), 5);
+        let config = |ratio, ttl| RetryBudgetConfig {
+            ratio: Ratio::new(ratio).unwrap(),
+            reserve: 0,
+            ttl,
+        };
+
+        let refused = budget.reconfigure(config(0.5, Duration::ZERO));
+        assert_eq!(refused.unwrap_err().key, "budget.ttl");
+        assert_eq!(budget.snapshot(now).left, 0);
+
+        budget
+            .reconfigure(config(0.2, Duration::from_secs(60)))
+            .unwrap();
+        let remembered = RetryBudgetSnapshot {
+            requests: 50,
+            retries: 5,
+            left: 5,
+        };
+        assert_eq!(budget.snapshot(now), remembered);
+        assert_eq!(budget.snapshot(now + Duration::from_secs(50)), remembered);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use orchestrator_policies::{
-    BreakerConfig, BulkheadConfig, DeadlineConfig, RateLimitConfig, Ratio, RetryConfig,
+    BreakerConfig, BulkheadConfig, DeadlineConfig, HealthConfig, LastGoodConfig, RateLimitConfig,
+    Ratio, RetryConfig, ShedConfig,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -15,6 +16,9 @@ struct Policies {
     retry: RetryConfig,
     breaker: BreakerConfig,
     bulkhead: BulkheadConfig,
+    health: HealthConfig,
+    last_good: LastGoodConfig,
+    shed: ShedConfig,
 }
 
 fn refused<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> String {
@@ -48,7 +52,10 @@ fn the_defaults_can_work() {
     assert_eq!(policies.rate_limit.validate(), Ok(()));
     assert_eq!(policies.retry.validate(), Ok(()));
     assert_eq!(policies.breaker.validate(), Ok(()));
+    assert_eq!(policies.health.validate(), Ok(()));
+    assert_eq!(policies.last_good.validate(), Ok(()));
     assert_eq!(policies.bulkhead.validate(), Ok(()));
+    assert_eq!(policies.shed.validate(), Ok(()));
 }
 
 #[test]
@@ -69,6 +76,7 @@ fn every_setting_can_be_written() {
         max_delay = "1m"
         budget = { ratio = 0.2, reserve = 3, ttl = "20s" }
         [breaker]
+        mode = "observe_only"
         window = "10s"
         min_requests = 20
         failure_ratio = 0.5
@@ -83,10 +91,25 @@ fn every_setting_can_be_written() {
         success_threshold = 4
         probe_lease = "3s"
         ramp = "10s"
+        [health]
+        interval = "5s"
+        jitter = 0.2
+        timeout = "1s"
+        unhealthy_after = 2
+        healthy_after = 1
+        max_checks = 9
+        [last_good]
+        max_keys = 100
+        max_age = "1m"
         [bulkhead]
         max_concurrent = 8
         max_queue = 16
         max_wait = "1s"
+        [shed]
+        max_in_flight = 100
+        critical = 0.9
+        sheddable_plus = 0.6
+        sheddable = 0.5
     "#;
 
     let policies: Policies = toml::from_str(text).unwrap();
@@ -111,6 +134,7 @@ fn unknown_settings_and_impossible_values_are_refused() {
             .contains("unknown field `every`")
     );
     assert!(refused::<BulkheadConfig>("max_concurrent = 0").contains("nonzero"));
+    assert!(refused::<ShedConfig>("sheddable = 0").contains("not a ratio"));
     assert!(refused::<BreakerConfig>("failure_ratio = 1.5").contains("1.5 is not a ratio"));
     assert!(refused::<BreakerConfig>("failure_ratio = nan").contains("is not a ratio"));
     assert!(

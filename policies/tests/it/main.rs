@@ -1,9 +1,14 @@
 //! Policies together, as their users put them together.
 #![cfg(test)]
 
+mod budget_model;
 mod config;
+mod failsafe_traps;
+mod outage;
 mod race;
+mod retry;
 mod stack;
+mod tower_traps;
 
 use std::time::Duration;
 

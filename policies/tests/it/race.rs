@@ -26,7 +26,8 @@ const CALLERS: usize = 1000;
 /// The refused answer at once, so those that were let in are all that is
 /// left; they are held until then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_thousand_callers_a_half_open_breaker_lets_in_exactly_its_probes() {
+async fn of_ten_thousand_callers_a_half_open_breaker_lets_in_exactly_its_probes() {
+    const CALLERS: usize = 10_000;
     for probes in [1_usize, 7] {
         let breaker = Breaker::new(BreakerConfig {
             open: SECOND / 1000,
@@ -90,9 +91,15 @@ async fn of_a_thousand_callers_a_half_open_breaker_lets_in_exactly_its_probes() 
 /// Half of the calls are dropped at a moment that nobody chose.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_bulkhead_never_holds_more_than_it_may_and_gets_every_slot_back() {
-    const LIMIT: usize = 8;
+    // Few slots are one supply for all threads, and many are several.
+    for limit in [8, 40] {
+        crowd(limit).await;
+    }
+}
+
+async fn crowd(limit: usize) {
     let bulkhead = Bulkhead::new(BulkheadConfig {
-        max_concurrent: NonZeroUsize::new(LIMIT).unwrap(),
+        max_concurrent: NonZeroUsize::new(limit).unwrap(),
         max_queue: CALLERS,
         max_wait: 20 * SECOND,
     })
@@ -131,7 +138,7 @@ async fn a_bulkhead_never_holds_more_than_it_may_and_gets_every_slot_back() {
 
     assert!(answers.iter().step_by(2).count() >= CALLERS / 2);
     assert!(answers.iter().filter(|answered| **answered).count() >= CALLERS / 2);
-    assert!((1..=LIMIT).contains(&most.load(Ordering::SeqCst)));
+    assert!((1..=limit).contains(&most.load(Ordering::SeqCst)));
     let left = bulkhead.snapshot();
     assert_eq!(
         (left.in_flight, left.queued, inside.load(Ordering::SeqCst)),

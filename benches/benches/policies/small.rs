@@ -1,0 +1,177 @@
+//! What is small beside a call: a refusal, its metrics, a trace that nobody
+//! records.
+
+use std::{hint::black_box, time::Duration};
+
+use failsafe::futures::CircuitBreaker as _;
+use metrics::{Key, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use orchestrator_benches::{
+    Goal, Report, Target,
+    policies::{Ask, Asks, Echo, Parts, TOTAL, call},
+};
+use orchestrator_contract::TraceContext;
+use orchestrator_policies::{Breaker, BreakerConfig, BreakerLayer, Outcome, clock};
+use tower::{Layer, Service};
+use tower_resilience::circuitbreaker::CircuitBreakerLayer;
+
+use crate::{
+    BenchError,
+    contender::{Contender, Pair, calling, runtime},
+    costs, stack,
+};
+
+const REFUSAL: &str = "ours: refused, circuit open";
+const METRICS: &str = "with metrics";
+const TRACE: &str = "with a trace context that is not sampled";
+
+/// As long as nothing here takes.
+const REST: Duration = Duration::from_secs(3_600);
+/// Records between two runs of the exporter's upkeep, which it wants every
+/// few seconds: here, after a few milliseconds of calls.
+const RECORDS: u64 = 50_000;
+
+pub(crate) fn run(report: &mut Report) -> Result<Vec<Goal>, BenchError> {
+    let mut pairs = pairs()?;
+    pairs.insert(0, stack::bare());
+    let costs = costs::measure(&pairs)?;
+    report.text(
+        "What is small beside a call. Ours says in a refusal when to come back, the others do \
+         not. Metrics are a counter and a histogram with buckets in handles that are kept, \
+         upkeep of the exporter included; a trace context goes along and is looked at once.",
+    );
+    costs::table(report, &costs);
+    let over_bare = |name| costs::named(&costs, name).at_once - costs[0].at_once;
+    let goal = |what, value, most| Goal::new(what, value, " ns", Target::AtMost(most));
+    let refusal = costs::named(&costs, REFUSAL).at_once;
+    Ok(vec![
+        goal("refused by the open circuit", refusal, 45.0),
+        goal("metrics on top", over_bare(METRICS), 30.0),
+        goal("an unsampled trace on top", over_bare(TRACE), 2.0),
+    ])
+}
+
+/// Refusals, and what comes on top of a call.
+pub(crate) fn pairs() -> Result<Vec<Pair>, BenchError> {
+    let parts = Parts {
+        breaker: tripped()?,
+        ..Parts::new()?
+    };
+    let breaker = BreakerLayer::new(tripped()?, Asks);
+    let resilience = resilience()?;
+    Ok(vec![
+        Pair::refused(REFUSAL, |echo| refused(parts.around(echo))),
+        Pair::refused("ours: refused, breaker alone", |echo| {
+            refused(breaker.layer(echo))
+        }),
+        Pair::refused("failsafe: refused", by_failsafe),
+        Pair::refused("tower-resilience: refused, breaker alone", |echo| {
+            refused(resilience.layer(echo))
+        }),
+        metrics()?,
+        Pair::new(TRACE, traced),
+    ])
+}
+
+fn refused<S>(service: S) -> Contender
+where
+    S: Service<Ask> + Clone + Send + 'static,
+{
+    Contender::of(service, false)
+}
+
+/// A breaker that has opened by itself, and says for how long.
+fn tripped() -> Result<Breaker, BenchError> {
+    let breaker = Breaker::new(BreakerConfig {
+        open: REST,
+        max_open: REST,
+        ..BreakerConfig::default()
+    })?;
+    let now = clock::now();
+    while let Ok(permit) = breaker.admit(now) {
+        permit.record(Outcome::Failure, now);
+    }
+    Ok(breaker)
+}
+
+fn by_failsafe(mut echo: Echo) -> Contender {
+    let rests = failsafe::backoff::constant(REST);
+    let policy = failsafe::failure_policy::consecutive_failures(1, rests);
+    let breaker = failsafe::Config::new().failure_policy(policy).build();
+    breaker.on_error();
+    Contender::new(move || {
+        let breaker = breaker.clone();
+        let call = async move |ask| {
+            let answer = breaker.call(call(&mut echo, ask));
+            answer.await.is_ok()
+        };
+        calling(call, false)
+    })
+}
+
+fn resilience()
+-> Result<CircuitBreakerLayer<tower_resilience::circuitbreaker::DefaultClassifier>, BenchError> {
+    let (layer, handle) = CircuitBreakerLayer::standard()
+        .wait_duration_in_open(REST)
+        .build_with_handle()?;
+    runtime().block_on(handle.force_open());
+    Ok(layer)
+}
+
+/// The bare service, and of each call one count and one duration in handles
+/// that were made before.
+fn metrics() -> Result<Pair, BenchError> {
+    let buckets = [
+        0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0,
+    ];
+    let recorder = PrometheusBuilder::new()
+        .set_buckets(&buckets)?
+        .build_recorder();
+    let metadata = Metadata::new(module_path!(), Level::INFO, None);
+    let labels = [("plugin", "p"), ("phase", "x")];
+    let labels = labels.map(|(name, value)| Label::from_static_parts(name, value));
+    let key = |name: &'static str| Key::from_parts(name, labels.to_vec());
+    let counter = recorder.register_counter(&key("calls_total"), &metadata);
+    let histogram = recorder.register_histogram(&key("seconds"), &metadata);
+    let exporter = recorder.handle();
+    Ok(Pair::new(METRICS, move |mut echo| {
+        let (counter, histogram) = (counter.clone(), histogram.clone());
+        let exporter = exporter.clone();
+        Contender::new(move || {
+            let (counter, histogram) = (counter.clone(), histogram.clone());
+            let exporter = exporter.clone();
+            let call = async move |ask: Ask| {
+                let answer = call(&mut echo, ask).await;
+                counter.increment(1);
+                histogram.record(black_box(0.0012));
+                if ask.value % RECORDS == RECORDS - 1 {
+                    exporter.run_upkeep();
+                }
+                answer.is_ok()
+            };
+            calling(call, true)
+        })
+    }))
+}
+
+/// The bare service, with a trace context that goes along and is looked at
+/// once the answer is there.
+fn traced(mut echo: Echo) -> Contender {
+    let unsampled = TraceContext::from_random(1, 2, false);
+    Contender::new(move || {
+        let call = async move |ask| {
+            let trace = unsampled;
+            let answer = call(&mut echo, ask).await;
+            if black_box(&trace).sampled {
+                write_down(trace);
+            }
+            answer.is_ok()
+        };
+        calling(call, true)
+    })
+}
+
+#[cold]
+fn write_down(trace: TraceContext) {
+    black_box((trace, TOTAL));
+}

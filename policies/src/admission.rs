@@ -1,0 +1,307 @@
+//! What most policies are: they decide whether a call comes in, and learn how
+//! it ended.
+//!
+//! A policy of this kind is a pure core with an [`Admission`] on top. It
+//! becomes a tower layer by [`Stack`](crate::Stack), which drives one or many
+//! of them in one future: with one reading of the clock on the way in and one
+//! on the way out, one pointer to all of them, and one place that gives back
+//! what a call holds however it ends.
+
+use std::{
+    num::NonZeroU64,
+    task::{Context, Poll},
+};
+
+use crate::{
+    classify::Outcome,
+    clock::{self, Instant},
+    deadline::Deadline,
+    event::PolicyEvent,
+    refusal::{Refusal, RefusalKind},
+    shed::Criticality,
+    striped::Place,
+};
+
+/// Decides whether a call comes in, and learns how it ended.
+///
+/// To add a policy, implement this; `bulkhead.rs` is the shortest to follow.
+/// Policies go together as pairs, the outer one first.
+pub trait Admission<Req, Res, Err> {
+    /// What one call holds of this policy. The default is what a call holds
+    /// that has not come in. Holds nothing that must be given back other than
+    /// by [`settle`](Self::settle).
+    type Hold: Default;
+
+    /// Whether [`poll_admit`](Self::poll_admit) ever has a call wait. It is
+    /// cheaper to pass policies of which it is known that they do not.
+    const WAITS: bool = true;
+
+    /// Whether a panic of the service is to become a refusal.
+    const CATCHES_PANICS: bool = false;
+
+    /// Lets a call in, or refuses it, or has it wait.
+    ///
+    /// Asked again with the same `hold` after it had the call wait, and never
+    /// after it let the call in or refused it. A wait must not go on after
+    /// [`Call::deadline`].
+    fn poll_admit(
+        &self,
+        hold: &mut Self::Hold,
+        call: &mut Call,
+        request: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>>;
+
+    /// Learns how a call ended, and takes back what it holds, so that `hold`
+    /// is the default again. The call may have been refused by this policy or
+    /// another, may wait still, or may not have come this far; `hold` tells.
+    fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>);
+
+    /// Hears of a refusal or a retry of a call. Only asked of policies that a
+    /// call meets once; for those that keep a record of calls.
+    #[inline]
+    fn on_event(&self, hold: &mut Self::Hold, event: &PolicyEvent) {
+        let _ = (hold, event);
+    }
+}
+
+/// What policies know of a call, and tell each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    moment: Option<NonZeroU64>,
+    deadline: Deadline,
+    place: Place,
+    tenant: u64,
+    criticality: Criticality,
+}
+
+impl Call {
+    #[inline]
+    pub(crate) fn new(deadline: Option<Instant>, tenant: u64, criticality: Criticality) -> Self {
+        Self {
+            moment: None,
+            deadline: Deadline::of_caller(deadline),
+            place: Place::of_this_thread(),
+            tenant,
+            criticality,
+        }
+    }
+
+    /// Goes on after the call was put aside, perhaps on another thread.
+    pub(crate) fn resume(&mut self) {
+        self.time_passed();
+        self.place = Place::of_this_thread();
+    }
+
+    /// The time. Read once, and then the same until the call has waited or
+    /// the service has answered.
+    #[inline]
+    pub fn now(&mut self) -> Instant {
+        let moment = match self.moment {
+            Some(moment) => moment,
+            None => *self.moment.insert(clock::moment()),
+        };
+        Instant::from_nanos(moment.get())
+    }
+
+    /// Makes [`Self::now`] read the clock again.
+    #[inline]
+    pub(crate) fn time_passed(&mut self) {
+        self.moment = None;
+    }
+
+    /// Where the thread counts that goes on with the call.
+    #[inline]
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// When the call's time is up, as far as is known where it is now.
+    #[must_use]
+    #[inline]
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Sets when the call's time is up, for the policies further in and for
+    /// the service.
+    #[inline]
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+    }
+
+    /// Whose call it is.
+    #[must_use]
+    #[inline]
+    pub fn tenant(&self) -> u64 {
+        self.tenant
+    }
+
+    /// How important it is.
+    #[must_use]
+    #[inline]
+    pub fn criticality(&self) -> Criticality {
+        self.criticality
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub enum End<'a, Res, Err> {
+    /// With a result: the service's, or a refusal further in.
+    Answered {
+        /// The result.
+        result: &'a Result<Res, Err>,
+        /// What it says of the service. [`Outcome::Ignore`] if the service
+        /// was not asked.
+        outcome: Outcome,
+        /// The policy that ended the call, if one did.
+        refusal: Option<RefusalKind>,
+    },
+    /// Without one: the caller gave up.
+    Dropped,
+    /// Without one: the service panicked.
+    Panicked,
+}
+
+impl<Res, Err> Clone for End<'_, Res, Err> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Res, Err> Copy for End<'_, Res, Err> {}
+
+impl<Res, Err> End<'_, Res, Err> {
+    /// The policy that ended the call, if one did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<RefusalKind> {
+        match self {
+            Self::Answered { refusal, .. } => *refusal,
+            Self::Dropped | Self::Panicked => None,
+        }
+    }
+}
+
+/// Lets every call in.
+impl<Req, Res, Err> Admission<Req, Res, Err> for () {
+    type Hold = ();
+
+    const WAITS: bool = false;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        (): &mut (),
+        _: &mut Call,
+        _: &Req,
+        _: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn settle(&self, (): &mut (), _: &mut Call, _: &End<'_, Res, Err>) {}
+}
+
+/// A policy that may be left out.
+impl<Req, Res, Err, A> Admission<Req, Res, Err> for Option<A>
+where
+    A: Admission<Req, Res, Err>,
+{
+    type Hold = A::Hold;
+
+    const WAITS: bool = A::WAITS;
+
+    const CATCHES_PANICS: bool = A::CATCHES_PANICS;
+
+    #[inline]
+    fn poll_admit(
+        &self,
+        hold: &mut A::Hold,
+        call: &mut Call,
+        request: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        match self {
+            Some(policy) => policy.poll_admit(hold, call, request, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    #[inline]
+    fn settle(&self, hold: &mut A::Hold, call: &mut Call, end: &End<'_, Res, Err>) {
+        if let Some(policy) = self {
+            policy.settle(hold, call, end);
+        }
+    }
+
+    #[inline]
+    fn on_event(&self, hold: &mut A::Hold, event: &PolicyEvent) {
+        if let Some(policy) = self {
+            policy.on_event(hold, event);
+        }
+    }
+}
+
+/// What a call holds of a pair.
+#[derive(Debug, Default)]
+pub struct Both<A, B> {
+    outer: A,
+    inner: B,
+    /// Whether the outer policy has let the call in, if the inner one may have
+    /// it wait after that.
+    entered: bool,
+}
+
+/// Asks the outer policy, then the inner one. The inner one learns first how
+/// the call ended.
+impl<Req, Res, Err, A, B> Admission<Req, Res, Err> for (A, B)
+where
+    A: Admission<Req, Res, Err>,
+    B: Admission<Req, Res, Err>,
+{
+    type Hold = Both<A::Hold, B::Hold>;
+
+    const WAITS: bool = A::WAITS || B::WAITS;
+
+    const CATCHES_PANICS: bool = A::CATCHES_PANICS || B::CATCHES_PANICS;
+
+    // There is nothing to a pair but what its halves do, and the call to it
+    // would cost as much as many of them.
+    #[inline(always)]
+    fn poll_admit(
+        &self,
+        hold: &mut Self::Hold,
+        call: &mut Call,
+        request: &Req,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if !(B::WAITS && hold.entered) {
+            match self.0.poll_admit(&mut hold.outer, call, request, cx) {
+                Poll::Ready(Ok(())) => {}
+                // As it is: taking it apart would be done for every call.
+                other => return other,
+            }
+            if B::WAITS {
+                hold.entered = true;
+            }
+        }
+        self.1.poll_admit(&mut hold.inner, call, request, cx)
+    }
+
+    #[inline(always)]
+    fn settle(&self, hold: &mut Self::Hold, call: &mut Call, end: &End<'_, Res, Err>) {
+        if B::WAITS {
+            hold.entered = false;
+        }
+        self.1.settle(&mut hold.inner, call, end);
+        self.0.settle(&mut hold.outer, call, end);
+    }
+
+    #[inline]
+    fn on_event(&self, hold: &mut Self::Hold, event: &PolicyEvent) {
+        self.1.on_event(&mut hold.inner, event);
+        self.0.on_event(&mut hold.outer, event);
+    }
+}

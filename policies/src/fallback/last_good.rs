@@ -1,0 +1,260 @@
+//! The last good answer to each request, for as many as there is room for.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    future::{Ready, ready},
+    hash::{BuildHasher, Hash, RandomState},
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{FallbackKind, Substitute};
+use crate::{
+    clock::{self, Instant},
+    config::{ConfigError, check_time},
+};
+
+/// The store is in parts, each with a lock of its own, so that threads seldom
+/// meet.
+const PARTS: usize = 16;
+
+/// How many answers are kept, and for how long.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LastGoodConfig {
+    /// Answers that are kept at most, one for each key. When there is no room,
+    /// one that was kept long ago makes some. At least 16.
+    pub max_keys: NonZeroUsize,
+    /// Answers of this age are good no more.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+}
+
+impl Default for LastGoodConfig {
+    fn default() -> Self {
+        Self {
+            max_keys: NonZeroUsize::MIN.saturating_add(1023),
+            max_age: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+impl LastGoodConfig {
+    /// Checks that these settings can work.
+    ///
+    /// # Errors
+    ///
+    /// Names the setting that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.max_keys.get() < PARTS {
+            return Err(ConfigError::new(
+                "max_keys",
+                format!("is less than {PARTS}"),
+                "leave room for as many answers as there are common requests",
+            ));
+        }
+        check_time("max_age", self.max_age, Duration::from_millis(1))
+    }
+}
+
+/// The last good answers. Clones share them.
+///
+/// Every success is cloned and kept under a lock that is held for a moment;
+/// answers of some size should be behind an [`Arc`].
+pub struct LastGood<K, Res>(Arc<Shared<K, Res>>);
+
+struct Shared<K, Res> {
+    max_keys: AtomicUsize,
+    /// In nanoseconds.
+    max_age: AtomicU64,
+    hasher: RandomState,
+    parts: [Mutex<Part<K, Res>>; PARTS],
+}
+
+struct Part<K, Res> {
+    answers: HashMap<K, Answer<Res>>,
+    /// The keys, in the order in which their answers were kept.
+    order: BTreeMap<u64, K>,
+    kept: u64,
+}
+
+struct Answer<Res> {
+    response: Res,
+    at: Instant,
+    /// Its place in the order.
+    number: u64,
+}
+
+impl<K: Hash + Eq + Clone, Res> Part<K, Res> {
+    fn keep(&mut self, key: K, response: Res, at: Instant, room: usize) {
+        self.kept += 1;
+        let number = self.kept;
+        let answer = Answer {
+            response,
+            at,
+            number,
+        };
+        if let Some(before) = self.answers.insert(key.clone(), answer) {
+            self.order.remove(&before.number);
+        }
+        self.order.insert(number, key);
+        while self.order.len() > room
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.answers.remove(&oldest);
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, Res: Clone> LastGood<K, Res> {
+    /// No answers yet.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work.
+    pub fn new(config: &LastGoodConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let part = |_| {
+            Mutex::new(Part {
+                answers: HashMap::new(),
+                order: BTreeMap::new(),
+                kept: 0,
+            })
+        };
+        Ok(Self(Arc::new(Shared {
+            max_keys: AtomicUsize::new(config.max_keys.get()),
+            max_age: AtomicU64::new(clock::nanos(config.max_age)),
+            hasher: RandomState::new(),
+            parts: std::array::from_fn(part),
+        })))
+    }
+
+    /// Goes on with `config` and keeps the answers. Those that there is no
+    /// room for any more go when the next one comes.
+    ///
+    /// # Errors
+    ///
+    /// Says why `config` cannot work; then nothing has changed.
+    pub fn reconfigure(&self, config: &LastGoodConfig) -> Result<(), ConfigError> {
+        config.validate()?;
+        let max_age = clock::nanos(config.max_age);
+        self.0.max_age.store(max_age, Ordering::Relaxed);
+        let max_keys = config.max_keys.get();
+        self.0.max_keys.store(max_keys, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Keeps `response` as the last good answer for `key` at `now`.
+    pub fn keep(&self, key: K, response: Res, now: Instant) {
+        let room = self.0.max_keys.load(Ordering::Relaxed) / PARTS;
+        self.part(&key).keep(key, response, now, room);
+    }
+
+    /// The last good answer for `key`, if it is young enough at `now`.
+    #[must_use]
+    pub fn get(&self, key: &K, now: Instant) -> Option<Res> {
+        let max_age = Duration::from_nanos(self.0.max_age.load(Ordering::Relaxed));
+        let part = self.part(key);
+        let answer = part.answers.get(key)?;
+        (now - answer.at < max_age).then(|| answer.response.clone())
+    }
+
+    fn part(&self, key: &K) -> MutexGuard<'_, Part<K, Res>> {
+        let index = self.0.hasher.hash_one(key) as usize % PARTS;
+        lock(&self.0.parts[index])
+    }
+}
+
+impl<K, Res> LastGood<K, Res> {
+    /// How many answers are kept, those that are too old included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let parts = self.0.parts.iter();
+        parts.map(|part| lock(part).answers.len()).sum()
+    }
+
+    /// Whether none is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K, Res> Clone for LastGood<K, Res> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, Res> fmt::Debug for LastGood<K, Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers = self.len();
+        f.debug_struct("LastGood")
+            .field("answers", &answers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`LastGood`] with a function that gives a request's key.
+pub struct LastGoodOf<K, Res, F> {
+    answers: LastGood<K, Res>,
+    key: F,
+}
+
+impl<K, Res, F> LastGoodOf<K, Res, F> {
+    pub(super) fn new(answers: LastGood<K, Res>, key: F) -> Self {
+        Self { answers, key }
+    }
+}
+
+impl<K, Res, F: Clone> Clone for LastGoodOf<K, Res, F> {
+    fn clone(&self) -> Self {
+        Self::new(self.answers.clone(), self.key.clone())
+    }
+}
+
+impl<K, Res, F> fmt::Debug for LastGoodOf<K, Res, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.answers.fmt(f)
+    }
+}
+
+impl<K, F, Req, Res, Err> Substitute<Req, Res, Err> for LastGoodOf<K, Res, F>
+where
+    K: Hash + Eq + Clone,
+    Res: Clone,
+    F: Fn(&Req) -> Option<K>,
+{
+    type Kept = Option<K>;
+    type Future = Ready<Result<Res, Err>>;
+
+    fn keep(&self, request: &Req) -> Option<K> {
+        (self.key)(request)
+    }
+
+    fn learn(&self, key: Option<K>, response: &Res) {
+        if let Some(key) = key {
+            self.answers.keep(key, response.clone(), clock::now());
+        }
+    }
+
+    fn answer(&self, key: Option<K>, _: &Result<Res, Err>) -> Option<Self::Future> {
+        let response = self.answers.get(&key?, clock::now())?;
+        Some(ready(Ok(response)))
+    }
+
+    fn kind(&self) -> FallbackKind {
+        FallbackKind::LastGood
+    }
+}

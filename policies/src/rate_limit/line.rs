@@ -1,0 +1,138 @@
+//! Those who wait for a token, first come, first served.
+//!
+//! Each has one timer, set for its turn, which is known from the start: tokens
+//! come at a fixed interval. Whoever is woken serves everybody whose token is
+//! there, the first ones first, whether or not it is one of them. So a token is
+//! asked for once for each call that gets one; and a call whose task is not
+//! polled keeps nobody behind it waiting.
+
+use std::{collections::BTreeMap, mem, task::Waker};
+
+use super::gcra::Bucket;
+
+/// A place in the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(u64);
+
+/// The line. Times are in nanoseconds.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    waiting: BTreeMap<Ticket, Waiting>,
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    waker: Waker,
+    /// When its token is there, if nobody ahead leaves.
+    turn: u64,
+    /// When it leaves.
+    until: u64,
+}
+
+/// How one in the line stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has its token, and is no longer in the line.
+    Served,
+    /// It is to look again then.
+    WaitUntil(u64),
+    /// Its token would come too late, only then; it is no longer in the line.
+    TooLate(u64),
+}
+
+impl Line {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// When the token would be there for somebody who joins at `now`.
+    pub(super) fn turn_of_newcomer(&self, bucket: &Bucket, now: u64) -> u64 {
+        turn(bucket, self.waiting.len(), now)
+    }
+
+    pub(super) fn join(&mut self, turn: u64, until: u64, waker: Waker) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let waiting = Waiting { waker, turn, until };
+        self.waiting.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Gives the tokens that are there to the first in the line. Whom to wake
+    /// once no lock is held.
+    pub(super) fn serve(&mut self, bucket: &Bucket, now: u64) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        while let Some(first) = self.waiting.first_entry() {
+            if bucket.next_at() > now || bucket.take(now).is_err() {
+                break;
+            }
+            woken.push(first.remove().waker);
+        }
+        // Somebody left, and it is the first one's turn earlier than its timer
+        // knows.
+        if let Some(mut first) = self.waiting.first_entry()
+            && first.get().turn > bucket.next_at()
+        {
+            first.get_mut().turn = bucket.next_at();
+            woken.push(first.get().waker.clone());
+        }
+        woken
+    }
+
+    /// How the one with `ticket` stands, after [`Self::serve`]. If it waits
+    /// on, `waker` will be woken; what is put there instead is to be dropped
+    /// once no lock is held, for that may run any code.
+    pub(super) fn standing(
+        &mut self,
+        ticket: Ticket,
+        bucket: &Bucket,
+        now: u64,
+        waker: &mut Waker,
+    ) -> Standing {
+        let Some(waiting) = self.waiting.get_mut(&ticket) else {
+            return Standing::Served;
+        };
+        if waiting.turn <= now {
+            // A newcomer was faster, just before this one joined.
+            waiting.turn = bucket.next_at().max(now) + bucket.interval();
+        }
+        mem::swap(&mut waiting.waker, waker);
+        if waiting.turn.max(now) <= waiting.until {
+            return Standing::WaitUntil(waiting.turn);
+        }
+        let turn = waiting.turn;
+        self.waiting.remove(&ticket);
+        Standing::TooLate(turn)
+    }
+
+    /// Leaves the line, unless it was served. Its waker is to be dropped once
+    /// no lock is held.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
+        self.waiting.remove(&ticket).map(|waiting| waiting.waker)
+    }
+
+    /// Tells everybody that tokens come at other times now; or, if there is no
+    /// bucket any more, serves them all.
+    pub(super) fn bucket_changed(&mut self, bucket: Option<&Bucket>, now: u64) -> Vec<Waker> {
+        let Some(bucket) = bucket else {
+            let all = std::mem::take(&mut self.waiting);
+            return all.into_values().map(|waiting| waiting.waker).collect();
+        };
+        for (ahead, waiting) in self.waiting.values_mut().enumerate() {
+            waiting.turn = turn(bucket, ahead, now);
+        }
+        let wakers = self.waiting.values().map(|waiting| waiting.waker.clone());
+        wakers.collect()
+    }
+}
+
+/// When the token is there for somebody with `ahead` others before.
+fn turn(bucket: &Bucket, ahead: usize, now: u64) -> u64 {
+    let ahead = bucket.interval().saturating_mul(ahead as u64);
+    bucket.next_at().max(now).saturating_add(ahead)
+}

@@ -1,0 +1,544 @@
+//! The way of one call through its policies and back.
+
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower::Service;
+
+use super::Policies;
+use crate::{
+    admission::{Admission, Call, End},
+    classify::{Classify, Outcome},
+    deadline::Deadline,
+    event::PolicyEvent,
+    panic,
+    refusal::{Refusal, RefusalKind},
+    retry::{Failed, Next, Repeat},
+    shed::Criticality,
+    striped::Local,
+};
+
+pin_project! {
+    /// The answer, or the refusal of a policy.
+    ///
+    /// Dropped at any time, it ends the service's work first and then gives
+    /// back all that the call holds.
+    // In this order: whoever moves a new call has no reason to copy what comes
+    // last and holds nothing yet.
+    #[repr(C)]
+    #[project = CallProj]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct StackFuture<S, C, O, R, I, Req>
+    where
+        S: Service<Req>,
+        O: Admission<Req, S::Response, S::Error>,
+        I: Admission<Req, S::Response, S::Error>,
+    {
+        state: State<S, C, O, R, I, Req, O::Hold, I::Hold>,
+        // The service's work, while there is some.
+        #[pin]
+        answer: Option<S::Future>,
+        // Made when something is first seen to take time: registering a timer
+        // costs more than all else here.
+        #[pin]
+        timer: Option<Sleep>,
+    }
+
+    impl<S, C, O, R, I, Req> PinnedDrop for StackFuture<S, C, O, R, I, Req>
+    where
+        S: Service<Req>,
+        O: Admission<Req, S::Response, S::Error>,
+        I: Admission<Req, S::Response, S::Error>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.state.stage != Stage::Done {
+                this.abandon();
+            }
+        }
+    }
+}
+
+/// What stays in place by itself. One struct, so that one pointer leads to all
+/// of it.
+struct State<S, C, O, R, I, Req, H, J> {
+    stage: Stage,
+    /// Whether the service is running right now, so that a panic of its can be
+    /// told from a caller who gives up.
+    running: bool,
+    idempotent: bool,
+    number: u32,
+    /// The wait before this attempt.
+    waited: Duration,
+    policies: Local<Policies<C, O, R, I>>,
+    service: S,
+    /// What the next attempt asks; taken when the service is asked.
+    request: Option<Req>,
+    /// What a further attempt would ask.
+    spare: Option<Req>,
+    /// What is known of the call, while it waits.
+    call: Option<Call>,
+    /// When the whole call's time is up.
+    total: Deadline,
+    per_call: H,
+    per_attempt: J,
+}
+
+/// What a call is doing, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Stage {
+    /// Asks the policies of the call.
+    Enter,
+    /// Is between two attempts.
+    Pause,
+    /// Asks the policies of an attempt.
+    Admit,
+    /// Waits for the service to be ready.
+    Ready,
+    /// Waits for the service to answer.
+    Answer,
+    Done,
+}
+
+impl Stage {
+    /// Whether an attempt may hold something.
+    fn is_attempt(self) -> bool {
+        matches!(self, Self::Admit | Self::Ready | Self::Answer)
+    }
+}
+
+impl<S, C, O, R, I, Req> StackFuture<S, C, O, R, I, Req>
+where
+    S: Service<Req>,
+    C: Classify<Req, S::Response, S::Error>,
+    O: Admission<Req, S::Response, S::Error>,
+    R: Repeat<Req>,
+    I: Admission<Req, S::Response, S::Error>,
+{
+    #[inline]
+    pub(super) fn new(policies: Local<Policies<C, O, R, I>>, service: S, mut request: Req) -> Self {
+        let classify = &policies.classify;
+        let number = classify.attempts_made(&request).saturating_add(1);
+        if R::REPEATS {
+            classify.set_attempt(&mut request, number);
+        }
+        Self {
+            answer: None,
+            timer: None,
+            state: State {
+                stage: Stage::Enter,
+                running: false,
+                idempotent: R::REPEATS && classify.idempotent(&request),
+                number,
+                waited: Duration::ZERO,
+                policies,
+                service,
+                request: Some(request),
+                spare: None,
+                call: None,
+                total: Deadline::NEVER,
+                per_call: O::Hold::default(),
+                per_attempt: I::Hold::default(),
+            },
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_timer(&self) -> bool {
+        self.timer.is_some()
+    }
+}
+
+impl<S, C, O, R, I, Req> Future for StackFuture<S, C, O, R, I, Req>
+where
+    S: Service<Req>,
+    S::Error: From<Refusal>,
+    C: Classify<Req, S::Response, S::Error>,
+    O: Admission<Req, S::Response, S::Error>,
+    R: Repeat<Req>,
+    I: Admission<Req, S::Response, S::Error>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        // Not in its place, so that not every step has to store what it knows.
+        let mut call = this.take_up();
+        // Stays where it is from here on: what a service answers may be large.
+        let mut polled = this.poll_on(&mut call, cx);
+        if let Poll::Ready(result) = &polled
+            && !this.is_last(result, &mut call)
+        {
+            // The next attempt begins when its time has come.
+            this.wake_at_timer(cx);
+            polled = Poll::Pending;
+        }
+        if polled.is_pending() {
+            this.state.call = Some(call);
+        }
+        polled
+    }
+}
+
+impl<S, C, O, R, I, Req> CallProj<'_, S, C, O, R, I, Req>
+where
+    S: Service<Req>,
+    O: Admission<Req, S::Response, S::Error>,
+    I: Admission<Req, S::Response, S::Error>,
+{
+    /// Ends a call that has no result.
+    #[cold]
+    fn abandon(&mut self) {
+        let state = &mut *self.state;
+        let stage = std::mem::replace(&mut state.stage, Stage::Done);
+        let end = if state.running {
+            End::Panicked
+        } else {
+            End::Dropped
+        };
+        self.answer.set(None);
+        let mut call = match state.call {
+            Some(call) => call,
+            // It ended within its first poll, or before.
+            None => Call::new(None, 0, Criticality::default()),
+        };
+        call.resume();
+        let policies = &*state.policies;
+        if stage.is_attempt() {
+            let hold = &mut state.per_attempt;
+            policies.per_attempt.settle(hold, &mut call, &end);
+        }
+        let hold = &mut state.per_call;
+        policies.per_call.settle(hold, &mut call, &end);
+    }
+}
+
+impl<S, C, O, R, I, Req> CallProj<'_, S, C, O, R, I, Req>
+where
+    S: Service<Req>,
+    S::Error: From<Refusal>,
+    C: Classify<Req, S::Response, S::Error>,
+    O: Admission<Req, S::Response, S::Error>,
+    R: Repeat<Req>,
+    I: Admission<Req, S::Response, S::Error>,
+{
+    /// What is known of the call.
+    #[inline]
+    fn take_up(&mut self) -> Call {
+        if let Some(mut call) = self.state.call {
+            call.resume();
+            return call;
+        }
+        let Some(request) = &self.state.request else {
+            unreachable!("it has not ended yet");
+        };
+        let classify = &self.state.policies.classify;
+        Call::new(
+            classify.deadline(request),
+            classify.tenant(request),
+            classify.criticality(request),
+        )
+    }
+
+    /// Goes on with the call, wherever it is, until an attempt has ended.
+    #[inline]
+    fn poll_on(
+        &mut self,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        // Not read again: from each stage the way leads straight on.
+        let stage = self.state.stage;
+        if stage <= Stage::Admit {
+            if stage == Stage::Pause {
+                ready!(self.poll_pause(call, cx));
+            }
+            match self.poll_admit(stage, call, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(refusal)) => return Poll::Ready(Err(self.refuse(refusal))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.poll_service(stage, call, cx)
+    }
+
+    /// Asks the policies: of the call, if it is new, and of the attempt.
+    #[inline]
+    fn poll_admit(
+        &mut self,
+        stage: Stage,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        let state = &mut *self.state;
+        let Some(request) = state.request.as_ref() else {
+            unreachable!("the service has not been asked yet");
+        };
+        let policies = &*state.policies;
+        if stage == Stage::Enter {
+            let hold = &mut state.per_call;
+            match policies.per_call.poll_admit(hold, call, request, cx) {
+                Poll::Ready(Ok(())) => {}
+                // As it is: taking it apart would be done for every call.
+                other => return other,
+            }
+            policies.retry.begin(call);
+            state.total = call.deadline();
+            state.stage = Stage::Admit;
+        }
+        let hold = &mut state.per_attempt;
+        let admitted = policies.per_attempt.poll_admit(hold, call, request, cx);
+        if let Poll::Ready(Ok(())) = admitted {
+            state.stage = Stage::Ready;
+        }
+        admitted
+    }
+
+    /// Waits for the next attempt to be due.
+    #[inline(never)]
+    fn poll_pause(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_timer(cx));
+        self.timer.set(None);
+        // An attempt that was turned away has not asked its own.
+        let request = self
+            .state
+            .spare
+            .take()
+            .or_else(|| self.state.request.take());
+        let Some(mut request) = request else {
+            unreachable!("a pause follows only where a request was kept");
+        };
+        let classify = &self.state.policies.classify;
+        classify.set_attempt(&mut request, self.state.number);
+        self.state.request = Some(request);
+        call.set_deadline(self.state.total);
+        self.state.stage = Stage::Admit;
+        Poll::Ready(())
+    }
+
+    /// Waits for the service, and for no longer than it may take.
+    #[inline]
+    fn poll_service(
+        &mut self,
+        stage: Stage,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        self.state.running = true;
+        let mut polled = if I::CATCHES_PANICS {
+            self.poll_caught(stage, call, cx)
+        } else {
+            self.poll_answer(stage, call, cx)
+        };
+        self.state.running = false;
+        call.time_passed();
+        if polled.is_pending() {
+            polled = self.poll_deadline(call, cx).map(Err);
+        }
+        polled
+    }
+
+    /// [`Self::poll_answer`], and a refusal if that panics.
+    #[inline]
+    fn poll_caught(
+        &mut self,
+        stage: Stage,
+        call: &Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        let mut polled = Poll::Pending;
+        // Unwind safe: after a panic the service is dropped or asked anew.
+        let caught = panic::catch(AssertUnwindSafe(|| {
+            polled = self.poll_answer(stage, call, cx);
+        }));
+        if let Err(refusal) = caught {
+            panic::discard(AssertUnwindSafe(|| self.answer.set(None)));
+            polled = Poll::Ready(Err(self.refuse(refusal)));
+        }
+        polled
+    }
+
+    /// Waits for the service to be ready, asks it, and waits for its answer.
+    #[inline]
+    fn poll_answer(
+        &mut self,
+        stage: Stage,
+        call: &Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        if stage <= Stage::Ready {
+            ready!(self.state.service.poll_ready(cx)?);
+            self.ask(call);
+        }
+        match self.answer.as_mut().as_pin_mut() {
+            Some(answer) => answer.poll(cx),
+            None => unreachable!("the service works while its answer is waited for"),
+        }
+    }
+
+    /// Asks the service, which is ready.
+    #[inline]
+    fn ask(&mut self, call: &Call) {
+        let Some(mut request) = self.state.request.take() else {
+            unreachable!("an attempt asks once");
+        };
+        let policies = &*self.state.policies;
+        if R::REPEATS {
+            self.state.spare = policies.retry.spare(&request, self.state.number);
+        }
+        let deadline = call.deadline();
+        if deadline.is_enforced() {
+            policies.classify.set_deadline(&mut request, deadline.at());
+        }
+        self.answer.set(Some(self.state.service.call(request)));
+        self.state.stage = Stage::Answer;
+    }
+
+    /// Ready when the attempt's time is up.
+    #[inline(never)]
+    fn poll_deadline(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<S::Error> {
+        let deadline = call.deadline();
+        let Some(refusal) = deadline.refusal() else {
+            return Poll::Pending;
+        };
+        if self.timer.is_none() {
+            let left = deadline.at() - call.now();
+            self.timer.set(Some(tokio::time::sleep(left)));
+        }
+        ready!(self.poll_timer(cx));
+        call.time_passed();
+        // The work ends before anybody hears of it and frees what it held.
+        self.answer.set(None);
+        Poll::Ready(self.refuse(refusal))
+    }
+
+    #[cold]
+    fn wake_at_timer(&mut self, cx: &mut Context<'_>) {
+        if self.poll_timer(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Takes note of how an attempt ended. Whether the call has, too.
+    #[inline]
+    fn is_last(&mut self, result: &Result<S::Response, S::Error>, call: &mut Call) -> bool {
+        let policies = &*self.state.policies;
+        let end = judge(&policies.classify, result);
+        if self.state.stage != Stage::Enter {
+            self.answer.set(None);
+            self.state.stage = Stage::Pause;
+            let hold = &mut self.state.per_attempt;
+            policies.per_attempt.settle(hold, call, &end);
+            if R::REPEATS
+                && let Err(error) = result
+                && self.repeats(error, end.refusal(), call)
+            {
+                return false;
+            }
+        }
+        self.state.stage = Stage::Done;
+        let policies = &*self.state.policies;
+        let hold = &mut self.state.per_call;
+        policies.per_call.settle(hold, call, &end);
+        true
+    }
+
+    /// Whether there is a further attempt after this failed one; it is then
+    /// due when the timer ends.
+    #[cold]
+    fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>, call: &mut Call) -> bool {
+        let policies = &*self.state.policies;
+        let kept = self.state.spare.as_ref().or(self.state.request.as_ref());
+        let failed = Failed {
+            attempt: self.state.number,
+            waited: self.state.waited,
+            is_kept: kept.is_some(),
+            attempts: kept.and_then(|request| policies.classify.attempt_budget(request)),
+            advice: policies.classify.retry(error),
+            refusal,
+            idempotent: self.state.idempotent,
+            deadline: self.state.total.at(),
+        };
+        match policies.retry.next(&failed, call.now()) {
+            // Where the service panicked while it was asked, there may be
+            // nothing left to ask it.
+            Next::After(_) if self.state.spare.is_none() && self.state.request.is_none() => false,
+            Next::After(delay) => {
+                self.state.number += 1;
+                self.state.waited = delay;
+                self.timer.set(Some(tokio::time::sleep(delay)));
+                let attempt = self.state.number;
+                self.tell(&PolicyEvent::RetryScheduled { attempt, delay });
+                true
+            }
+            Next::Stop(reason) => {
+                let attempts = self.state.number;
+                self.tell(&PolicyEvent::RetryStopped { attempts, reason });
+                false
+            }
+            Next::GiveUp => false,
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, refusal: Refusal) -> S::Error {
+        let by = refusal.kind();
+        self.tell(&PolicyEvent::Refused { by });
+        refusal.into()
+    }
+
+    fn tell(&mut self, event: &PolicyEvent) {
+        let policies = &*self.state.policies;
+        policies.emitter.emit(event);
+        policies.per_call.on_event(&mut self.state.per_call, event);
+    }
+}
+
+/// What `result` says.
+#[inline]
+fn judge<'a, C, Req, Res, Err>(classify: &C, result: &'a Result<Res, Err>) -> End<'a, Res, Err>
+where
+    C: Classify<Req, Res, Err>,
+{
+    let (outcome, refusal) = match result {
+        Ok(_) => (classify.outcome(result), None),
+        Err(error) => judge_error(classify, result, error),
+    };
+    End::Answered {
+        result,
+        outcome,
+        refusal,
+    }
+}
+
+/// Out of line: it asks much more than a success does.
+#[cold]
+fn judge_error<C, Req, Res, Err>(
+    classify: &C,
+    result: &Result<Res, Err>,
+    error: &Err,
+) -> (Outcome, Option<RefusalKind>)
+where
+    C: Classify<Req, Res, Err>,
+{
+    let refusal = classify.refusal(error);
+    let outcome = match refusal {
+        Some(kind) if kind.is_turned_away() => Outcome::Ignore,
+        _ => classify.outcome(result),
+    };
+    (outcome, refusal)
+}
