@@ -13,6 +13,7 @@
 //! one, so nothing about a policy is written twice.
 
 mod future;
+mod state;
 
 use std::{
     sync::Arc,

@@ -65,20 +65,22 @@ impl Outbox {
     ///
     /// When the connection has ended, and then nobody wants frames.
     pub(super) async fn room(&self) -> Result<(), Closed> {
-        loop {
+        while !self.has_room()? {
             let mut room = std::pin::pin!(self.room.notified());
-            // Listens before it looks, so that no room is missed.
+            // Listens before it looks again, so that no room is missed.
             room.as_mut().enable();
-            {
-                let queue = self.queue();
-                if queue.closed {
-                    return Err(Closed);
-                }
-                if queue.bytes.len() < FULL_BYTES {
-                    return Ok(());
-                }
+            if !self.has_room()? {
+                room.await;
             }
-            room.await;
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> Result<bool, Closed> {
+        let queue = self.queue();
+        match queue.closed {
+            true => Err(Closed),
+            false => Ok(queue.bytes.len() < FULL_BYTES),
         }
     }
 

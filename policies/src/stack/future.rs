@@ -11,7 +11,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower::Service;
 
-use super::Policies;
+use super::{
+    Policies,
+    state::{Stage, State},
+};
 use crate::{
     admission::{Admission, Call, End},
     classify::{Classify, Outcome},
@@ -62,54 +65,6 @@ pin_project! {
                 this.abandon();
             }
         }
-    }
-}
-
-/// What stays in place by itself. One struct, so that one pointer leads to all
-/// of it.
-struct State<S, C, O, R, I, Req, H, J> {
-    stage: Stage,
-    /// Whether the service is running right now, so that a panic of its can be
-    /// told from a caller who gives up.
-    running: bool,
-    idempotent: bool,
-    number: u32,
-    /// The wait before this attempt.
-    waited: Duration,
-    policies: Local<Policies<C, O, R, I>>,
-    service: S,
-    /// What the next attempt asks; taken when the service is asked.
-    request: Option<Req>,
-    /// What a further attempt would ask.
-    spare: Option<Req>,
-    /// What is known of the call, while it waits.
-    call: Option<Call>,
-    /// When the whole call's time is up.
-    total: Deadline,
-    per_call: H,
-    per_attempt: J,
-}
-
-/// What a call is doing, in this order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum Stage {
-    /// Asks the policies of the call.
-    Enter,
-    /// Is between two attempts.
-    Pause,
-    /// Asks the policies of an attempt.
-    Admit,
-    /// Waits for the service to be ready.
-    Ready,
-    /// Waits for the service to answer.
-    Answer,
-    Done,
-}
-
-impl Stage {
-    /// Whether an attempt may hold something.
-    fn is_attempt(self) -> bool {
-        matches!(self, Self::Admit | Self::Ready | Self::Answer)
     }
 }
 

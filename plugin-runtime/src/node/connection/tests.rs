@@ -16,7 +16,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{super::reader, *};
+use super::{
+    super::{patience::Patience, reader},
+    *,
+};
 use crate::settings::LogSettings;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +38,7 @@ fn connection() -> (Arc<Connection>, Plugin) {
     let decoder = FrameDecoder::new();
     let connection = Connection::new(outlet, settings, waiting, socket, decoder);
     connection.add_credit(4).unwrap();
+    connection.intake().patience = Patience::rested();
     let plugin = Plugin {
         stream: tokio::net::UnixStream::from_std(theirs).unwrap(),
         decoder: FrameDecoder::new(),

@@ -8,40 +8,38 @@ pub(super) const LOOKS: u32 = 32;
 /// together take about as long as it takes to fall asleep and be woken.
 pub(super) const ROUNDS: u32 = 4;
 
-/// Who is awake with its bytes this soon need not look for them: here sleep is light.
-const LIGHT: Duration = Duration::from_micros(20);
-/// After this many finds in a row one sleep tells whether it has become light.
+/// Who waits longer than this for a short message has slept deeply.
+const DEEP: Duration = Duration::from_micros(20);
+/// After this many deep sleeps in a row looking is tried.
+const SLEEPS: u32 = 4;
+/// After this many doublings the number of sleeps between tries no longer grows.
+const DOUBLINGS: u32 = 7;
+/// After this many finds one sleep tells whether sleep is still deep.
 const FINDS: u32 = 1 << 10;
-/// After this many doublings the pause no longer grows.
-const DOUBLINGS: u32 = 9;
 
 /// Decides whether to look for bytes for a while before going to sleep.
 ///
 /// Where idle processors sleep deeply, processes that exchange short messages spend
 /// more on falling asleep and waking each other than on the messages. Who looks a
 /// little longer finds the next message without that. Where sleep is light there is
-/// nothing to gain; and where nothing comes so soon, because the other side has much
-/// to do or waits for this very processor, looking is in vain, so each time in a row
-/// that it was, the pause before the next try doubles.
+/// nothing to gain. And where nothing comes so soon, because the other side has much
+/// to do or waits for this very processor, looking is in vain; so from the second
+/// time in a row that it was, twice as many sleeps lie before the next try.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// The last sleep was light.
-    light: bool,
-    /// Finds in a row.
-    finds: u32,
+    /// Deep sleeps in a row.
+    deep: u32,
     /// Tries in a row that were in vain.
     vain: u32,
-    /// Waits to come without a try.
-    pause: u32,
+    finds: u32,
 }
 
 impl Patience {
     /// Whether to look in the wait that begins now. If not, [`Self::slept`] wants to
     /// know how long the wait was.
-    pub(super) fn looks(&mut self) -> bool {
-        let looks = self.pause == 0 && !self.light;
-        self.pause = self.pause.saturating_sub(1);
-        looks
+    pub(super) fn looks(&self) -> bool {
+        let doublings = self.vain.saturating_sub(2).min(DOUBLINGS);
+        self.deep >= SLEEPS << doublings
     }
 
     /// What was looked for came.
@@ -50,20 +48,35 @@ impl Patience {
         self.finds += 1;
         if self.finds == FINDS {
             self.finds = 0;
-            self.pause = 1;
+            self.deep = SLEEPS - 1;
         }
     }
 
     /// Nothing came while it was looked for.
     pub(super) fn in_vain(&mut self) {
-        self.finds = 0;
-        self.pause = (1 << self.vain) - 1;
-        self.vain = (self.vain + 1).min(DOUBLINGS);
+        self.vain = self.vain.saturating_add(1);
+        if self.vain > 1 {
+            self.deep = 0;
+        }
     }
 
     /// The bytes came after a sleep.
     pub(super) fn slept(&mut self, wait: Duration) {
-        self.light = wait < LIGHT;
+        self.deep = match wait > DEEP {
+            true => self.deep.saturating_add(1),
+            false => 0,
+        };
+    }
+}
+
+#[cfg(test)]
+impl Patience {
+    /// As after many deep sleeps.
+    pub(super) fn rested() -> Self {
+        Self {
+            deep: SLEEPS,
+            ..Self::default()
+        }
     }
 }
 
@@ -71,61 +84,56 @@ impl Patience {
 mod tests {
     use super::*;
 
-    const DEEP: Duration = Duration::from_micros(60);
-
-    /// The waits out of `count` in which it looks, with this outcome.
+    /// In which of `count` waits it looks, when sleep is deep and this is what comes
+    /// of looking.
     fn tries(patience: &mut Patience, count: u32, outcome: fn(&mut Patience)) -> Vec<u32> {
-        let tries = (0..count).filter(|_| match patience.looks() {
-            true => {
-                outcome(patience);
-                true
+        let wait = |_: &u32| {
+            let looks = patience.looks();
+            match looks {
+                true => outcome(patience),
+                false => patience.slept(2 * DEEP),
             }
-            false => {
-                patience.slept(DEEP);
-                false
-            }
-        });
-        tries.collect()
+            looks
+        };
+        (0..count).filter(wait).collect()
     }
 
     #[test]
     fn in_vain_is_tried_ever_less_often_and_never_given_up() {
-        let tries = tries(&mut Patience::default(), 5_000, Patience::in_vain);
-        assert_eq!(tries[..6], [0, 1, 3, 7, 15, 31]);
+        let tries = tries(&mut Patience::default(), 10_000, Patience::in_vain);
+        assert_eq!(tries[..5], [4, 5, 10, 19, 36]);
         let steady = tries.windows(2).map(|pair| pair[1] - pair[0]).max();
-        assert_eq!(steady, Some(1 << DOUBLINGS));
+        assert_eq!(steady, Some((SLEEPS << DOUBLINGS) + 1));
     }
 
     #[test]
-    fn a_find_makes_it_patient_again_with_a_sleep_now_and_then() {
+    fn while_it_finds_it_sleeps_only_now_and_then() {
         let mut patience = Patience::default();
         tries(&mut patience, 1_000, Patience::in_vain);
-        while !patience.looks() {}
-        patience.found();
-        let seen = tries(&mut patience, 5 * FINDS, Patience::found).len();
-        assert!(
-            (5 * FINDS as usize - 5..5 * FINDS as usize).contains(&seen),
-            "{seen}"
-        );
+        tries(&mut patience, 1_000, Patience::found);
+        let looks = tries(&mut patience, 10 * (FINDS + 1), Patience::found).len();
+        assert_eq!(looks, 10 * FINDS as usize);
         patience.in_vain();
-        assert!(patience.looks(), "once in vain is no reason to pause");
+        assert!(patience.looks(), "once in vain is no reason to stop");
     }
 
     #[test]
-    fn light_sleep_is_not_disturbed_until_it_is_deep() {
+    fn light_sleep_is_not_disturbed() {
         let mut patience = Patience::default();
-        patience.slept(LIGHT / 2);
-        assert!((0..2_000).all(|_| !patience.looks()));
-        patience.slept(DEEP);
-        assert!(patience.looks());
-        // Where looking works as well, one sleep in many says that it need not.
-        let mut finds = 0;
+        for wait in 0..10_000 {
+            // A deep one among them means nothing.
+            let factor = if wait % SLEEPS == 0 { 2 } else { 1 };
+            patience.slept(factor * DEEP);
+            assert!(!patience.looks());
+        }
+        let mut patience = Patience::rested();
         while patience.looks() {
             patience.found();
-            finds += 1;
         }
-        assert_eq!(finds, FINDS);
-        patience.slept(LIGHT / 2);
-        assert!(!patience.looks());
+        patience.slept(DEEP);
+        assert!(
+            (0..SLEEPS).all(|_| !patience.looks()),
+            "it has become light"
+        );
     }
 }
