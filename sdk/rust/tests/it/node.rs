@@ -277,6 +277,12 @@ fn a_host_that_goes_away_and_a_signal_end_the_process() {
     host.call(1, "ignore", "");
     host.hang_up();
     assert!(host.end().0.success());
+    // With bytes unread the kernel calls it a reset.
+    let mut host = Host::greeted();
+    host.call(1, "ignore", "");
+    host.await_bytes();
+    host.hang_up();
+    assert!(host.end().0.success());
     let mut host = Host::greeted();
     host.call(1, "echo", "1");
     host.result();

@@ -19,6 +19,7 @@ use orchestrator_contract::{
         Welcome,
     },
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::programs::example;
@@ -128,6 +129,14 @@ impl Host {
                 return (header, output);
             }
         }
+    }
+
+    /// Waits until the plugin has sent something, and leaves it unread.
+    pub(crate) fn await_bytes(&self) {
+        let socket = self.socket.as_ref().unwrap();
+        let mut wanted = [PollFd::new(socket, PollFlags::IN)];
+        let patience = Timespec::try_from(PATIENCE).unwrap();
+        assert_eq!(poll(&mut wanted, Some(&patience)).unwrap(), 1);
     }
 
     /// Closes the host's end.
