@@ -13,11 +13,11 @@ use std::{
 };
 
 use orchestrator_policies::{
-    Admission, AttemptDeadline, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, CatchPanicLayer,
+    Admission, AttemptDeadline, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, CatchPanic,
     Classify, ConfigError, Latency, Policies, Rate, RateLimitConfig, RateLimiter, Refusal,
     RefusalKind, Retry, RetryConfig, TotalDeadline, clock::Instant,
 };
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 
 /// Longer than anything here takes.
 pub const TOTAL: Duration = Duration::from_secs(30);
@@ -209,18 +209,16 @@ impl Parts {
             + 'static,
         O: Admission<Ask, u64, Failure, Hold: Send> + Clone + Send + Sync + 'static,
     {
-        let policies = Policies::with(Asks)
+        Policies::with(Asks)
             .per_call(outermost)
             .per_call(TotalDeadline::new(TOTAL))
             .per_call(self.limiter.clone())
             .retry(self.retry.clone())
             .per_attempt(self.breaker.clone())
             .per_attempt(self.bulkhead.clone())
-            .per_attempt(AttemptDeadline::new(ATTEMPT));
-        ServiceBuilder::new()
-            .layer(policies)
-            .layer(CatchPanicLayer::new())
-            .service(inner)
+            .per_attempt(AttemptDeadline::new(ATTEMPT))
+            .per_attempt(CatchPanic)
+            .layer(inner)
     }
 }
 

@@ -8,7 +8,7 @@ mod shared;
 use orchestrator_contract::{CallError, PhaseReply};
 use orchestrator_plugin_runtime::PluginHandle;
 use orchestrator_policies::{
-    AttemptDeadline, CatchPanicLayer, ConfigError, Policies, Retry, TotalDeadline,
+    AttemptDeadline, CatchPanic, ConfigError, Policies, Retry, TotalDeadline,
 };
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 
@@ -88,9 +88,9 @@ where
         // Tells of each attempt, also when the call's own error hides it.
         .per_attempt(ObserveAttempts::new(metrics, teller))
         // Below the breaker, so that a plugin that hangs counts as failing.
-        .per_attempt(attempt.map(AttemptDeadline::new));
-    // A panic of a builtin is an error of its call and of nothing else.
-    let plugin = CatchPanicLayer::new().layer(plugin);
+        .per_attempt(attempt.map(AttemptDeadline::new))
+        // A panic of a builtin is an error of its call and of nothing else.
+        .per_attempt(CatchPanic);
     let stack = policies.layer(plugin).map_err(CallError::from);
     Ok(BoxCloneSyncService::new(stack))
 }

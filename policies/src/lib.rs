@@ -20,7 +20,7 @@
 //! | [`latency`] | nobody knows how long calls take | telling calls apart |
 //!
 //! A service across a network wants both deadlines, retry, breaker and
-//! bulkhead. One in the same process wants them too, and [`CatchPanicLayer`].
+//! bulkhead. One in the same process wants them too, and [`CatchPanic`].
 //! The others wait until somebody can name the failure that they are for.
 //!
 //! # A stack of policies
@@ -29,11 +29,11 @@
 //! use std::time::Duration;
 //!
 //! use orchestrator_policies::{
-//!     AttemptDeadline, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, CatchPanicLayer, Classify, Policies,
+//!     AttemptDeadline, Breaker, BreakerConfig, Bulkhead, BulkheadConfig, CatchPanic, Classify, Policies,
 //!     RateLimitConfig, RateLimiter, Refusal, RefusalKind, Retry, RetryConfig, TotalDeadline,
 //!     classify::refusal_in, clock::Instant,
 //! };
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{Layer, ServiceExt, service_fn};
 //!
 //! #[derive(Debug, thiserror::Error)]
 //! enum Error {
@@ -82,18 +82,16 @@
 //!     // Inside retry: one that waits to try again holds no slot.
 //!     .per_attempt(Bulkhead::new(BulkheadConfig::default())?)
 //!     // Inside the breaker: a timeout is a failure.
-//!     .per_attempt(AttemptDeadline::new(Duration::from_secs(10)));
-//!
-//! let service = ServiceBuilder::new()
-//!     .layer(policies)
+//!     .per_attempt(AttemptDeadline::new(Duration::from_secs(10)))
 //!     // Innermost: everybody above sees an error, and no panic.
-//!     .layer(CatchPanicLayer::new())
-//!     .service(service_fn(|greet: Greet| async move {
-//!         match greet.name {
-//!             "" => Err(Error::Unknown),
-//!             name => Ok(format!("hello {name}")),
-//!         }
-//!     }));
+//!     .per_attempt(CatchPanic);
+//!
+//! let service = policies.layer(service_fn(|greet: Greet| async move {
+//!     match greet.name {
+//!         "" => Err(Error::Unknown),
+//!         name => Ok(format!("hello {name}")),
+//!     }
+//! }));
 //!
 //! let greet = |name| service.clone().oneshot(Greet { name, deadline: None });
 //! assert_eq!(greet("Ada").await?, "hello Ada");

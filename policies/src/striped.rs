@@ -22,7 +22,7 @@ use std::{
 
 use crossbeam_utils::CachePadded;
 
-pub(crate) use self::place::Place;
+pub(crate) use self::place::{Place, places};
 
 /// More stripes than this cost more memory than they save time.
 const STRIPES_MAX: usize = 32;
@@ -75,7 +75,7 @@ pub(crate) struct Sums<T>(Box<[CachePadded<T>]>);
 
 impl<T> Sums<T> {
     pub(crate) fn new(make: impl Fn() -> T) -> Self {
-        let values = (0..place::count()).map(|_| CachePadded::new(make()));
+        let values = (0..places()).map(|_| CachePadded::new(make()));
         Self(values.collect())
     }
 
@@ -96,7 +96,7 @@ impl<T> Sums<T> {
 /// A value whose words this thread may add to.
 pub(crate) struct Mine<'a, T> {
     value: &'a T,
-    /// Whether no other thread adds to it.
+    /// Whether no other thread changes it.
     alone: bool,
 }
 
@@ -104,6 +104,12 @@ impl<'a, T> Mine<'a, T> {
     #[inline]
     pub(crate) fn value(&self) -> &'a T {
         self.value
+    }
+
+    /// Whether no other thread changes the value.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Adds to a `word` of the value. Relaxed: each is a number by itself.
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn threads_lose_no_count() {
         let words = words();
-        let threads = 2 * place::count();
+        let threads = 2 * places();
         let start = Barrier::new(threads);
         thread::scope(|scope| {
             for _ in 0..threads {

@@ -24,7 +24,7 @@ use crate::{
     clock::{self, Instant},
     config::ConfigError,
     refusal::Refusal,
-    striped::{Striped, thread_number},
+    striped::{Place, Striped},
 };
 
 /// The buckets and the line before them. Clones share both.
@@ -135,11 +135,11 @@ impl Overall {
 
     /// Takes a token that is on loan, or borrows some, or takes a single one;
     /// or says how long until there is one.
-    pub(super) fn take(&self, leases: &Leases, thread: usize, now: u64) -> Result<(), Duration> {
-        if leases.take(thread, now) {
+    pub(super) fn take(&self, leases: &Leases, place: Place, now: u64) -> Result<(), Duration> {
+        if leases.take(place, now) {
             return Ok(());
         }
-        let due = leases.due(thread, now, self.lease_most);
+        let due = leases.due(place, now, self.lease_most);
         if let Some(tokens) = u32::try_from(due.tokens).ok().and_then(NonZeroU32::new)
             && tokens > NonZeroU32::MIN
         {
@@ -198,7 +198,7 @@ impl RateLimiter {
         for stripe in &mut stripes {
             **stripe = Arc::clone(&rules);
         }
-        shared.leases.clear();
+        shared.leases.clear(now);
         let mut line = self.line();
         let bucket = rules.overall.as_ref().map(|overall| &overall.bucket);
         let woken = line.bucket_changed(bucket, now);
@@ -225,7 +225,7 @@ impl RateLimiter {
         if self.is_awaited() {
             return Err(self.time_to_turn(&self.line(), overall, now));
         }
-        overall.take(&self.0.leases, thread_number(), now)
+        overall.take(&self.0.leases, Place::of_this_thread(), now)
     }
 
     /// What it holds at `now`.
@@ -248,7 +248,7 @@ impl RateLimiter {
             UNLIMITED => true,
             OVERALL_ONLY => {
                 let now = call.now().as_nanos();
-                self.0.leases.take(call.place().number(), now)
+                self.0.leases.take(call.place(), now)
             }
             _ => false,
         }
@@ -265,7 +265,7 @@ impl RateLimiter {
             return Ok(None);
         };
         if !self.is_awaited() {
-            match overall.take(&self.0.leases, thread_number(), now) {
+            match overall.take(&self.0.leases, call.place(), now) {
                 Ok(()) => return Ok(None),
                 Err(wait) if rules.max_wait.is_zero() => return Err(refuse(wait)),
                 Err(_) => {}

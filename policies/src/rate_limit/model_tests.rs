@@ -18,7 +18,7 @@ use super::{
     line::{Line, Standing, Ticket},
     *,
 };
-use crate::striped::STRIPES;
+use crate::striped::{self, Place};
 
 /// A bucket whose tokens weigh as many as the nanoseconds that they take.
 #[derive(Clone, Copy)]
@@ -133,8 +133,8 @@ proptest! {
         };
         let overall = Overall::new(&rate, Bucket::new(&rate));
         let leases = Leases::new();
-        let on_loan = overall.lease_most * *STRIPES as u64;
-        prop_assert!(on_loan <= u64::from(burst).max(4 * *STRIPES as u64) / 4);
+        let on_loan = overall.lease_most * striped::places() as u64;
+        prop_assert!(on_loan <= u64::from(burst).max(4 * striped::places() as u64) / 4);
         let mut most = Level::full(&rate);
         most.burst += on_loan;
         most.level = most.burst * most.interval;
@@ -142,7 +142,7 @@ proptest! {
         for (thread, wait, calls) in steps {
             now += wait;
             for _ in 0..calls {
-                if overall.take(&leases, thread, now).is_ok() {
+                if overall.take(&leases, Place::shared_number(thread % striped::places()), now).is_ok() {
                     prop_assert_eq!(most.take(now), Ok(()));
                 }
             }
@@ -168,7 +168,11 @@ fn a_steady_stream_within_the_rate_is_never_refused() {
         let step = 1_000_000_000 * 10 / 9 / u64::from(calls);
         for call in 0..200_000_u64 {
             let thread = usize::from(call % 100 == 0);
-            let taken = overall.take(&leases, thread, 1 + call * step);
+            let taken = overall.take(
+                &leases,
+                Place::shared_number(thread % striped::places()),
+                1 + call * step,
+            );
             assert_eq!(taken, Ok(()), "call {call} at {calls} a second");
         }
     }
@@ -182,7 +186,14 @@ fn a_slow_stream_forfeits_nothing() {
     for call in 0..1000_u64 {
         let thread = usize::try_from(call % 2).unwrap();
         let now = 1 + call * 2 * super::lease::LASTS;
-        assert_eq!(overall.take(&leases, thread, now), Ok(()));
+        assert_eq!(
+            overall.take(
+                &leases,
+                Place::shared_number(thread % striped::places()),
+                now
+            ),
+            Ok(())
+        );
         assert_eq!(overall.bucket.tokens(now), 1_000_000 - 1);
     }
 }

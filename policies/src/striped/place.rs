@@ -15,7 +15,7 @@ use super::STRIPES;
 static OWNED: LazyLock<Owned> = LazyLock::new(|| Owned::new(2 * *STRIPES));
 
 /// How many places there are: those that threads own, then those they share.
-pub(super) fn count() -> usize {
+pub(crate) fn places() -> usize {
     OWNED.count + *STRIPES
 }
 
@@ -48,6 +48,12 @@ impl Place {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % *STRIPES;
         Self((OWNED.count + number) << 1)
+    }
+
+    /// A place that is nobody's own.
+    #[cfg(test)]
+    pub(crate) const fn shared_number(number: usize) -> Self {
+        Self(number << 1)
     }
 
     fn owned(index: usize) -> Self {
