@@ -7,10 +7,7 @@
 //! on the way out, one pointer to all of them, and one place that gives back
 //! what a call holds however it ends.
 
-use std::{
-    num::NonZeroU64,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use crate::{
     classify::Outcome,
@@ -35,6 +32,13 @@ pub trait Admission<Req, Res, Err> {
     /// Whether [`poll_admit`](Self::poll_admit) ever has a call wait. It is
     /// cheaper to pass policies of which it is known that they do not.
     const WAITS: bool = true;
+
+    /// Whether [`poll_admit`](Self::poll_admit) asks for [`Call::now`]. The
+    /// clock is only read for those who do.
+    const TIMES_ENTRY: bool = true;
+
+    /// Whether [`settle`](Self::settle) does.
+    const TIMES_END: bool = true;
 
     /// Whether a panic of the service is to become a refusal.
     const CATCHES_PANICS: bool = false;
@@ -68,7 +72,7 @@ pub trait Admission<Req, Res, Err> {
 /// What policies know of a call, and tell each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    moment: Option<NonZeroU64>,
+    now: Instant,
     deadline: Deadline,
     place: Place,
     tenant: u64,
@@ -77,9 +81,14 @@ pub struct Call {
 
 impl Call {
     #[inline]
-    pub(crate) fn new(deadline: Option<Instant>, tenant: u64, criticality: Criticality) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        deadline: Option<Instant>,
+        tenant: u64,
+        criticality: Criticality,
+    ) -> Self {
         Self {
-            moment: None,
+            now,
             deadline: Deadline::of_caller(deadline),
             place: Place::of_this_thread(),
             tenant,
@@ -89,25 +98,21 @@ impl Call {
 
     /// Goes on after the call was put aside, perhaps on another thread.
     pub(crate) fn resume(&mut self) {
-        self.time_passed();
         self.place = Place::of_this_thread();
     }
 
-    /// The time. Read once, and then the same until the call has waited or
-    /// the service has answered.
+    /// The time, which is the same until the call has waited or the service
+    /// has answered. For policies that [say](Admission::TIMES_ENTRY) when they
+    /// ask.
+    #[must_use]
     #[inline]
-    pub fn now(&mut self) -> Instant {
-        let moment = match self.moment {
-            Some(moment) => moment,
-            None => *self.moment.insert(clock::moment()),
-        };
-        Instant::from_nanos(moment.get())
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
-    /// Makes [`Self::now`] read the clock again.
     #[inline]
-    pub(crate) fn time_passed(&mut self) {
-        self.moment = None;
+    pub(crate) fn read_clock(&mut self) {
+        self.now = clock::now();
     }
 
     /// Where the thread counts that goes on with the call.
@@ -189,6 +194,10 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for () {
 
     const WAITS: bool = false;
 
+    const TIMES_ENTRY: bool = false;
+
+    const TIMES_END: bool = false;
+
     #[inline]
     fn poll_admit(
         &self,
@@ -212,6 +221,10 @@ where
     type Hold = A::Hold;
 
     const WAITS: bool = A::WAITS;
+
+    const TIMES_ENTRY: bool = A::TIMES_ENTRY;
+
+    const TIMES_END: bool = A::TIMES_END;
 
     const CATCHES_PANICS: bool = A::CATCHES_PANICS;
 
@@ -249,8 +262,8 @@ where
 pub struct Both<A, B> {
     outer: A,
     inner: B,
-    /// Whether the outer policy has let the call in, if the inner one may have
-    /// it wait after that.
+    /// Whether the inner policy has the call wait, after the outer one has let
+    /// it in.
     entered: bool,
 }
 
@@ -264,6 +277,10 @@ where
     type Hold = Both<A::Hold, B::Hold>;
 
     const WAITS: bool = A::WAITS || B::WAITS;
+
+    const TIMES_ENTRY: bool = A::TIMES_ENTRY || B::TIMES_ENTRY;
+
+    const TIMES_END: bool = A::TIMES_END || B::TIMES_END;
 
     const CATCHES_PANICS: bool = A::CATCHES_PANICS || B::CATCHES_PANICS;
 
@@ -283,11 +300,12 @@ where
                 // As it is: taking it apart would be done for every call.
                 other => return other,
             }
-            if B::WAITS {
-                hold.entered = true;
-            }
         }
-        self.1.poll_admit(&mut hold.inner, call, request, cx)
+        let admitted = self.1.poll_admit(&mut hold.inner, call, request, cx);
+        if B::WAITS && admitted.is_pending() {
+            hold.entered = true;
+        }
+        admitted
     }
 
     #[inline(always)]

@@ -11,7 +11,6 @@
 //! passes. Timers are tokio's in either case.
 
 use std::{
-    num::NonZeroU64,
     ops::{Add, Sub},
     time::Duration,
 };
@@ -86,13 +85,6 @@ impl Sub for Instant {
 #[inline]
 pub fn now() -> Instant {
     Instant(source::nanos())
-}
-
-/// [`now`], which is never the first moment. Out of line: all that pass a call
-/// on ask for the time, and one of them reads it.
-#[inline(never)]
-pub(crate) fn moment() -> NonZeroU64 {
-    NonZeroU64::new(source::nanos()).unwrap_or(NonZeroU64::MIN)
 }
 
 /// The instant `delay` after `now`; far delays end at the [`HORIZON`].

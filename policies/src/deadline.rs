@@ -233,6 +233,8 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for TotalDeadline {
 
     const WAITS: bool = false;
 
+    const TIMES_END: bool = false;
+
     #[inline]
     fn poll_admit(
         &self,
@@ -252,6 +254,8 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for AttemptDeadline {
     type Hold = ();
 
     const WAITS: bool = false;
+
+    const TIMES_END: bool = false;
 
     #[inline]
     fn poll_admit(

@@ -60,6 +60,10 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for CatchPanic {
 
     const WAITS: bool = false;
 
+    const TIMES_ENTRY: bool = false;
+
+    const TIMES_END: bool = false;
+
     const CATCHES_PANICS: bool = true;
 
     #[inline]

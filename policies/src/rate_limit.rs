@@ -214,6 +214,8 @@ pub struct Hold(Option<Wait>);
 impl<Req, Res, Err> Admission<Req, Res, Err> for RateLimiter {
     type Hold = Hold;
 
+    const TIMES_END: bool = false;
+
     #[inline]
     fn poll_admit(
         &self,

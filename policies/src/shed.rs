@@ -170,7 +170,12 @@ pub struct Hold(bool);
 /// class.
 impl<Req, Res, Err> Admission<Req, Res, Err> for Shed {
     type Hold = Hold;
+
     const WAITS: bool = false;
+
+    const TIMES_ENTRY: bool = false;
+
+    const TIMES_END: bool = false;
 
     #[inline]
     fn poll_admit(

@@ -138,7 +138,7 @@ impl Bulkhead {
             return Err(self.overloaded());
         }
         let max_wait = Duration::from_nanos(self.0.max_wait.load(Ordering::Relaxed));
-        let left = (call.deadline().at() - call.now()).min(max_wait);
+        let left = (call.deadline().at() - clock::now()).min(max_wait);
         if left.is_zero() {
             return Err(self.overloaded());
         }

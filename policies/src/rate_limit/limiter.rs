@@ -243,15 +243,12 @@ impl RateLimiter {
     /// Lets a call in that needs no more than a token on loan, as nearly all
     /// do. Any other is to be [admitted](Self::admit).
     #[inline]
-    pub(super) fn admit_at_once(&self, call: &mut Call) -> bool {
-        match self.0.gate.load(Ordering::Relaxed) {
-            UNLIMITED => true,
-            OVERALL_ONLY => {
-                let now = call.now().as_nanos();
-                self.0.leases.take(call.place(), now)
-            }
-            _ => false,
+    pub(super) fn admit_at_once(&self, call: &Call) -> bool {
+        let gate = self.0.gate.load(Ordering::Relaxed);
+        if gate == OVERALL_ONLY {
+            return self.0.leases.take(call.place(), call.now().as_nanos());
         }
+        gate == UNLIMITED
     }
 
     /// Lets a call in, or has it wait.

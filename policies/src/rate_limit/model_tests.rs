@@ -90,6 +90,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// One of the places that threads share.
+fn place(thread: usize) -> Place {
+    Place::shared_number((thread % striped::places()) as u32)
+}
+
 proptest! {
     #[test]
     fn a_bucket_is_a_level_that_rises(
@@ -142,7 +147,7 @@ proptest! {
         for (thread, wait, calls) in steps {
             now += wait;
             for _ in 0..calls {
-                if overall.take(&leases, Place::shared_number(thread % striped::places()), now).is_ok() {
+                if overall.take(&leases, place(thread), now).is_ok() {
                     prop_assert_eq!(most.take(now), Ok(()));
                 }
             }
@@ -168,11 +173,7 @@ fn a_steady_stream_within_the_rate_is_never_refused() {
         let step = 1_000_000_000 * 10 / 9 / u64::from(calls);
         for call in 0..200_000_u64 {
             let thread = usize::from(call % 100 == 0);
-            let taken = overall.take(
-                &leases,
-                Place::shared_number(thread % striped::places()),
-                1 + call * step,
-            );
+            let taken = overall.take(&leases, place(thread), 1 + call * step);
             assert_eq!(taken, Ok(()), "call {call} at {calls} a second");
         }
     }
@@ -186,14 +187,7 @@ fn a_slow_stream_forfeits_nothing() {
     for call in 0..1000_u64 {
         let thread = usize::try_from(call % 2).unwrap();
         let now = 1 + call * 2 * super::lease::LASTS;
-        assert_eq!(
-            overall.take(
-                &leases,
-                Place::shared_number(thread % striped::places()),
-                now
-            ),
-            Ok(())
-        );
+        assert_eq!(overall.take(&leases, place(thread), now), Ok(()));
         assert_eq!(overall.bucket.tokens(now), 1_000_000 - 1);
     }
 }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     admission::{Admission, Call, End},
     classify::{Classify, Outcome},
+    clock::{self, Instant},
     deadline::Deadline,
     event::PolicyEvent,
     panic,
@@ -89,9 +90,9 @@ where
             state: State {
                 stage: Stage::Enter,
                 running: false,
-                idempotent: R::REPEATS && classify.idempotent(&request),
                 number,
-                waited: Duration::ZERO,
+                idempotent: R::REPEATS && classify.idempotent(&request),
+                waited: 0,
                 policies,
                 service,
                 request: Some(request),
@@ -127,7 +128,8 @@ where
         // Not in its place, so that not every step has to store what it knows.
         let mut call = this.take_up();
         // Stays where it is from here on: what a service answers may be large.
-        let mut polled = this.poll_on(&mut call, cx);
+        let mut polled = Poll::Pending;
+        this.poll_on(&mut call, cx, &mut polled);
         if let Poll::Ready(result) = &polled
             && !this.is_last(result, &mut call)
         {
@@ -162,9 +164,10 @@ where
         let mut call = match state.call {
             Some(call) => call,
             // It ended within its first poll, or before.
-            None => Call::new(None, 0, Criticality::default()),
+            None => Call::new(Instant::default(), None, 0, Criticality::default()),
         };
         call.resume();
+        call.read_clock();
         let policies = &*state.policies;
         if stage.is_attempt() {
             let hold = &mut state.per_attempt;
@@ -184,44 +187,62 @@ where
     R: Repeat<Req>,
     I: Admission<Req, S::Response, S::Error>,
 {
+    /// Whether anybody asks for the time before the service has answered.
+    const TIMES_ENTRY: bool =
+        O::TIMES_ENTRY || O::TIMES_END || R::REPEATS || I::TIMES_ENTRY || I::TIMES_END;
+
     /// What is known of the call.
     #[inline]
     fn take_up(&mut self) -> Call {
         if let Some(mut call) = self.state.call {
             call.resume();
+            // While the service works, nobody asks before it has answered.
+            if self.state.stage != Stage::Answer && Self::TIMES_ENTRY {
+                call.read_clock();
+            }
             return call;
         }
         let Some(request) = &self.state.request else {
             unreachable!("it has not ended yet");
         };
         let classify = &self.state.policies.classify;
+        let now = match Self::TIMES_ENTRY {
+            true => clock::now(),
+            false => Instant::default(),
+        };
         Call::new(
+            now,
             classify.deadline(request),
             classify.tenant(request),
             classify.criticality(request),
         )
     }
 
-    /// Goes on with the call, wherever it is, until an attempt has ended.
+    /// Goes on with the call, wherever it is, until an attempt has ended, and
+    /// says so in `polled`, which is pending still.
     #[inline]
     fn poll_on(
         &mut self,
         call: &mut Call,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, S::Error>> {
+        polled: &mut Poll<Result<S::Response, S::Error>>,
+    ) {
         // Not read again: from each stage the way leads straight on.
         let stage = self.state.stage;
         if stage <= Stage::Admit {
-            if stage == Stage::Pause {
-                ready!(self.poll_pause(call, cx));
+            if stage == Stage::Pause && self.poll_pause(call, cx).is_pending() {
+                return;
             }
             match self.poll_admit(stage, call, cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(refusal)) => return Poll::Ready(Err(self.refuse(refusal))),
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(refusal)) => {
+                    *polled = Poll::Ready(Err(self.refuse(refusal)));
+                    return;
+                }
+                Poll::Pending => return,
             }
         }
-        self.poll_service(stage, call, cx)
+        self.poll_service(stage, call, cx, polled);
     }
 
     /// Asks the policies: of the call, if it is new, and of the attempt.
@@ -285,19 +306,20 @@ where
         stage: Stage,
         call: &mut Call,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, S::Error>> {
-        self.state.running = true;
-        let mut polled = if I::CATCHES_PANICS {
-            self.poll_caught(stage, call, cx)
+        polled: &mut Poll<Result<S::Response, S::Error>>,
+    ) {
+        if I::CATCHES_PANICS {
+            self.poll_caught(stage, call, cx, polled);
         } else {
-            self.poll_answer(stage, call, cx)
-        };
-        self.state.running = false;
-        call.time_passed();
-        if polled.is_pending() {
-            polled = self.poll_deadline(call, cx).map(Err);
+            self.state.running = true;
+            *polled = self.poll_answer(stage, call, cx);
+            self.state.running = false;
         }
-        polled
+        if polled.is_pending() {
+            *polled = self.poll_deadline(call, cx).map(Err);
+        } else if O::TIMES_END || I::TIMES_END {
+            call.read_clock();
+        }
     }
 
     /// [`Self::poll_answer`], and a refusal if that panics.
@@ -307,17 +329,16 @@ where
         stage: Stage,
         call: &Call,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, S::Error>> {
-        let mut polled = Poll::Pending;
+        polled: &mut Poll<Result<S::Response, S::Error>>,
+    ) {
         // Unwind safe: after a panic the service is dropped or asked anew.
         let caught = panic::catch(AssertUnwindSafe(|| {
-            polled = self.poll_answer(stage, call, cx);
+            *polled = self.poll_answer(stage, call, cx);
         }));
         if let Err(refusal) = caught {
             panic::discard(AssertUnwindSafe(|| self.answer.set(None)));
-            polled = Poll::Ready(Err(self.refuse(refusal)));
+            *polled = Poll::Ready(Err(self.refuse(refusal)));
         }
-        polled
     }
 
     /// Waits for the service to be ready, asks it, and waits for its answer.
@@ -364,11 +385,12 @@ where
             return Poll::Pending;
         };
         if self.timer.is_none() {
+            call.read_clock();
             let left = deadline.at() - call.now();
             self.timer.set(Some(tokio::time::sleep(left)));
         }
         ready!(self.poll_timer(cx));
-        call.time_passed();
+        call.read_clock();
         // The work ends before anybody hears of it and frees what it held.
         self.answer.set(None);
         Poll::Ready(self.refuse(refusal))
@@ -391,36 +413,73 @@ where
     /// Takes note of how an attempt ended. Whether the call has, too.
     #[inline]
     fn is_last(&mut self, result: &Result<S::Response, S::Error>, call: &mut Call) -> bool {
-        let policies = &*self.state.policies;
-        let end = judge(&policies.classify, result);
+        let Err(error) = result else {
+            let end = End::Answered {
+                result,
+                outcome: self.state.policies.classify.outcome(result),
+                refusal: None,
+            };
+            self.settle_attempt(&end, call);
+            self.settle_call(&end, call);
+            return true;
+        };
+        self.is_last_error(result, error, call)
+    }
+
+    /// Out of line: it asks much more than a success does.
+    #[inline(never)]
+    fn is_last_error(
+        &mut self,
+        result: &Result<S::Response, S::Error>,
+        error: &S::Error,
+        call: &mut Call,
+    ) -> bool {
+        let classify = &self.state.policies.classify;
+        let refusal = classify.refusal(error);
+        let outcome = match refusal {
+            Some(kind) if kind.is_turned_away() => Outcome::Ignore,
+            _ => classify.outcome(result),
+        };
+        let end = End::Answered {
+            result,
+            outcome,
+            refusal,
+        };
         if self.state.stage != Stage::Enter {
-            self.answer.set(None);
-            self.state.stage = Stage::Pause;
-            let hold = &mut self.state.per_attempt;
-            policies.per_attempt.settle(hold, call, &end);
-            if R::REPEATS
-                && let Err(error) = result
-                && self.repeats(error, end.refusal(), call)
-            {
+            self.settle_attempt(&end, call);
+            if R::REPEATS && self.repeats(error, refusal, call) {
                 return false;
             }
         }
-        self.state.stage = Stage::Done;
-        let policies = &*self.state.policies;
-        let hold = &mut self.state.per_call;
-        policies.per_call.settle(hold, call, &end);
+        self.settle_call(&end, call);
         true
+    }
+
+    #[inline(always)]
+    fn settle_attempt(&mut self, end: &End<'_, S::Response, S::Error>, call: &mut Call) {
+        self.answer.set(None);
+        self.state.stage = Stage::Pause;
+        let (policies, hold) = (&*self.state.policies, &mut self.state.per_attempt);
+        policies.per_attempt.settle(hold, call, end);
+    }
+
+    #[inline(always)]
+    fn settle_call(&mut self, end: &End<'_, S::Response, S::Error>, call: &mut Call) {
+        self.state.stage = Stage::Done;
+        let (policies, hold) = (&*self.state.policies, &mut self.state.per_call);
+        policies.per_call.settle(hold, call, end);
     }
 
     /// Whether there is a further attempt after this failed one; it is then
     /// due when the timer ends.
     #[cold]
     fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>, call: &mut Call) -> bool {
+        call.read_clock();
         let policies = &*self.state.policies;
         let kept = self.state.spare.as_ref().or(self.state.request.as_ref());
         let failed = Failed {
             attempt: self.state.number,
-            waited: self.state.waited,
+            waited: Duration::from_nanos(self.state.waited),
             is_kept: kept.is_some(),
             attempts: kept.and_then(|request| policies.classify.attempt_budget(request)),
             advice: policies.classify.retry(error),
@@ -434,7 +493,7 @@ where
             Next::After(_) if self.state.spare.is_none() && self.state.request.is_none() => false,
             Next::After(delay) => {
                 self.state.number += 1;
-                self.state.waited = delay;
+                self.state.waited = clock::nanos(delay);
                 self.timer.set(Some(tokio::time::sleep(delay)));
                 let attempt = self.state.number;
                 self.tell(&PolicyEvent::RetryScheduled { attempt, delay });
@@ -461,39 +520,4 @@ where
         policies.emitter.emit(event);
         policies.per_call.on_event(&mut self.state.per_call, event);
     }
-}
-
-/// What `result` says.
-#[inline]
-fn judge<'a, C, Req, Res, Err>(classify: &C, result: &'a Result<Res, Err>) -> End<'a, Res, Err>
-where
-    C: Classify<Req, Res, Err>,
-{
-    let (outcome, refusal) = match result {
-        Ok(_) => (classify.outcome(result), None),
-        Err(error) => judge_error(classify, result, error),
-    };
-    End::Answered {
-        result,
-        outcome,
-        refusal,
-    }
-}
-
-/// Out of line: it asks much more than a success does.
-#[cold]
-fn judge_error<C, Req, Res, Err>(
-    classify: &C,
-    result: &Result<Res, Err>,
-    error: &Err,
-) -> (Outcome, Option<RefusalKind>)
-where
-    C: Classify<Req, Res, Err>,
-{
-    let refusal = classify.refusal(error);
-    let outcome = match refusal {
-        Some(kind) if kind.is_turned_away() => Outcome::Ignore,
-        _ => classify.outcome(result),
-    };
-    (outcome, refusal)
 }

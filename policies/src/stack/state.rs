@@ -1,7 +1,5 @@
 //! What a call knows on its way through its policies.
 
-use std::time::Duration;
-
 use super::Policies;
 use crate::{admission::Call, deadline::Deadline, striped::Local};
 
@@ -14,8 +12,8 @@ pub(super) struct State<S, C, O, R, I, Req, H, J> {
     pub(super) running: bool,
     pub(super) idempotent: bool,
     pub(super) number: u32,
-    /// The wait before this attempt.
-    pub(super) waited: Duration,
+    /// The wait before this attempt, in nanoseconds.
+    pub(super) waited: u64,
     pub(super) policies: Local<Policies<C, O, R, I>>,
     pub(super) service: S,
     /// What the next attempt asks; taken when the service is asked.

@@ -19,20 +19,24 @@ pub(crate) fn places() -> usize {
     OWNED.count + *STRIPES
 }
 
-/// A thread's place: its number, and in the lowest bit whether it is owned.
+/// A thread's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(usize);
+pub(crate) struct Place {
+    number: u32,
+    is_owned: bool,
+}
 
 impl Place {
     /// Of a thread that has none yet.
-    const NONE: Self = Self(usize::MAX);
+    const NONE: Self = Self::shared_number(u32::MAX);
 
     #[inline]
     pub(crate) fn of_this_thread() -> Self {
-        match PLACE.get() {
-            Self::NONE => Self::take(),
-            place => place,
+        let place = PLACE.get();
+        if place.number == Self::NONE.number {
+            return Self::take();
         }
+        place
     }
 
     #[cold]
@@ -47,27 +51,25 @@ impl Place {
     fn shared() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % *STRIPES;
-        Self((OWNED.count + number) << 1)
+        Self::shared_number((OWNED.count + number) as u32)
     }
 
     /// A place that is nobody's own.
-    #[cfg(test)]
-    pub(crate) const fn shared_number(number: usize) -> Self {
-        Self(number << 1)
-    }
-
-    fn owned(index: usize) -> Self {
-        Self(index << 1 | 1)
+    pub(crate) const fn shared_number(number: u32) -> Self {
+        Self {
+            number,
+            is_owned: false,
+        }
     }
 
     #[inline]
     pub(crate) fn number(self) -> usize {
-        self.0 >> 1
+        self.number as usize
     }
 
     #[inline]
     pub(super) fn is_owned(self) -> bool {
-        self.0 & 1 == 1
+        self.is_owned
     }
 }
 
@@ -84,7 +86,10 @@ impl Ownership {
     fn take(&self) -> Option<Place> {
         let index = OWNED.take()?;
         self.0.set(Some(index));
-        Some(Place::owned(index))
+        Some(Place {
+            number: index as u32,
+            is_owned: true,
+        })
     }
 }
 
