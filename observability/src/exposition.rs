@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use metrics::Label;
+
 use crate::names::{Kind, Metric};
 
 /// Appends one metric with its series to `text`, nothing when there are none.
@@ -32,6 +34,12 @@ pub(crate) fn append<'v>(
         };
     }
     text.push('\n');
+}
+
+/// Labels as they stand between the braces.
+pub(crate) fn labels<'l>(labels: impl Iterator<Item = &'l Label>) -> String {
+    let labels = labels.map(|label| format!("{}=\"{}\"", label.key(), escaped(label.value())));
+    labels.collect::<Vec<_>>().join(",")
 }
 
 fn escaped(value: &str) -> String {

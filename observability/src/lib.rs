@@ -16,6 +16,7 @@
 //!
 //! Start with `names.rs`, then `record.rs`.
 
+mod durations;
 mod exposition;
 mod label_guard;
 pub mod log;

@@ -15,8 +15,8 @@ use crate::{names, prometheus::Exporter};
 pub struct PhaseMetrics(Arc<Handles>);
 
 struct Handles {
-    executions: Counter,
     attempts: Counter,
+    /// Counts executions as well.
     duration: Histogram,
     /// One for each of [`ErrorKind::ALL`], in its order. All exist from the start,
     /// so that the first error of a kind is an increase from zero.
@@ -27,9 +27,12 @@ struct Handles {
 impl PhaseMetrics {
     pub(crate) fn new(exporter: &Exporter, plugin: &str, phase: &str) -> Self {
         Self(Arc::new(Handles {
-            executions: exporter.counter(&names::PHASE_EXECUTIONS, &[plugin, phase]),
             attempts: exporter.counter(&names::PHASE_ATTEMPTS, &[plugin, phase]),
-            duration: exporter.histogram(&names::PHASE_DURATION, &[plugin, phase]),
+            duration: exporter.counted_histogram(
+                &names::PHASE_DURATION,
+                &names::PHASE_EXECUTIONS,
+                &[plugin, phase],
+            ),
             errors: ErrorKind::ALL
                 .iter()
                 .map(|kind| exporter.counter(&names::PHASE_ERRORS, &[plugin, phase, kind.as_str()]))
@@ -42,7 +45,6 @@ impl PhaseMetrics {
     /// with the error it ended with, if any.
     pub fn executed(&self, duration: Duration, error: Option<ErrorKind>) {
         let handles = &self.0;
-        handles.executions.increment(1);
         handles.duration.record(duration.as_secs_f64());
         if let Some(error) = error {
             let index = ErrorKind::ALL.iter().position(|kind| *kind == error);

@@ -1,13 +1,12 @@
 //! The Prometheus exporter: holds series and writes them as text.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::{
+    durations::{self, Durations},
     label_guard::LabelGuard,
     names::{self, Kind, Metric, OVERFLOW},
 };
@@ -20,29 +19,28 @@ pub(crate) struct Exporter {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     guard: LabelGuard,
-    /// The exporter clears its sample buffers while it renders, so two renderings
-    /// at once would each miss what the other took.
-    rendering: Mutex<()>,
+    durations: durations::Registry,
+    /// Counters that say how many samples a histogram has.
+    counts: Mutex<Vec<(Counter, Arc<Durations>)>>,
 }
 
 impl Exporter {
     pub(crate) fn new() -> Self {
-        let recorder = with_buckets(PrometheusBuilder::new())
-            .unwrap_or_default()
-            .build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         for metric in names::ALL {
             let (name, help) = (metric.name.into(), metric.help.into());
             match metric.kind {
                 Kind::Counter => recorder.describe_counter(name, None, help),
                 Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
+                Kind::Histogram(_) => {}
             }
         }
         Self {
             handle: recorder.handle(),
             recorder,
             guard: LabelGuard::new(names::VALUES_PER_LABEL),
-            rendering: Mutex::default(),
+            durations: durations::Registry::default(),
+            counts: Mutex::default(),
         }
     }
 
@@ -59,9 +57,26 @@ impl Exporter {
     }
 
     pub(crate) fn histogram(&self, metric: &Metric, values: &[&str]) -> Histogram {
-        debug_assert!(matches!(metric.kind, Kind::Histogram(_)), "{}", metric.name);
-        self.recorder
-            .register_histogram(&self.key(metric, values), &METADATA)
+        Histogram::from_arc(self.durations.get(metric, &self.key(metric, values)))
+    }
+
+    /// A histogram, and a counter with the same labels that counts its samples.
+    pub(crate) fn counted_histogram(
+        &self,
+        histogram: &Metric,
+        counter: &Metric,
+        values: &[&str],
+    ) -> Histogram {
+        let durations = self.durations.get(histogram, &self.key(histogram, values));
+        let counter = self.counter(counter, values);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !counts
+            .iter()
+            .any(|(_, known)| Arc::ptr_eq(known, &durations))
+        {
+            counts.push((counter, Arc::clone(&durations)));
+        }
+        Histogram::from_arc(durations)
     }
 
     /// `value`, or [`OVERFLOW`] when `label` of `metric` has too many values.
@@ -103,27 +118,16 @@ impl Exporter {
         Key::from_parts(metric.name, labels)
     }
 
-    /// Folds buffered samples into their histograms.
-    pub(crate) fn upkeep(&self) {
-        let _one_at_a_time = self.rendering.lock();
-        self.handle.run_upkeep();
-    }
-
     pub(crate) fn render(&self) -> String {
-        let _one_at_a_time = self.rendering.lock();
-        self.handle.render()
-    }
-}
-
-/// Gives every histogram its bounds; without any it would become a summary.
-fn with_buckets(mut builder: PrometheusBuilder) -> Result<PrometheusBuilder, BuildError> {
-    for metric in names::ALL {
-        if let Kind::Histogram(bounds) = metric.kind {
-            let matcher = Matcher::Full(metric.name.to_owned());
-            builder = builder.set_buckets_for_metric(matcher, bounds)?;
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counter, durations) in counts.iter() {
+            counter.absolute(durations.count());
         }
+        drop(counts);
+        let mut text = self.handle.render();
+        self.durations.append(&mut text);
+        text
     }
-    Ok(builder)
 }
 
 #[cfg(test)]
@@ -132,7 +136,6 @@ mod tests {
 
     #[test]
     fn every_histogram_has_its_bounds() {
-        assert!(with_buckets(PrometheusBuilder::new()).is_ok());
         let exporter = Exporter::new();
         exporter
             .histogram(&names::PHASE_DURATION, &["p", "f"])

@@ -107,13 +107,6 @@ impl Telemetry {
         }
     }
 
-    /// Folds buffered samples into their histograms. The owner calls this every
-    /// few seconds; without it (and without [`Self::render`]) the buffers grow
-    /// by 8 bytes with every call.
-    pub fn tick(&self) {
-        self.exporter.upkeep();
-    }
-
     /// Every metric as Prometheus text (exposition format 0.0.4, content type
     /// `text/plain; version=0.0.4`).
     pub fn render(&self) -> String {

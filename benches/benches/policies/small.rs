@@ -4,13 +4,12 @@
 use std::{hint::black_box, time::Duration};
 
 use failsafe::futures::CircuitBreaker as _;
-use metrics::{Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::PrometheusBuilder;
 use orchestrator_benches::{
     Goal, Report, Target,
     policies::{Ask, Asks, Echo, Parts, TOTAL, call},
 };
 use orchestrator_contract::TraceContext;
+use orchestrator_observability::{Build, Telemetry};
 use orchestrator_policies::{Breaker, BreakerConfig, BreakerLayer, Outcome, clock};
 use tower::{Layer, Service};
 use tower_resilience::circuitbreaker::CircuitBreakerLayer;
@@ -27,18 +26,13 @@ const TRACE: &str = "with a trace context that is not sampled";
 
 /// As long as nothing here takes.
 const REST: Duration = Duration::from_secs(3_600);
-/// Records between two runs of the exporter's upkeep, which it wants every
-/// few seconds: here, after a few milliseconds of calls.
-const RECORDS: u64 = 50_000;
-
 pub(crate) fn run(report: &mut Report) -> Result<Vec<Goal>, BenchError> {
     let mut pairs = pairs()?;
     pairs.insert(0, stack::bare());
     let costs = costs::measure(&pairs)?;
     report.text(
         "What is small beside a call. Ours says in a refusal when to come back, the others do \
-         not. Metrics are a counter and a histogram with buckets in handles that are kept, \
-         upkeep of the exporter included; a trace context goes along and is looked at once.",
+         not. Metrics are a counter and a histogram as the engine keeps them of each call; a trace context goes along and is looked at once.",
     );
     costs::table(report, &costs);
     let over_bare = |name| costs::named(&costs, name).at_once - costs[0].at_once;
@@ -68,7 +62,7 @@ pub(crate) fn pairs() -> Result<Vec<Pair>, BenchError> {
         Pair::refused("tower-resilience: refused, breaker alone", |echo| {
             refused(resilience.layer(echo))
         }),
-        metrics()?,
+        metrics(),
         Pair::new(TRACE, traced),
     ])
 }
@@ -120,38 +114,21 @@ fn resilience()
 
 /// The bare service, and of each call one count and one duration in handles
 /// that were made before.
-fn metrics() -> Result<Pair, BenchError> {
-    let buckets = [
-        0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0,
-    ];
-    let recorder = PrometheusBuilder::new()
-        .set_buckets(&buckets)?
-        .build_recorder();
-    let metadata = Metadata::new(module_path!(), Level::INFO, None);
-    let labels = [("plugin", "p"), ("phase", "x")];
-    let labels = labels.map(|(name, value)| Label::from_static_parts(name, value));
-    let key = |name: &'static str| Key::from_parts(name, labels.to_vec());
-    let counter = recorder.register_counter(&key("calls_total"), &metadata);
-    let histogram = recorder.register_histogram(&key("seconds"), &metadata);
-    let exporter = recorder.handle();
-    Ok(Pair::new(METRICS, move |mut echo| {
-        let (counter, histogram) = (counter.clone(), histogram.clone());
-        let exporter = exporter.clone();
+fn metrics() -> Pair {
+    let telemetry = Telemetry::new(Build { version: "0" });
+    let phase = telemetry.phase("p", "x");
+    Pair::new(METRICS, move |mut echo| {
+        let phase = phase.clone();
         Contender::new(move || {
-            let (counter, histogram) = (counter.clone(), histogram.clone());
-            let exporter = exporter.clone();
+            let phase = phase.clone();
             let call = async move |ask: Ask| {
                 let answer = call(&mut echo, ask).await;
-                counter.increment(1);
-                histogram.record(black_box(0.0012));
-                if ask.value % RECORDS == RECORDS - 1 {
-                    exporter.run_upkeep();
-                }
+                phase.executed(black_box(Duration::from_micros(1200)), None);
                 answer.is_ok()
             };
             calling(call, true)
         })
-    }))
+    })
 }
 
 /// The bare service, with a trace context that goes along and is looked at

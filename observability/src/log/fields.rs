@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use orchestrator_contract::steers_terminals;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 
@@ -89,22 +90,13 @@ fn cleaned(text: &str) -> String {
             clean.push('…');
             break;
         }
-        if obeyed_by_terminals(character) {
+        if steers_terminals(character) {
             clean.extend(character.escape_default());
         } else {
             clean.push(character);
         }
     }
     clean
-}
-
-/// Control characters, and those that reorder or hide text around them.
-fn obeyed_by_terminals(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
-        )
 }
 
 #[cfg(test)]
@@ -132,5 +124,6 @@ mod tests {
     fn ordinary_text_is_left_alone() {
         assert_eq!(cleaned("naïve 日本 \"x\" \\"), "naïve 日本 \"x\" \\");
         assert_eq!(cleaned("a\tb"), "a\\tb");
+        assert_eq!(cleaned("a\u{61c}b\u{2060}"), "a\\u{61c}b\\u{2060}");
     }
 }

@@ -312,7 +312,6 @@ fn renderings_at_once_lose_no_sample() {
             scope.spawn(|| {
                 for _ in 0..20 {
                     telemetry.render();
-                    telemetry.tick();
                 }
             });
         }

@@ -1,0 +1,137 @@
+//! How an attempt ended, and whether another one follows.
+
+use std::time::Duration;
+
+use tower::Service;
+
+use super::CallProj;
+use crate::{
+    admission::{Admission, Call, End},
+    classify::{Classify, Outcome},
+    clock,
+    event::PolicyEvent,
+    refusal::{Refusal, RefusalKind},
+    retry::{Failed, Next, Repeat},
+    stack::state::Stage,
+};
+
+impl<S, C, O, R, I, Req> CallProj<'_, S, C, O, R, I, Req>
+where
+    S: Service<Req>,
+    S::Error: From<Refusal>,
+    C: Classify<Req, S::Response, S::Error>,
+    O: Admission<Req, S::Response, S::Error>,
+    R: Repeat<Req>,
+    I: Admission<Req, S::Response, S::Error>,
+{
+    /// Takes note of how an attempt ended. Whether the call has, too.
+    #[inline]
+    pub(super) fn is_last(&mut self, result: &Result<S::Response, S::Error>, call: &mut Call) -> bool {
+        let Err(error) = result else {
+            let end = End::Answered {
+                result,
+                outcome: self.state.policies.classify.outcome(result),
+                refusal: None,
+            };
+            self.settle_attempt(&end, call);
+            self.settle_call(&end, call);
+            return true;
+        };
+        self.is_last_error(result, error, call)
+    }
+
+    /// Out of line: it asks much more than a success does.
+    #[inline(never)]
+    fn is_last_error(
+        &mut self,
+        result: &Result<S::Response, S::Error>,
+        error: &S::Error,
+        call: &mut Call,
+    ) -> bool {
+        let classify = &self.state.policies.classify;
+        let refusal = classify.refusal(error);
+        let outcome = match refusal {
+            Some(kind) if kind.is_turned_away() => Outcome::Ignore,
+            _ => classify.outcome(result),
+        };
+        let end = End::Answered {
+            result,
+            outcome,
+            refusal,
+        };
+        if self.state.stage != Stage::Enter {
+            self.settle_attempt(&end, call);
+            if R::REPEATS && self.repeats(error, refusal, call) {
+                return false;
+            }
+        }
+        self.settle_call(&end, call);
+        true
+    }
+
+    #[inline(always)]
+    fn settle_attempt(&mut self, end: &End<'_, S::Response, S::Error>, call: &mut Call) {
+        self.answer.set(None);
+        self.state.stage = Stage::Pause;
+        let (policies, hold) = (&*self.state.policies, &mut self.state.per_attempt);
+        policies.per_attempt.settle(hold, call, end);
+    }
+
+    #[inline(always)]
+    fn settle_call(&mut self, end: &End<'_, S::Response, S::Error>, call: &mut Call) {
+        self.state.stage = Stage::Done;
+        let (policies, hold) = (&*self.state.policies, &mut self.state.per_call);
+        policies.per_call.settle(hold, call, end);
+    }
+
+    /// Whether there is a further attempt after this failed one; it is then
+    /// due when the timer ends.
+    #[cold]
+    fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>, call: &mut Call) -> bool {
+        call.read_clock();
+        let policies = &*self.state.policies;
+        let kept = self.state.spare.as_ref().or(self.state.request.as_ref());
+        let failed = Failed {
+            attempt: self.state.number,
+            waited: Duration::from_nanos(self.state.waited),
+            is_kept: kept.is_some(),
+            attempts: kept.and_then(|request| policies.classify.attempt_budget(request)),
+            advice: policies.classify.retry(error),
+            refusal,
+            idempotent: self.state.idempotent,
+            deadline: self.state.total.at(),
+        };
+        match policies.retry.next(&failed, call.now()) {
+            // Where the service panicked while it was asked, there may be
+            // nothing left to ask it.
+            Next::After(_) if self.state.spare.is_none() && self.state.request.is_none() => false,
+            Next::After(delay) => {
+                self.state.number += 1;
+                self.state.waited = clock::nanos(delay);
+                self.timer.set(Some(tokio::time::sleep(delay)));
+                let attempt = self.state.number;
+                self.tell(&PolicyEvent::RetryScheduled { attempt, delay });
+                true
+            }
+            Next::Stop(reason) => {
+                let attempts = self.state.number;
+                self.tell(&PolicyEvent::RetryStopped { attempts, reason });
+                false
+            }
+            Next::GiveUp => false,
+        }
+    }
+
+    #[cold]
+    pub(super) fn refuse(&mut self, refusal: Refusal) -> S::Error {
+        let by = refusal.kind();
+        self.tell(&PolicyEvent::Refused { by });
+        refusal.into()
+    }
+
+    fn tell(&mut self, event: &PolicyEvent) {
+        let policies = &*self.state.policies;
+        policies.emitter.emit(event);
+        policies.per_call.on_event(&mut self.state.per_call, event);
+    }
+}
