@@ -258,7 +258,7 @@ impl TreeBuilder {
     }
 }
 
-/// All processes of the machine. Cannot be read on this platform.
+/// Some process trees. Cannot be read on this platform.
 #[derive(Debug)]
 pub struct ProcessTable(Infallible);
 
@@ -268,7 +268,7 @@ impl ProcessTable {
     /// # Errors
     ///
     /// Always.
-    pub fn read() -> io::Result<Self> {
+    pub fn read(_roots: &[u32]) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

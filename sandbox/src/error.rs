@@ -88,6 +88,23 @@ pub enum SpawnError {
         source: io::Error,
     },
 
+    /// The process that is the parent of all others was lost while it made this one.
+    /// A process that was made nevertheless is killed.
+    #[error("cannot start {program}: the parent of its process was lost")]
+    #[diagnostic(
+        code("ORC-3195"),
+        help(
+            "somebody signalled the process orch-keeper, or the machine hangs; the next start \
+             makes another one"
+        )
+    )]
+    KeeperLost {
+        /// The name of the image.
+        program: String,
+        /// How it was lost.
+        source: io::Error,
+    },
+
     /// The new process failed before the program's first instruction.
     ///
     /// The help line fits the step that failed: mostly the file is no program

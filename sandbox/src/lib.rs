@@ -8,8 +8,8 @@
 //!
 //! This crate must not decide anything: what a plugin may do, which bytes are
 //! trusted and when a process is restarted is settled by its callers. It knows
-//! no plugin, no manifest and no async runtime, and is the only crate with
-//! `unsafe` code, all of it in `linux/raw.rs`.
+//! no plugin, no manifest and no async runtime. All of its `unsafe` code is in
+//! `linux/raw.rs`; but for one block in the SDK, there is none elsewhere in the project.
 //!
 //! Linux on x86-64 only. Elsewhere the same names exist, and making an [`Image`] or
 //! claiming a [`RunDirectory`] fails with `Unsupported`, so nothing can be started.

@@ -1,6 +1,7 @@
 //! Linux on x86-64.
 
 mod child;
+mod children;
 mod image;
 mod keeper;
 mod keeping;

@@ -99,14 +99,17 @@ impl Spec {
 
 /// What a process may use. Each applies to every single process of the tree;
 /// bounds on the tree as a whole are the resource monitor's. `None` leaves the
-/// limit of the host in force, and no limit is ever raised above the host's.
+/// limit of the host in force, except where a field says otherwise, and no limit is
+/// ever raised above the host's.
 /// Core files are never written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Private writable memory in bytes (`RLIMIT_DATA`). Address space is not
     /// bounded because many runtimes reserve far more of it than they use.
     pub data_bytes: Option<u64>,
-    /// Open descriptors (`RLIMIT_NOFILE`).
+    /// Open descriptors (`RLIMIT_NOFILE`). `None` is a soft limit of 1,024, whatever
+    /// the host has raised its own to, below the host's hard limit: a program that
+    /// needs more can raise it.
     pub open_files: Option<u64>,
     /// Size in bytes of a file the process writes (`RLIMIT_FSIZE`).
     pub file_bytes: Option<u64>,

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// What a process and everything it started use, summed at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TreeUsage {
-    /// Resident memory in bytes. Pages shared by several processes count once
-    /// for each, so this is an upper bound.
-    pub rss_bytes: u64,
+    /// Resident memory in bytes. Pages that processes share count once. Those of a
+    /// process whose owner keeps the account of them from us count in full.
+    pub memory_bytes: u64,
     /// Processor time, user and system, since the start, with that of children
     /// that have already ended and been waited for.
     pub cpu_time: Duration,

@@ -15,7 +15,10 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid},
 };
 
-use super::raw;
+use super::{
+    keeper::{Fate, Unanswered},
+    raw,
+};
 use crate::ExitStatus;
 
 /// A process that runs. Dropping it kills its process group, without blocking. It
@@ -59,7 +62,8 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// When the keeper was killed, and the process with it: nobody saw how it ended.
+    /// When the keeper was lost, and the process with it: nobody saw how it ended. The
+    /// error says how the keeper was lost.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         Ok(self.process.ended().transpose()?.map(|exit| exit.status))
     }
@@ -165,14 +169,18 @@ impl fmt::Debug for Ended<'_> {
 pub(super) struct Process {
     pid: Pid,
     pidfd: OwnedFd,
+    /// That of the keeper whose child it is.
+    keeper: Fate,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Set when the process has been waited for; from then on its id, and so the
-    /// id of its group, may belong to somebody else.
-    ended: Option<Result<Exit, Errno>>,
+    /// Set before the process is waited for; from then on its id, and so the id of its
+    /// group, may belong to somebody else.
+    over: bool,
+    /// Set when the process has been waited for.
+    ended: Option<Result<Exit, Unanswered>>,
     waiting: BTreeMap<u64, Waker>,
     next_place: u64,
 }
@@ -184,10 +192,11 @@ pub(super) struct Exit {
 }
 
 impl Process {
-    pub(super) fn new(pid: Pid, pidfd: OwnedFd) -> Self {
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd, keeper: Fate) -> Self {
         Self {
             pid,
             pidfd,
+            keeper,
             state: Mutex::default(),
         }
     }
@@ -198,17 +207,26 @@ impl Process {
     }
 
     /// How the process ended, once the spawner's thread has noticed.
-    fn ended(&self) -> Option<Result<Exit, Errno>> {
+    fn ended(&self) -> Option<Result<Exit, Unanswered>> {
         self.lock().ended
     }
 
     /// The process has ended: kills what is left of its group, has `reap` take its
-    /// zombie away and wakes those who wait.
-    pub(super) fn end(&self, reap: impl FnOnce(Pid) -> Result<Exit, Errno>) {
+    /// zombie away and wakes those who wait. `reap` may take its time.
+    pub(super) fn end(&self, reap: impl FnOnce(Pid) -> Result<Exit, Unanswered>) {
         let mut state = self.lock();
         // While the zombie is there its id is not given to another group.
         let _ = kill_process_group(self.pid, Signal::KILL);
-        state.ended = Some(reap(self.pid));
+        state.over = true;
+        // Whoever looks, signals or waits meanwhile must not wait for the keeper.
+        drop(state);
+        // The keeper of now may be another one.
+        let end = match self.keeper.get() {
+            Some(lost) => Err(*lost),
+            None => reap(self.pid),
+        };
+        let mut state = self.lock();
+        state.ended = Some(end);
         let waiting = std::mem::take(&mut state.waiting);
         // Outside the lock: a waker may do as it likes.
         drop(state);
@@ -218,7 +236,7 @@ impl Process {
     fn signal_group(&self, signal: Signal) -> io::Result<()> {
         // Held across the call: the process must not be waited for meanwhile.
         let state = self.lock();
-        if state.ended.is_none() {
+        if !state.over {
             kill_process_group(self.pid, signal)?;
         }
         Ok(())

@@ -14,17 +14,19 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{CWD, Mode, OFlags, openat},
-    io::{Errno, pread},
+    io::Errno,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, SendFlags, send},
     process::{
         Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, chdir, getpid, getppid, kill_process,
-        kill_process_group, pidfd_open, set_child_subreaper, setsid, waitid,
+        kill_process_group, pidfd_open, set_child_subreaper, set_parent_process_death_signal,
+        setsid, waitid,
     },
     thread::set_name,
 };
 
 use super::{
     child::reap,
+    children::each_child,
     keeper::Order,
     plan::{DESCRIPTORS_MAX, Plan},
     raw::{self, CONTROL_BYTES, Stack},
@@ -40,6 +42,9 @@ const LAST_PAUSE_NS: i64 = 64_000_000;
 /// How often a killed host's processes are looked for, a pause apart, until those are
 /// left alone that the kernel cannot end.
 const LAST_LOOKS: u32 = 60_000;
+/// For how many of these looks those are waited for that may go on, and mostly are
+/// about to end.
+const LOOKS_FOR_OTHERS: u32 = 100;
 
 /// What the keeper works with, prepared by the host.
 pub(super) struct Room {
@@ -96,6 +101,8 @@ impl<'room> Keeping<'room> {
         setsid()?;
         set_child_subreaper(Some(getpid()))?;
         set_name(c"orch-keeper")?;
+        // Somebody may have stopped it when the host is killed.
+        set_parent_process_death_signal(Some(Signal::CONT))?;
         chdir(c"/")?;
         let socket = room.socket.unsigned_abs();
         if let Some(below) = socket.checked_sub(1) {
@@ -241,10 +248,12 @@ impl<'room> Keeping<'room> {
             tv_sec: 0,
             tv_nsec: FIRST_PAUSE_NS,
         };
-        for _ in 0..LAST_LOOKS {
+        for look in 0..LAST_LOOKS {
             let mut any = false;
             let mut end = |pid: Pid| {
-                if !outlives(pid) {
+                if outlives(pid) {
+                    any |= look < LOOKS_FOR_OTHERS;
+                } else {
                     any = true;
                     let _ = kill_process_group(pid, Signal::KILL);
                     let _ = kill_process(pid, Signal::KILL);
@@ -264,30 +273,10 @@ impl<'room> Keeping<'room> {
 
     /// Hands every child to `each`, zombies too. Returns whether they could be listed.
     /// Only the keeper takes children out of the list, so none is missed.
-    fn each_child(&self, mut each: impl FnMut(Pid)) -> bool {
-        let Some(list) = &self.children else {
-            return false;
-        };
-        let mut piece = [0_u8; 4096];
-        let (mut at, mut number) = (0_u64, 0_i32);
-        loop {
-            let count = match pread(list, &mut piece, at) {
-                Ok(0) => return true,
-                Ok(count) => count,
-                Err(_) => return false,
-            };
-            at = at.saturating_add(count as u64);
-            for byte in piece.iter().take(count) {
-                match byte {
-                    b'0'..=b'9' => {
-                        number = number
-                            .saturating_mul(10)
-                            .saturating_add(i32::from(byte - b'0'));
-                    }
-                    _ => Pid::from_raw(std::mem::take(&mut number)).map_or((), &mut each),
-                }
-            }
-        }
+    fn each_child(&self, each: impl FnMut(Pid)) -> bool {
+        self.children
+            .as_ref()
+            .is_some_and(|list| each_child(list, each))
     }
 }
 

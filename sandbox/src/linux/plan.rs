@@ -194,6 +194,11 @@ fn gaps(kept: impl Iterator<Item = RawFd>) -> Vec<(u32, u32)> {
     gaps
 }
 
+/// What the soft limit of descriptors is on Linux unless somebody raises it. A program
+/// that raises its own is not to pass that on: its children may use `select`, which
+/// ends here, or walk through every descriptor that they could have.
+const OPEN_FILES_SOFT: u64 = 1024;
+
 /// The limits to set, none of them above what the host itself has.
 fn resource_limits(limits: &Limits) -> Vec<(Resource, Rlimit)> {
     let bounded = |resource: Resource, soft: u64, hard: u64| {
@@ -204,11 +209,23 @@ fn resource_limits(limits: &Limits) -> Vec<(Resource, Rlimit)> {
         };
         (resource, limit)
     };
+    let open_files = match limits.open_files {
+        Some(limit) => bounded(Resource::Nofile, limit, limit),
+        None => {
+            let host = getrlimit(Resource::Nofile);
+            let soft = host.current.unwrap_or(u64::MAX).min(OPEN_FILES_SOFT);
+            let limit = Rlimit {
+                current: Some(soft),
+                ..host
+            };
+            (Resource::Nofile, limit)
+        }
+    };
     let same = |resource, limit: Option<u64>| limit.map(|limit| bounded(resource, limit, limit));
     [
         same(Resource::Core, Some(0)),
         same(Resource::Data, limits.data_bytes),
-        same(Resource::Nofile, limits.open_files),
+        Some(open_files),
         same(Resource::Fsize, limits.file_bytes),
         same(Resource::Stack, limits.stack_bytes),
         same(Resource::Nproc, limits.processes),

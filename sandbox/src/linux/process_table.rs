@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    path::Path,
     time::Duration,
 };
 
@@ -11,13 +12,13 @@ use rustix::param::{clock_ticks_per_second, page_size};
 
 use crate::TreeUsage;
 
-/// More processes than this are not looked at in one reading; `/proc` lists the
-/// oldest ids first.
+/// More processes than this are not looked at in one reading.
 const MAX_PROCESSES: usize = 32_768;
+/// There where the kernel lists children (`CONFIG_PROC_CHILDREN`), as it mostly does.
+const OWN_CHILDREN: &str = "/proc/thread-self/children";
 
-/// All processes of the machine at one moment. One reading serves any number of
-/// trees.
-#[derive(Debug)]
+/// Some process trees at one moment.
+#[derive(Debug, Default)]
 pub struct ProcessTable {
     processes: HashMap<i32, Row>,
     children: HashMap<i32, Vec<i32>>,
@@ -25,99 +26,137 @@ pub struct ProcessTable {
 
 #[derive(Debug)]
 struct Row {
-    group: i32,
-    session: i32,
     alive: bool,
     threads: u64,
-    rss_bytes: u64,
+    resident_bytes: u64,
     cpu_time: Duration,
 }
 
 impl ProcessTable {
-    /// Reads `/proc`; about 20 µs for each process of the machine. Blocks.
+    /// Reads what `/proc` says of the processes `roots` and all below them: about 30 µs
+    /// for each process, and 5 µs more for each of its threads. Where the kernel does
+    /// not list children, 20 µs for each process of the machine instead. Blocks.
     ///
     /// # Errors
     ///
     /// When `/proc` is not there. Processes that end meanwhile are left out.
-    pub fn read() -> io::Result<Self> {
-        let mut processes = HashMap::new();
-        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    pub fn read(roots: &[u32]) -> io::Result<Self> {
+        match Path::new(OWN_CHILDREN).exists() {
+            true => Ok(Self::below(roots)),
+            false => Self::whole(),
+        }
+    }
+
+    fn below(roots: &[u32]) -> Self {
+        let mut table = Self::default();
+        let mut unseen: Vec<i32> = roots
+            .iter()
+            .filter_map(|pid| (*pid).try_into().ok())
+            .collect();
+        while let Some(pid) = unseen.pop() {
+            if table.processes.contains_key(&pid) || table.processes.len() >= MAX_PROCESSES {
+                continue;
+            }
+            let Ok(process) = Process::new(pid) else {
+                continue;
+            };
+            let Ok(stat) = process.stat() else { continue };
+            let children = children(&process);
+            unseen.extend(&children);
+            table.children.insert(pid, children);
+            table.processes.insert(pid, Row::new(&stat));
+        }
+        table
+    }
+
+    fn whole() -> io::Result<Self> {
+        let mut table = Self::default();
         let listed = all_processes().map_err(io::Error::other)?;
         for stat in listed
             .take(MAX_PROCESSES)
             .flatten()
             .flat_map(|process| process.stat())
         {
-            children.entry(stat.ppid).or_default().push(stat.pid);
-            processes.insert(stat.pid, Row::new(&stat));
+            table.children.entry(stat.ppid).or_default().push(stat.pid);
+            table.processes.insert(stat.pid, Row::new(&stat));
         }
-        Ok(Self {
-            processes,
-            children,
-        })
+        Ok(table)
     }
 
-    /// What the process `pid`, its descendants and the rest of its process group
-    /// and session use, or `None` when there is no such process.
+    /// What the process `pid` and its descendants use, or `None` when there is no such
+    /// process among those that were read. Everything that a program of
+    /// [`spawn`](crate::spawn) started is below it, whatever session it went to.
+    ///
+    /// Of several processes, each page counts once however many share it. Finding that
+    /// out takes the kernel about 0.5 ms for 100 MiB. Blocks.
     pub fn usage(&self, pid: u32) -> Option<TreeUsage> {
         let root = i32::try_from(pid)
             .ok()
             .filter(|root| self.processes.contains_key(root))?;
+        let tree = self.tree(root);
         let mut usage = TreeUsage::default();
-        for (pid, row) in self.tree(root) {
+        for (_, row) in &tree {
             usage.cpu_time += row.cpu_time;
-            if row.alive {
-                usage.rss_bytes += row.rss_bytes;
-                usage.processes += 1;
-                usage.threads += row.threads;
-                usage.open_files += open_files(pid);
-            }
+        }
+        let alive = || tree.iter().filter(|(_, row)| row.alive);
+        let is_one = alive().count() == 1;
+        for (pid, row) in alive() {
+            let fair = if is_one {
+                None
+            } else {
+                proportional_bytes(*pid)
+            };
+            usage.memory_bytes += fair.unwrap_or(row.resident_bytes);
+            usage.processes += 1;
+            usage.threads += row.threads;
+            usage.open_files += open_files(*pid);
         }
         Some(usage)
     }
 
-    fn tree(&self, root: i32) -> impl Iterator<Item = (i32, &Row)> {
-        let mut members: HashSet<i32> = HashSet::new();
-        let mut unseen: Vec<i32> = self
-            .processes
-            .iter()
-            .filter(|(_, row)| row.group == root || row.session == root)
-            .map(|(pid, _)| *pid)
-            .chain([root])
-            .collect();
+    fn tree(&self, root: i32) -> Vec<(i32, &Row)> {
+        let mut seen = HashSet::new();
+        let mut unseen = vec![root];
+        let mut tree = Vec::new();
         while let Some(pid) = unseen.pop() {
-            if members.insert(pid) {
+            // A number that was given anew within the reading may stand twice.
+            if seen.insert(pid) {
+                tree.extend(self.processes.get(&pid).map(|row| (pid, row)));
                 unseen.extend(self.children.get(&pid).into_iter().flatten());
             }
         }
-        members
-            .into_iter()
-            .filter_map(|pid| Some((pid, self.processes.get(&pid)?)))
+        tree
     }
 }
 
 impl Row {
     fn new(stat: &Stat) -> Self {
         Self {
-            group: stat.pgrp,
-            session: stat.session,
             alive: !matches!(stat.state, 'Z' | 'X'),
             threads: u64::try_from(stat.num_threads).unwrap_or(0),
-            rss_bytes: stat.rss.saturating_mul(page_size() as u64),
+            resident_bytes: stat.rss.saturating_mul(page_size() as u64),
             cpu_time: cpu_time_of(stat),
         }
     }
 }
 
 /// What the process `pid` and everything it started use, or `None` when there is
-/// no such process. Reads the whole process table; take a [`ProcessTable`] when
-/// several trees are sampled. Blocks.
+/// no such process. Take a [`ProcessTable`] when several trees are sampled. Blocks.
 ///
 /// # Errors
 ///
 /// See [`ProcessTable::read`].
 pub fn sample(pid: u32) -> io::Result<Option<TreeUsage>> {
-    Ok(ProcessTable::read()?.usage(pid))
+    Ok(ProcessTable::read(&[pid])?.usage(pid))
+}
+
+/// The children of all its threads. One may be missing when another one just ends.
+fn children(process: &Process) -> Vec<i32> {
+    let threads = process.tasks().into_iter().flatten().flatten();
+    threads
+        .flat_map(|thread| thread.children().unwrap_or_default())
+        .filter_map(|pid| pid.try_into().ok())
+        .collect()
 }
 
 fn cpu_time_of(stat: &Stat) -> Duration {
@@ -130,8 +169,35 @@ fn cpu_time_of(stat: &Stat) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
+/// The process's part of the pages it uses: of a page that `n` processes share, an
+/// `n`th. `None` when its owner keeps that from us.
+fn proportional_bytes(pid: i32) -> Option<u64> {
+    let rollup = Process::new(pid).and_then(|process| process.smaps_rollup());
+    let maps = rollup.ok()?.memory_map_rollup;
+    let sizes = maps.0.iter().map(|map| map.extension.map.get("Pss"));
+    sizes.sum::<Option<u64>>()
+}
+
 fn open_files(pid: i32) -> u64 {
     Process::new(pid)
         .and_then(|process| process.fd_count())
         .map_or(0, |count| count as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whichever way it is read, a process has the same place.
+    #[test]
+    fn both_ways_to_read_see_this_process_alike() {
+        let own = std::process::id();
+        let row = |table: &ProcessTable| {
+            let usage = table.usage(own).expect("this process");
+            (usage.processes, usage.threads)
+        };
+        let whole = ProcessTable::whole().expect("/proc");
+        assert_eq!(row(&ProcessTable::below(&[own])), row(&whole));
+        assert!(whole.usage(1).is_some());
+    }
 }

@@ -13,12 +13,13 @@ use std::{
     ffi::{CStr, c_int, c_long, c_void},
     io::{self, IoSlice, IoSliceMut},
     mem::{self, MaybeUninit},
-    os::fd::{BorrowedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     time::Duration,
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap},
     net::{
@@ -26,7 +27,7 @@ use rustix::{
         recvmsg, sendmsg,
     },
     param::page_size,
-    process::{Pid, Signal, kill_process},
+    process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
 use super::{
@@ -43,6 +44,15 @@ const SIGNAL_SET_BYTES: usize = 8;
 /// Stack of the keeper and of a process before it executes its image, which need a
 /// fraction of it.
 const STACK_BYTES: usize = 256 * 1024;
+
+/// How long the end of a process that was killed is waited for.
+const END_TIMEOUT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+/// To wait for the keeper too, whose end sends no signal.
+pub(super) const ANY_KIND: WaitIdOptions =
+    WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
 
 /// The memory that the keeper runs on, or a new process until it executes its image,
 /// with a page below it that faults instead of growing into the host's memory.
@@ -92,9 +102,10 @@ impl Drop for Stack {
 pub(super) const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX));
 
 /// A process that lives in the host's memory, beside it. Dropping it kills it and
-/// waits until it is gone.
+/// waits until it is gone, but no longer than a second.
 pub(super) struct Beside {
     pid: Pid,
+    pidfd: OwnedFd,
     /// What the process works with; nobody else's while it lives.
     room: *mut Room,
     stack: mem::ManuallyDrop<Stack>,
@@ -115,21 +126,34 @@ impl Beside {
 
         let mut stack = Stack::new()?;
         let room = Box::into_raw(Box::new(room));
+        let mut pidfd: RawFd = -1;
         // SAFETY: the stack is mapped, aligned and lives until the process is gone, as
         // does the room that `enter` expects. Signals are blocked in this thread
         // (`Stack::new`), and so in the process. It has this thread's thread-local
         // memory, of which it uses no more than `errno`, and that only while it gets
-        // ready or is asked for something, when this thread sits in a bare system call;
-        // otherwise it makes bare system calls itself.
-        let pid = unsafe { libc::clone(enter, stack.top(), libc::CLONE_VM, room.cast::<c_void>()) };
+        // ready or is asked for something, when this thread makes no other than bare system calls;
+        // otherwise it makes bare system calls itself. The kernel writes the number of a
+        // descriptor to the variable.
+        let pid = unsafe {
+            libc::clone(
+                enter,
+                stack.top(),
+                libc::CLONE_VM | libc::CLONE_PIDFD,
+                room.cast::<c_void>(),
+                &raw mut pidfd,
+            )
+        };
         let Some(pid) = Pid::from_raw(pid.max(0)) else {
             let error = io::Error::last_os_error();
             // SAFETY: made by `Box::into_raw` above, and no process was made to use it.
             drop(unsafe { Box::from_raw(room) });
             return Err(error);
         };
+        // SAFETY: the kernel has just opened it for this process.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
         Ok(Self {
             pid,
+            pidfd,
             room,
             stack: mem::ManuallyDrop::new(stack),
             cut_off: false,
@@ -138,6 +162,11 @@ impl Beside {
 
     pub(super) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// The descriptor that becomes readable when the process is gone.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// The process was killed while it made another one, which may be in its memory
@@ -150,19 +179,12 @@ impl Beside {
 impl Drop for Beside {
     fn drop(&mut self) {
         // Fails only when it is gone.
-        let _ = kill_process(self.pid, Signal::KILL);
-        // SAFETY: takes numbers, and null pointers for what the kernel would tell.
-        let gone = check(unsafe {
-            libc::syscall(
-                libc::SYS_waitid,
-                libc::P_PID,
-                self.pid.as_raw_nonzero().get(),
-                ptr::null_mut::<libc::siginfo_t>(),
-                libc::WEXITED | libc::__WALL,
-                ptr::null_mut::<libc::rusage>(),
-            )
-        });
-        if self.cut_off || gone.is_err() {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = poll(&mut end, Some(&END_TIMEOUT));
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ANY_KIND;
+        let gone = waitid(WaitId::Pid(self.pid), options).is_ok_and(|end| end.is_some());
+        if self.cut_off || !gone {
             return;
         }
         // SAFETY: the process is gone, so nobody uses room or stack any more; both are
@@ -175,33 +197,41 @@ impl Drop for Beside {
 }
 
 /// Has the keeper at the other end of `socket` carry out `order`, with a duplicate of
-/// each of `descriptors`, and blocks until it has. `Errno::PIPE` means that the keeper
-/// is gone.
-pub(super) fn ask(
+/// each of `descriptors`, and gives the order back when it has. `answered` blocks until
+/// there is an answer or no hope of one, and makes bare system calls alone.
+///
+/// Without an answer, which is `Errno::PIPE`, the order is never dropped: the keeper, or
+/// a process that it was making, may still be at it.
+pub(super) fn ask<'order>(
     socket: BorrowedFd<'_>,
-    order: &Order<'_>,
+    order: Box<Order<'order>>,
     descriptors: &[BorrowedFd<'_>],
-) -> Result<(), Errno> {
-    let address = ptr::from_ref(order).expose_provenance().to_ne_bytes();
+    answered: impl FnOnce(),
+) -> Result<Box<Order<'order>>, Errno> {
     let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(Errno::INVAL);
     }
-    let sent = sendmsg(
-        socket,
-        &[IoSlice::new(&address)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    );
-    match sent {
-        Err(Errno::CONNRESET) => return Err(Errno::PIPE),
-        sent => sent?,
-    };
-    // Not before the answer, or the end of the keeper, may the order be dropped.
-    match recv(socket, &mut [0_u8; 1], RecvFlags::empty()) {
-        Ok((_, 1..)) => Ok(()),
-        Ok((_, 0)) | Err(_) => Err(Errno::PIPE),
+    let order = Box::into_raw(order);
+    let address = order.expose_provenance().to_ne_bytes();
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let sent = sendmsg(socket, &[IoSlice::new(&address)], &mut control, flags);
+    let done = sent.and_then(|_| {
+        answered();
+        match recv(socket, &mut [0_u8; 1], RecvFlags::DONTWAIT) {
+            Ok((_, 1..)) => Ok(()),
+            Ok((_, 0)) | Err(_) => Err(Errno::PIPE),
+        }
+    });
+    match done {
+        Err(Errno::PIPE | Errno::CONNRESET) => Err(Errno::PIPE),
+        done => {
+            // SAFETY: from the box above, and nobody else has it: it was never sent, or
+            // an answer is the last that the keeper does with it.
+            let order = unsafe { Box::from_raw(order) };
+            done.map(|()| order)
+        }
     }
 }
 
@@ -219,7 +249,7 @@ pub(super) fn next_order<'order>(
     }
     let order = ptr::with_exposed_provenance::<Order<'order>>(usize::from_ne_bytes(address));
     // SAFETY: nobody but `ask` writes to the other end, and it keeps the order where it
-    // is until it has been answered, which is after the last use of it here.
+    // is until it has been answered, which is after the last use of it here, or for ever.
     Some(unsafe { &*order })
 }
 
@@ -237,8 +267,8 @@ pub(super) fn descriptor(number: RawFd) -> BorrowedFd<'static> {
 pub(super) fn make_process(stack: &mut Stack, plan: &Plan<'_>) -> Result<Pid, Errno> {
     extern "C" fn enter(plan: *mut c_void) -> c_int {
         // SAFETY: `clone` passes on the pointer given below, which outlives this
-        // call: `CLONE_VFORK` keeps the keeper waiting, and the host waits for it. When
-        // the keeper is killed meanwhile, the host never drops the plan.
+        // call: `CLONE_VFORK` keeps the keeper waiting, and without its answer the host
+        // never drops the plan.
         let plan = unsafe { &*plan.cast::<Plan<'_>>() };
         steps::run(plan)
     }
@@ -329,6 +359,50 @@ pub(super) fn reset_signal_actions() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Child: signals that it sends, and what it starts, reach no process but those, where
+/// the kernel can see to that: Linux 6.12 with Landlock. Elsewhere nothing happens.
+pub(super) fn confine_signals() {
+    /// The kernel's `struct landlock_ruleset_attr`.
+    #[repr(C)]
+    struct Ruleset {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    /// `LANDLOCK_SCOPE_SIGNAL`.
+    const SIGNALS: u64 = 1 << 1;
+    let ruleset = Ruleset {
+        handled_access_fs: 0,
+        handled_access_net: 0,
+        scoped: SIGNALS,
+    };
+    // SAFETY: the kernel reads as many bytes as the live structure has.
+    let rules = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const ruleset,
+            size_of::<Ruleset>(),
+            0_u32,
+        )
+    });
+    let Ok(rules) = rules else {
+        return;
+    };
+    // SAFETY: takes numbers only; the second is the descriptor made above, which is in
+    // this process's own table.
+    let _ = unsafe {
+        libc::syscall(libc::SYS_landlock_restrict_self, rules, 0_u32);
+        libc::syscall(libc::SYS_close, rules)
+    };
+}
+
+/// Has the C library run `leave` when the host ends by itself.
+pub(super) fn at_exit(leave: extern "C" fn()) {
+    // SAFETY: registers a function of this program, which is there until it ends. Without
+    // memory for it, it is not run.
+    let _ = unsafe { libc::atexit(leave) };
+}
+
 /// Child: duplicates `descriptor` to a free number of at least `lowest`.
 pub(super) fn duplicate_above(descriptor: RawFd, lowest: RawFd) -> Result<RawFd, Errno> {
     // SAFETY: takes numbers only, and makes a descriptor in this process's own table.
@@ -401,8 +475,8 @@ pub(super) fn reap(pid: Pid) -> Result<Duration, Errno> {
 
 fn check(result: c_long) -> Result<c_long, Errno> {
     if result == -1 {
-        // Child and keeper share this variable with the spawner's thread, which sits in
-        // a bare system call meanwhile.
+        // Child and keeper share this variable with the spawner's thread, which makes
+        // bare system calls alone meanwhile.
         Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
     } else {
         Ok(result)

@@ -9,21 +9,23 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
 };
 
 use rustix::{
-    event::{EventfdFlags, eventfd},
-    process::{PidfdFlags, pidfd_open},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    process::{Pid, PidfdFlags, getpid, pidfd_open},
 };
 
 use super::{
     child::{Child, Process},
-    keeper::{Keeper, Unstarted},
+    keeper::{Keeper, Unanswered, Unstarted},
     pending::{Pending, Reply},
     plan::Plan,
+    raw,
     watch::Watch,
 };
 use crate::{SpawnError, Spec};
@@ -40,8 +42,9 @@ const QUEUE: usize = 256;
 /// starts become its children, and are killed with it.
 ///
 /// The first start makes one more process, which is named `orch-keeper`, shares the
-/// host's memory, is the parent of all others and ends with the host. Nothing about the
-/// host's own process changes. A host that forks itself, say to become a daemon,
+/// host's memory, is the parent of all others and ends with the host. A host that ends
+/// by itself ends it before, in a function that is registered with `atexit`. Nothing else
+/// about the host's own process changes. A host that forks itself, say to become a daemon,
 /// changes its user or confines itself must do so before its first start.
 ///
 /// # Errors
@@ -81,12 +84,23 @@ struct Start {
 struct Spawner {
     starts: SyncSender<Start>,
     wake: OwnedFd,
+    leave: Arc<Leave>,
 }
 
+/// How the thread is told to end.
+struct Leave {
+    host: Pid,
+    asked: AtomicBool,
+    /// Readable when it has ended, and the keeper with it.
+    left: OwnedFd,
+}
+
+/// The one spawner of this host.
+static SPAWNER: OnceLock<Spawner> = OnceLock::new();
+
 impl Spawner {
-    /// The one spawner of this host, with its thread running.
+    /// The spawner, with its thread running.
     fn get() -> io::Result<&'static Self> {
-        static SPAWNER: OnceLock<Spawner> = OnceLock::new();
         static STARTING: Mutex<()> = Mutex::new(());
 
         let _starting = match SPAWNER.get() {
@@ -97,52 +111,81 @@ impl Spawner {
             return Ok(spawner);
         }
         let (starts, queue) = sync_channel(QUEUE);
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let counter = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let wake = counter()?;
+        let leave = Arc::new(Leave {
+            host: getpid(),
+            asked: AtomicBool::new(false),
+            left: counter()?,
+        });
+        let asked = Arc::clone(&leave);
         let watch = Watch::new(&wake)?;
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let woken = wake.try_clone()?;
-        let (ready, is_ready) = sync_channel(1);
         thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
-                // The keeper belongs to this thread, and cannot be made for it elsewhere.
-                let (keeper, made) = match Keeper::new() {
-                    Ok(keeper) => (Some(keeper), Ok(())),
-                    Err(error) => (None, Err(error)),
-                };
-                if ready.send(made).is_ok()
-                    && let Some(keeper) = keeper
-                {
-                    run(&queue, &woken, watch, &null, keeper);
-                }
+                run(&queue, &woken, watch, &null, &asked);
+                bump(&asked.left);
             })?;
-        is_ready.recv().map_err(io::Error::other)??;
-        Ok(SPAWNER.get_or_init(|| Self { starts, wake }))
+        raw::at_exit(leave_in_time);
+        Ok(SPAWNER.get_or_init(|| Self {
+            starts,
+            wake,
+            leave,
+        }))
     }
 
     /// Makes the thread look at its queue.
     fn wake(&self) {
-        // Fails only when the counter is full, and then the thread wakes anyway.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        bump(&self.wake);
     }
 }
 
-/// The thread, for as long as the host lives.
-fn run(
-    queue: &Receiver<Start>,
-    woken: &OwnedFd,
-    mut watch: Watch,
-    null: &File,
-    mut keeper: Keeper,
-) -> ! {
+/// The host ends by itself: ends the keeper before that, so that no zombie of it is left
+/// to a process 1 that may not care. Waits for two seconds at most; then the keeper sees
+/// the end of the host, as when that is killed.
+extern "C" fn leave_in_time() {
+    // A copy of the host, by `fork`, has neither the thread nor the keeper.
+    let Some(spawner) = SPAWNER.get().filter(|it| it.leave.host == getpid()) else {
+        return;
+    };
+    spawner.leave.asked.store(true, Ordering::Release);
+    spawner.wake();
+    let mut left = [PollFd::new(&spawner.leave.left, PollFlags::IN)];
+    let timeout = Timespec {
+        tv_sec: 2,
+        tv_nsec: 0,
+    };
+    let _ = poll(&mut left, Some(&timeout));
+}
+
+fn bump(counter: &OwnedFd) {
+    // Fails only when the counter is full, and then the other side wakes anyway.
+    let _ = rustix::io::write(counter, &1_u64.to_ne_bytes());
+}
+
+/// The thread, for as long as the host lives. It makes the keeper, which is a child of
+/// this thread and cannot be made for it elsewhere, when there is something to start.
+fn run(queue: &Receiver<Start>, woken: &OwnedFd, mut watch: Watch, null: &File, leave: &Leave) {
+    let mut keeper = None::<Keeper>;
     loop {
         for process in watch.wait() {
-            process.end(|pid| keeper.reap(pid));
+            process.end(|pid| match &mut keeper {
+                Some(keeper) => keeper.reap(pid),
+                None => Err(Unanswered::Killed),
+            });
+            keeper.take_if(|keeper| keeper.is_lost());
         }
         // The counter only says that something came; the queue is emptied anyway.
         let _ = rustix::io::read(woken, &mut [0_u8; 8]);
+        if leave.asked.load(Ordering::Acquire) {
+            return keeper.map_or((), Keeper::retire);
+        }
         while let Ok(Start { spec, reply }) = queue.try_recv() {
             if !reply.is_unwanted() {
+                // Killed while there was nothing to do.
+                keeper.take_if(|keeper| keeper.is_lost());
                 reply.send(start(&mut keeper, &mut watch, null, &spec));
             }
         }
@@ -151,7 +194,7 @@ fn run(
 
 /// Has a process made, and watches over it.
 fn start(
-    keeper: &mut Keeper,
+    keeper: &mut Option<Keeper>,
     watch: &mut Watch,
     null: &File,
     spec: &Spec,
@@ -161,14 +204,19 @@ fn start(
         program: program(),
         source,
     };
-    if keeper.is_gone() {
-        *keeper = Keeper::new().map_err(no_process)?;
-    }
+    let keeper = match keeper {
+        Some(keeper) => keeper,
+        None => keeper.insert(Keeper::new().map_err(no_process)?),
+    };
     let plan = Plan::new(spec, null.as_fd(), keeper.pid())?;
     let pid = keeper
         .start(Box::new(plan))
         .map_err(|unstarted| match unstarted {
-            Unstarted::NoProcess(source) => no_process(source),
+            Unstarted::NoProcess(errno) => no_process(errno.into()),
+            Unstarted::Lost(lost) => SpawnError::KeeperLost {
+                program: program(),
+                source: lost.into(),
+            },
             Unstarted::Child(step, errno) => {
                 let source = io::Error::from_raw_os_error(errno.raw_os_error());
                 SpawnError::child(program(), step, source)
@@ -176,7 +224,7 @@ fn start(
         })?;
     // Its id stays its own until the keeper is told to take its zombie away.
     let watched = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
-        let process = Arc::new(Process::new(pid, pidfd));
+        let process = Arc::new(Process::new(pid, pidfd, keeper.fate()));
         watch.add(&process).map(|()| process)
     });
     match watched {

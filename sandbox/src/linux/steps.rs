@@ -7,7 +7,7 @@
 //! namespaces and the private root go between `Descriptors` and `Limits`, since
 //! they need privileges and descriptors, not the program's limits; landlock and
 //! seccomp go directly before `Exec`, in this order, since each forbids what an
-//! earlier step needs.
+//! earlier step needs. Of landlock, the scope of signals is there already.
 
 use std::{convert::Infallible, ffi::c_int};
 
@@ -48,15 +48,19 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
         // a session is left. It is all the keeper's when the program has ended.
         set_child_subreaper(Some(getpid())).map_err(at(Step::Descendants))?;
     }
+    // `PR_SET_DUMPABLE` is absent on purpose: it belongs to the memory, so it would
+    // change the host's, and `execveat` sets it anew.
+    set_no_new_privs(true).map_err(at(Step::NoNewPrivileges))?;
+    if !plan.outlives_host {
+        // Needs the line above, and a free descriptor, so it comes before the limits.
+        raw::confine_signals();
+    }
     place_descriptors(plan).map_err(at(Step::Descriptors))?;
     for (resource, limit) in &plan.limits {
         setrlimit(*resource, *limit).map_err(at(Step::Limits))?;
     }
     umask(Mode::RWXG | Mode::RWXO);
     chdir(plan.working_directory.as_c_str()).map_err(at(Step::WorkingDirectory))?;
-    // `PR_SET_DUMPABLE` is absent on purpose: it belongs to the memory, so it would
-    // change the host's, and `execveat` sets it anew.
-    set_no_new_privs(true).map_err(at(Step::NoNewPrivileges))?;
     raw::unblock_signals().map_err(at(Step::Signals))?;
     Err((Step::Exec, plan.execute()))
 }

@@ -5,7 +5,8 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use orchestrator_sandbox::{ExitStatus, Limits, Spec};
+use orchestrator_sandbox::{ExitStatus, Limits, Spec, spawn};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::support::{keeper, output, program, shell};
 
@@ -88,19 +89,7 @@ async fn limits_hold_before_the_first_instruction() {
         .argument("/proc/self/limits")
         .limits(limits);
     let (_, text) = output(spec).await;
-    let limit = |name: &str| {
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(name))
-            .expect("the limit is listed");
-        let mut words = line[name.len()..].split_whitespace();
-        let mut number = || {
-            words
-                .next()
-                .map(|word| word.parse::<u64>().expect("a number"))
-        };
-        (number().expect("soft"), number().expect("hard"))
-    };
+    let limit = |name: &str| listed(&text, name);
     assert_eq!(limit("Max data size"), (64 << 20, 64 << 20));
     assert_eq!(limit("Max open files"), (40, 40));
     assert_eq!(limit("Max file size"), (1 << 20, 1 << 20));
@@ -108,6 +97,33 @@ async fn limits_hold_before_the_first_instruction() {
     assert_eq!(limit("Max cpu time"), (7, 8));
     assert_eq!(limit("Max processes"), (50, 50));
     assert_eq!(limit("Max core file size"), (0, 0));
+}
+
+/// The soft and the hard limit of that name in what `/proc/self/limits` said.
+fn listed(text: &str, name: &str) -> (u64, u64) {
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(name))
+        .expect("the limit is listed");
+    let mut words = line[name.len()..].split_whitespace();
+    let mut number = || {
+        words
+            .next()
+            .map(|word| word.parse::<u64>().expect("a number"))
+    };
+    (number().expect("soft"), number().expect("hard"))
+}
+
+/// A host that serves many connections raises its own soft limit.
+#[tokio::test]
+async fn the_descriptors_that_a_host_needs_are_not_the_program_s() {
+    let mut host = getrlimit(Resource::Nofile);
+    host.current = host.maximum;
+    setrlimit(Resource::Nofile, host).expect("up to the hard limit");
+    let spec = Spec::new(&program("/bin/cat"), "cat").argument("/proc/self/limits");
+    let (_, text) = output(spec).await;
+    let hard = host.maximum.expect("there is one");
+    assert_eq!(listed(&text, "Max open files"), (hard.min(1024), hard));
 }
 
 #[tokio::test]
@@ -163,4 +179,37 @@ async fn it_starts_in_the_root_or_the_given_directory() {
         output(shell("pwd").working_directory("/proc")).await.1,
         "/proc\n"
     );
+}
+
+/// As the same user it could stop or kill the keeper, the host and every other plugin.
+#[tokio::test]
+async fn a_plugin_cannot_signal_what_it_did_not_start() {
+    if !can_confine_signals() {
+        return;
+    }
+    let other = spawn(shell("exec sleep 600")).await.expect("it starts");
+    let script = format!(
+        "for pid in $PPID {} {}; do kill -CONT $pid && echo may $pid; done 2>/dev/null; \
+         sleep 600 & kill -KILL $! && kill -TERM $$",
+        other.pid(),
+        std::process::id(),
+    );
+    let (status, text) = output(shell(script)).await;
+    assert_eq!(text, "");
+    let by_itself = ExitStatus::Signaled {
+        signal: 15,
+        core: false,
+    };
+    assert_eq!(status, by_itself, "its own it may");
+}
+
+/// Whether the kernel has Landlock with scopes, the sixth version of its interface.
+fn can_confine_signals() -> bool {
+    const VERSION: u32 = 1;
+    let nothing = std::ptr::null::<u8>();
+    #[expect(unsafe_code, reason = "there is no safe call that tells the version")]
+    // SAFETY: with this flag the kernel reads nothing.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    version >= 6
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::support::{Host, eventually, gone, pipe, read_until, stranger};
+use crate::support::{Host, eventually, gone, keeper_of, pipe, read_until, stranger};
 
 /// A running host, and what it says behind a word.
 async fn host(run: &std::path::Path) -> (Host, impl Fn(&str) -> String) {
@@ -41,6 +41,22 @@ async fn a_killed_host_leaves_no_process_and_no_directory() {
             .expect("the process is gone within two seconds");
     }
     eventually("the run directory is empty", || left() == 0).await;
+}
+
+/// Who stops the keeper first does not make it miss the end of its host.
+#[tokio::test]
+async fn a_host_killed_with_its_keeper_stopped_leaves_no_process() {
+    let run = tempfile::tempdir().expect("a directory");
+    let (mut host, word) = host(run.path()).await;
+    let processes =
+        ["plugin ", "other ", "stray "].map(|name| stranger(word(name).parse().expect("an id")));
+    let keeper = stranger(keeper_of(host.id()));
+    pidfd_send_signal(&keeper, Signal::STOP).expect("it runs");
+    host.kill();
+    for process in processes {
+        gone(process).await;
+    }
+    gone(keeper).await;
 }
 
 #[tokio::test]

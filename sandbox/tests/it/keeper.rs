@@ -3,14 +3,19 @@
 
 use std::time::Duration;
 
-use orchestrator_sandbox::{ExitStatus, spawn};
+use orchestrator_sandbox::{ExitStatus, RunDirectory, spawn};
 use rustix::{
     io::Errno,
-    process::{Signal, WaitId, WaitIdOptions, child_subreaper, pidfd_send_signal, waitid},
+    process::{
+        Signal, WaitId, WaitIdOptions, child_subreaper, getpid, pidfd_send_signal,
+        set_child_subreaper, waitid,
+    },
 };
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use crate::support::{Host, PATIENCE, ended, gone, keeper, pipe, shell, stranger};
+use crate::support::{
+    Host, PATIENCE, ended, eventually, gate, gone, keeper, pipe, read_until, shell, stranger,
+};
 
 /// What a host says in the end.
 const WELL: &str = "and all is well";
@@ -91,10 +96,12 @@ async fn killed() {
     let child = spawn(shell("exec sleep 600")).await.expect("it starts");
     let first = keeper();
     pidfd_send_signal(stranger(first), Signal::KILL).expect("it runs");
-    timeout(PATIENCE, child.ended())
-        .await
-        .expect("it ends")
-        .expect_err("nobody saw how");
+    let unseen = timeout(PATIENCE, child.ended()).await.expect("it ends");
+    let said = unseen.expect_err("nobody saw how").to_string();
+    assert!(
+        said.contains("orch-keeper, the parent of all plugins, was killed"),
+        "{said}"
+    );
     gone(child.pidfd()).await;
     for _ in 0..3 {
         let next = spawn(shell("exit 7")).await.expect("it starts");
@@ -132,5 +139,130 @@ async fn killed_at_any_moment() {
         killed.await.expect("it is done");
         gone(dying).await;
     }
+    println!("{WELL}");
+}
+
+#[tokio::test]
+async fn a_stopped_keeper_goes_on() {
+    alone("stopped").await;
+}
+
+/// Somebody stops it once: nothing comes of that.
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn stopped() {
+    let (waits, go) = gate();
+    let child = spawn(shell("read -r go; exit 7").descriptor(0, waits));
+    let child = child.await.expect("it starts");
+    let first = keeper();
+    let keeper_itself = stranger(first);
+    pidfd_send_signal(&keeper_itself, Signal::STOP).expect("it runs");
+    drop(go);
+    assert_eq!(ended(&child).await, ExitStatus::Exited(7));
+    pidfd_send_signal(&keeper_itself, Signal::STOP).expect("it runs");
+    let next = timeout(PATIENCE, spawn(shell("exit 8"))).await;
+    let next = next.expect("in time").expect("it starts");
+    assert_eq!(ended(&next).await, ExitStatus::Exited(8));
+    assert_eq!(keeper(), first);
+    println!("{WELL}");
+}
+
+#[tokio::test]
+async fn a_keeper_stopped_again_and_again_is_replaced_and_blocks_nobody() {
+    alone("stopped_for_good").await;
+}
+
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn stopped_for_good() {
+    let (mut reader, writer) = pipe();
+    let stray = "(env -i setsid sh -c 'echo $$; exec sleep 600' </dev/null 2>&1 &); exec sleep 600";
+    let other = spawn(shell(stray).descriptor(1, writer)).await;
+    let other = other.expect("it starts");
+    let text = read_until(&mut reader, |text| text.ends_with('\n')).await;
+    let stray = stranger(text.trim().parse().expect("an id"));
+    let (waits, go) = gate();
+    let child = spawn(shell("read -r go; exit 7").descriptor(0, waits));
+    let child = child.await.expect("it starts");
+
+    let first = keeper();
+    let keeper_itself = std::sync::Arc::new(stranger(first));
+    let hostile = [(); 2].map(|()| {
+        let keeper_itself = std::sync::Arc::clone(&keeper_itself);
+        // Until its zombie is taken away.
+        std::thread::spawn(
+            move || {
+                while pidfd_send_signal(&*keeper_itself, Signal::STOP).is_ok() {}
+            },
+        )
+    });
+    let stat = format!("/proc/{first}/stat");
+    eventually("it is stopped", || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+    })
+    .await;
+    drop(go);
+    gone(child.pidfd()).await;
+    // What asks at once is answered at once, on this one thread of the runtime.
+    let _ = child.try_wait();
+    let _ = child.signal_group(Signal::TERM);
+    // Now and then it may get something done.
+    let busy = async {
+        loop {
+            if let Ok(next) = spawn(shell("true")).await {
+                let _ = next.ended().await;
+            }
+        }
+    };
+    let unseen = tokio::select! {
+        unseen = timeout(PATIENCE, other.ended()) => unseen.expect("it ends"),
+        () = busy => unreachable!("it goes on"),
+    };
+    let said = unseen.expect_err("nobody saw how").to_string();
+    assert!(
+        said.contains("orch-keeper") && said.contains("stopped by a signal"),
+        "{said}"
+    );
+    // Orphans of a keeper would be nobody's.
+    gone(stray).await;
+    for hostile in hostile {
+        hostile.join().expect("it is done");
+    }
+    let next = spawn(shell("exit 7")).await.expect("it starts");
+    assert_eq!(ended(&next).await, ExitStatus::Exited(7));
+    assert_ne!(keeper(), first);
+    println!("{WELL}");
+}
+
+#[tokio::test]
+async fn a_host_that_ends_leaves_no_zombie() {
+    alone("parent_of_a_host").await;
+}
+
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn parent_of_a_host() {
+    set_child_subreaper(Some(getpid())).expect("it may");
+    let run = tempfile::tempdir().expect("a directory");
+    let (mut reader, writer) = pipe();
+    let host = Host::start("keeper::host_that_ends", run.path(), writer);
+    let text = read_until(&mut reader, |text| text.contains(WELL)).await;
+    assert!(host.ended().success(), "{text}");
+    // Whatever it left is a child of this process by now.
+    let any = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    assert_eq!(any.map(|_| ()), Err(Errno::CHILD));
+    println!("{WELL}");
+}
+
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn host_that_ends() {
+    let Some(run) = std::env::var_os(crate::helper::RUN_DIRECTORY) else {
+        return;
+    };
+    // With the watcher, which is to outlive a host that is killed.
+    let run = RunDirectory::claim(std::path::Path::new(&run)).expect("a run directory");
+    let child = spawn(shell("exec sleep 600")).await.expect("it starts");
+    drop((child, run));
     println!("{WELL}");
 }

@@ -72,6 +72,15 @@ impl Host {
         self.0.kill().expect("it runs");
         self.0.wait().expect("it is our child");
     }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn ended(mut self) -> std::process::ExitStatus {
+        self.0.wait().expect("it is our child")
+    }
 }
 
 impl Drop for Host {
@@ -84,7 +93,12 @@ impl Drop for Host {
 
 /// The process between this one and all that it starts, once there is one.
 pub(crate) fn keeper() -> u32 {
-    let own = std::process::id().to_string();
+    keeper_of(std::process::id())
+}
+
+/// The process between the host `pid` and all that it starts, once there is one.
+pub(crate) fn keeper_of(pid: u32) -> u32 {
+    let own = pid.to_string();
     let is_keeper = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.split_once("(orch-keeper) ").is_some_and(|(_, rest)| {

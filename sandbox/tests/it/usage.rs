@@ -17,7 +17,7 @@ async fn a_tree_is_the_process_and_all_it_started() {
     assert_eq!(usage.threads, 3);
     assert_eq!(usage.open_files, 9, "stdin, stdout and stderr of each");
     assert!(
-        usage.rss_bytes > 300_000 && usage.rss_bytes < 100_000_000,
+        usage.memory_bytes > 300_000 && usage.memory_bytes < 100_000_000,
         "{usage:?}"
     );
 
@@ -31,6 +31,27 @@ async fn a_tree_is_the_process_and_all_it_started() {
         let pid = Pid::from_raw(pid.parse().expect("an id")).expect("an id");
         let _ = kill_process(pid, Signal::KILL);
     }
+}
+
+/// A program that forks shares its pages with its children until they change them.
+#[tokio::test]
+async fn a_page_that_processes_share_counts_once() {
+    const MIB: u64 = 1 << 20;
+    let script = "x=$(head -c 33554432 /dev/zero | tr '\\0' x); \
+                  (sleep 600; :) & (sleep 600; :) & (sleep 600; :) & wait";
+    let child = spawn(shell(script)).await.expect("it starts");
+    let usage = || sample(child.pid()).expect("/proc").expect("it runs");
+    eventually("all seven run", || usage().processes == 7).await;
+    let memory = usage().memory_bytes;
+    assert!((32 * MIB..120 * MIB).contains(&memory), "{memory}");
+}
+
+#[tokio::test]
+async fn only_what_was_asked_for_is_read() {
+    let child = spawn(shell("sleep 600 & wait")).await.expect("it starts");
+    let table = ProcessTable::read(&[child.pid()]).expect("/proc");
+    assert!(table.usage(child.pid()).is_some());
+    assert_eq!(table.usage(std::process::id()), None);
 }
 
 #[tokio::test]
@@ -48,10 +69,10 @@ async fn processor_time_grows_and_counts_ended_children() {
 
 #[test]
 fn one_table_serves_every_tree() {
-    let table = ProcessTable::read().expect("/proc");
+    let table = ProcessTable::read(&[0, std::process::id(), u32::MAX]).expect("/proc");
     let usage = table.usage(std::process::id()).expect("this process");
     assert!(
-        usage.processes >= 1 && usage.open_files >= 3 && usage.rss_bytes > 0,
+        usage.processes >= 1 && usage.open_files >= 3 && usage.memory_bytes > 0,
         "{usage:?}"
     );
     assert_eq!(table.usage(0), None);
