@@ -6,6 +6,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use orchestrator_contract::steers_terminals;
 use serde::Serialize;
 
 use crate::{
@@ -136,16 +137,9 @@ fn pretty<T: Serialize + ?Sized>(value: &T) -> Result<String> {
 /// Escapes whatever a terminal would obey: control characters, and those that
 /// reorder or hide text around them. For text that plugins or files supply.
 pub(crate) fn harmless(text: &str) -> String {
-    let obeyed = |character: char| {
-        character.is_control()
-            || matches!(
-                character,
-                '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
-            )
-    };
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
-        match obeyed(character) {
+        match steers_terminals(character) {
             true => clean.extend(character.escape_default()),
             false => clean.push(character),
         }
@@ -159,7 +153,7 @@ mod tests {
 
     #[test]
     fn text_from_elsewhere_cannot_command_the_terminal() {
-        let clean = harmless("a\u{1b}[2J\u{9b}31m\r\n\u{202e}ü");
-        assert_eq!(clean, "a\\u{1b}[2J\\u{9b}31m\\r\\n\\u{202e}ü");
+        let clean = harmless("a\u{1b}[2J\u{9b}31m\r\n\u{202e}ü\u{2060}");
+        assert_eq!(clean, "a\\u{1b}[2J\\u{9b}31m\\r\\n\\u{202e}ü\\u{2060}");
     }
 }

@@ -275,6 +275,22 @@ impl CallError {
         )
     }
 
+    /// Whether the work of a call that was started may have been done all the
+    /// same: the plugin gave no answer, or not one that can be used.
+    pub const fn may_have_happened(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Timeout
+                | ErrorKind::Cancelled
+                | ErrorKind::Panic
+                | ErrorKind::Crash
+                | ErrorKind::Protocol
+                | ErrorKind::InvalidOutput
+                | ErrorKind::ResourceLimit
+                | ErrorKind::Unknown
+        )
+    }
+
     /// When a caller may come back, where the error says so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -23,7 +23,9 @@ mod event;
 pub mod frame;
 mod host;
 mod id;
+pub mod patience;
 mod payload;
+mod terminal;
 mod trace;
 
 pub use call::{Criticality, PhaseCall, PhaseReply, Reconciled, Usage};
@@ -35,4 +37,5 @@ pub use event::{
 pub use host::{HostCallError, HostFuture, HostOperation, HostService, NoHost};
 pub use id::{PhaseName, PluginId, RunId, SessionId, StepId};
 pub use payload::{ContentType, JSON, Payload, TEXT};
+pub use terminal::{hides_or_reorders, steers_terminals};
 pub use trace::{SpanId, TraceContext, TraceContextError, TraceId};

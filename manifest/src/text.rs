@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+pub use orchestrator_contract::hides_or_reorders;
+use orchestrator_contract::steers_terminals;
+
 /// Returns whether `text` can be shown on a terminal without changing what
 /// stands around it: no control characters but line breaks and tabs, no
 /// characters that reorder or hide text.
@@ -12,14 +15,7 @@ pub(crate) fn is_printable(text: &str) -> bool {
 
 /// Returns whether a terminal shows `c` and does nothing else with it.
 pub(crate) fn is_plain(c: char) -> bool {
-    let is_hostile = c.is_control() || hides_or_reorders(c) || c == '\u{feff}';
-    matches!(c, '\n' | '\t') || !is_hostile
-}
-
-/// Returns whether `c` hides or reorders the text around it. It does so
-/// without being a control character.
-pub fn hides_or_reorders(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
+    matches!(c, '\n' | '\t') || !steers_terminals(c)
 }
 
 /// `text` with everything escaped that a terminal would act on, see

@@ -29,6 +29,8 @@ pub(crate) struct Standing {
     pub(crate) place: Place,
     /// Whether it is what it claims to be.
     pub(crate) verified: bool,
+    /// Whether it asks for more than the operator has granted to earlier versions.
+    pub(crate) waits: bool,
 }
 
 /// What dependencies make of a set of plugins.
@@ -50,6 +52,9 @@ pub(crate) struct Resolution {
 /// its own place from being taken, and nothing else: the next place is asked. Only
 /// development places are not asked for what was installed and cannot be verified.
 /// When no place has a verified highest match, the first one decides.
+///
+/// A match that waits for a grant leaves its place to the next one that does not,
+/// if that is verified: an upgrade that asks for more does not stop what ran before.
 pub(crate) fn select<'a, T>(
     plugins: &'a BTreeMap<Identity, T>,
     id: &str,
@@ -64,7 +69,14 @@ pub(crate) fn select<'a, T>(
         .collect();
     // Keeps the highest version first within each place.
     matching.sort_by_key(place);
-    matching.dedup_by_key(|it| place(it));
+    let ready = |it: &&(&Identity, &T)| !standing(it.1).waits;
+    let of_place = |matches: &[(&'a Identity, &'a T)]| {
+        let next = matches.iter().find(ready);
+        let next = next.filter(|it| standing(it.1).verified);
+        next.or(matches.first()).copied()
+    };
+    let same_place = |one: &_, other: &_| place(one) == place(other);
+    let matching: Vec<_> = matching.chunk_by(same_place).filter_map(of_place).collect();
     let first = *matching.first()?;
     let may_replace = |it: &(&Identity, &T)| {
         place(it).development == place(&first).development && standing(it.1).verified
@@ -81,6 +93,7 @@ fn usable<'a>(
     let standing = |needs: &Needs| Standing {
         place: needs.place,
         verified: true,
+        waits: false,
     };
     select(plugins, id, range, standing).map(|(plugin, _)| plugin)
 }
@@ -362,6 +375,7 @@ mod tests {
                         position: *position,
                     },
                     verified: *verified,
+                    waits: false,
                 };
                 (identity("p", version), standing)
             });

@@ -11,6 +11,7 @@ use std::{
 
 use miette::Diagnostic;
 use orchestrator_manifest::{FILE_NAMES, Manifest, ManifestError};
+use orchestrator_signing::stored;
 use semver::Version;
 use thiserror::Error;
 
@@ -173,11 +174,13 @@ impl Walk {
         depth: usize,
         label: &Arc<str>,
     ) {
-        if kind.is_symlink() && path.is_dir() {
+        // A version in the store is a link; no other is followed.
+        let is_stored = kind.is_symlink() && stored(&path).is_some();
+        if kind.is_symlink() && !is_stored && path.is_dir() {
             self.fault(label, DiscoveryError::Link { path: path.clone() }, path);
         } else if kind.is_dir() && depth > DEPTH_MAX {
             self.fault(label, DiscoveryError::TooDeep { path: path.clone() }, path);
-        } else if kind.is_dir() {
+        } else if kind.is_dir() || is_stored {
             open.push((path, depth));
         }
     }

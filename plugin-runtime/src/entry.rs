@@ -16,6 +16,7 @@ use orchestrator_contract::{
     CallError, PhaseCall, PhaseName, PhaseReply, PluginId, PluginState, Reconciled,
 };
 use orchestrator_manifest::{Kind, Manifest, Phase};
+use orchestrator_signing::{InUse, Package, Verified};
 use tokio::{
     sync::{Mutex, Notify},
     time::{Instant, timeout, timeout_at},
@@ -30,10 +31,16 @@ use crate::{
 /// What is known of a plugin from its package and its operator.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
+    /// Who answers for it; absent for what is compiled in or was refused.
+    pub(crate) package: Option<Verified<Package>>,
+    /// Keeps the store from collecting it for as long as it is known.
+    pub(crate) _in_use: Option<Arc<InUse>>,
     pub(crate) label: String,
     pub(crate) place: Place,
     /// Whether manifest and facts are more than a claim.
     pub(crate) verified: bool,
+    /// Whether it asks for more than earlier versions were granted.
+    pub(crate) waits_for_grant: bool,
     pub(crate) location: Option<PathBuf>,
     pub(crate) shadowed: Vec<PathBuf>,
     pub(crate) digest: String,

@@ -195,6 +195,15 @@ pub(crate) enum LoadError {
     )]
     NotTrustedEnough { level: u8 },
 
+    /// It still has all that it asks for, but not all that it was started with.
+    /// What it was told at its start cannot be taken back, so it was stopped.
+    #[error("it was started with more than it is granted now: {capabilities}")]
+    #[diagnostic(
+        code("ORC-3024"),
+        help("restart the host, and it is started with what is left")
+    )]
+    Narrowed { capabilities: String },
+
     /// The manifest asks for a limit that nothing here could hold the plugin
     /// to, and a limit that is not held would mislead.
     #[error("`{key}` = {value} cannot be enforced for native programs")]
@@ -366,7 +375,7 @@ impl LoadError {
     /// What sort of problem it is.
     pub(crate) fn class(&self) -> ProblemClass {
         match self {
-            Self::NotTrustedEnough { .. } => ProblemClass::Denied,
+            Self::NotTrustedEnough { .. } | Self::Narrowed { .. } => ProblemClass::Denied,
             Self::Changed => ProblemClass::Trust,
             Self::MissingDependency { .. } | Self::DependencyOutOfRange { .. } => {
                 ProblemClass::NotFound

@@ -67,6 +67,7 @@ mod settings;
 mod status;
 mod supervisor;
 mod unused;
+mod withdraw;
 
 pub use builtin::{Builtin, IntoReply};
 pub use discovery::{Discovery, DiscoveryFault, Found, discover};

@@ -109,6 +109,12 @@ impl Lifecycle {
         self.lock().state
     }
 
+    /// Whether the plugin has come to an end that no call can change.
+    pub(crate) fn is_out_of_service(&self) -> bool {
+        use PluginState::{Error, Stopped, Stopping, Unloaded};
+        matches!(self.state(), Error | Stopping | Stopped | Unloaded)
+    }
+
     /// Whether calls can be made without asking further.
     pub(crate) fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire)

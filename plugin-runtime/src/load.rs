@@ -10,8 +10,8 @@ use std::{
 use orchestrator_manifest::{Kind, Manifest};
 use orchestrator_sandbox::{RunDirectory, TreeError, sweep};
 use orchestrator_signing::{
-    GrantStore, Granted, Package, Publisher, TrustLevel, TrustRoot, TrustStore, Verified,
-    verify_or_unsigned,
+    GrantError, GrantStore, Granted, InUse, Package, Publisher, TrustLevel, TrustRoot, TrustStore,
+    Verified, verify_or_unsigned,
 };
 use semver::Version;
 use serde_json::Value;
@@ -23,6 +23,7 @@ use crate::{
     limits::{self, Watch},
     program::{Program, ProgramError},
     unused::unused_keys,
+    withdraw::Stamp,
 };
 
 /// What `required_features` may name.
@@ -56,6 +57,8 @@ pub(crate) struct Prepared {
 
 /// Everything below the search path.
 pub(crate) struct Loaded {
+    /// What trust and grants were like before they were read.
+    pub(crate) stamp: Stamp,
     pub(crate) discovery: Discovery,
     pub(crate) candidates: Vec<Candidate>,
 }
@@ -67,6 +70,7 @@ pub(crate) struct Loaded {
 ///
 /// When trust or grants cannot be read at all.
 pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, RuntimeError> {
+    let stamp = paths.papers().stamp();
     let trust = TrustStore::open(&paths.trust_dir).map_err(|error| RuntimeError::Trust {
         path: paths.trust_dir.clone(),
         source: Box::new(error),
@@ -97,6 +101,7 @@ pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, Runtim
         .map(|found| loader.candidate(found, &discovery))
         .collect();
     Ok(Loaded {
+        stamp,
         discovery,
         candidates,
     })
@@ -164,6 +169,7 @@ impl Loader<'_> {
                 label: found.label.to_string(),
                 place: found.place,
                 location: Some(found.dir.clone()),
+                _in_use: InUse::of(&found.dir).map(Arc::new),
                 shadowed: shadowed.collect(),
                 digest: found.manifest.digest(),
                 ..Facts::default()
@@ -184,9 +190,15 @@ impl Loader<'_> {
         known.facts.warnings = unused_keys(manifest);
         known.facts.about(&package);
         host(manifest, &self.rules.host_version)?;
-        let granted = self.grants.check(&package);
-        let granted = granted.map_err(|error| PluginProblem::of(&error))?;
+        let granted = self.grants.check(&package).map_err(|error| {
+            known.facts.waits_for_grant = matches!(
+                error,
+                GrantError::AsksForMore { .. } | GrantError::OtherPublisher { .. }
+            );
+            PluginProblem::of(&error)
+        })?;
         known.facts.granted(&granted);
+        known.facts.package = Some(package.without_files());
         let config = configuration(manifest, &self.rules.config);
         let config = config.map_err(|error| PluginProblem::of(&error))?;
         let prepared = self.native(&package, config)?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -123,11 +124,12 @@ impl Monitor {
                 return;
             };
             let watched: Vec<_> = monitor.lock().watched.values().cloned().collect();
-            let table = match watched.is_empty() {
-                true => None,
-                // Reading /proc can block on a process that is swapping.
-                false => match tokio::task::spawn_blocking(ProcessTable::read).await {
-                    Ok(Ok(table)) => Some(table),
+            // Nothing is asked of `/proc` while nothing runs, and asking can block on a
+            // process that is swapping.
+            let usages = match watched.is_empty() {
+                true => Vec::new(),
+                false => match tokio::task::spawn_blocking(|| look_at(watched)).await {
+                    Ok(Ok(usages)) => usages,
                     Ok(Err(error)) => {
                         tracing::warn!(%error, "resource use cannot be sampled");
                         continue;
@@ -135,11 +137,7 @@ impl Monitor {
                     Err(_) => return,
                 },
             };
-            let usages = watched.into_iter().map(|watched| {
-                let usage = table.as_ref().and_then(|table| table.usage(watched.pid));
-                (watched, usage)
-            });
-            monitor.take(usages.collect(), Instant::now());
+            monitor.take(usages, Instant::now());
         }
     }
 
@@ -162,7 +160,7 @@ impl Monitor {
         };
         for (watched, usage) in usages {
             let Some(usage) = usage else { continue };
-            let (sample, violations) = watched.judge(&usage, now, self.settings.cpu_seconds_over);
+            let (sample, violations) = watched.judge(&usage, now, &self.settings);
             add(&watched.outlet, sample);
             for violation in violations {
                 watched.act(violation);
@@ -199,6 +197,17 @@ impl Monitor {
     }
 }
 
+/// What every tree uses at one moment; nothing for one that is gone.
+fn look_at(watched: Vec<Arc<Watched>>) -> io::Result<Vec<(Arc<Watched>, Option<TreeUsage>)>> {
+    let roots: Vec<u32> = watched.iter().map(|watched| watched.pid).collect();
+    let table = ProcessTable::read(&roots)?;
+    let usage = |watched: Arc<Watched>| {
+        let usage = table.usage(watched.pid);
+        (watched, usage)
+    };
+    Ok(watched.into_iter().map(usage).collect())
+}
+
 impl Watched {
     /// Compares `usage` with what is allowed. The first violation that kills is the
     /// last in the list.
@@ -206,17 +215,20 @@ impl Watched {
         &self,
         usage: &TreeUsage,
         now: Instant,
-        cpu_over_max: u32,
+        settings: &MonitorSettings,
     ) -> (Sample, Vec<Violation>) {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         // Processor time of children goes back when one ends without being waited for.
         let cpu = usage.cpu_time.saturating_sub(record.cpu_time);
-        let elapsed = now.saturating_duration_since(record.at).as_secs_f64();
-        let cpu_percent = 100.0 * cpu.as_secs_f64() / elapsed.max(0.001);
+        // The first sample may come right after the start. Processor time comes in
+        // ticks of 10 ms, each of them much of so short a time.
+        let elapsed = now.saturating_duration_since(record.at);
+        let over = elapsed.max(settings.interval).as_secs_f64();
+        let cpu_percent = 100.0 * cpu.as_secs_f64() / over.max(0.001);
         record.cpu_time = record.cpu_time.max(usage.cpu_time);
         record.at = now;
         let sample = Sample {
-            memory_bytes: usage.rss_bytes,
+            memory_bytes: usage.memory_bytes,
             cpu,
             cpu_percent,
         };
@@ -236,7 +248,7 @@ impl Watched {
             ViolationAction::Warn,
         );
         record.cpu_over = cpu_over.map_or(0, |_| record.cpu_over + 1);
-        let cpu_action = match record.cpu_over >= cpu_over_max.max(1) {
+        let cpu_action = match record.cpu_over >= settings.cpu_seconds_over.max(1) {
             true => ViolationAction::Kill,
             false => ViolationAction::Warn,
         };
@@ -246,7 +258,7 @@ impl Watched {
                 action: cpu_action,
                 ..violation
             }),
-            over("memory", usage.rss_bytes, self.watch.memory_bytes, kill),
+            over("memory", usage.memory_bytes, self.watch.memory_bytes, kill),
             over("tasks", usage.threads, self.watch.tasks, kill),
             over("files", usage.open_files, self.watch.files, kill),
         ];
@@ -360,17 +372,45 @@ mod tests {
             cpu_percent: Some(50),
             ..Watch::default()
         });
+        let settings = MonitorSettings {
+            cpu_seconds_over: 3,
+            ..MonitorSettings::default()
+        };
         let mut cpu = 0;
         let mut actions = Vec::new();
         for busy in [1, 1, 0, 1, 1, 1] {
             tokio::time::advance(Duration::from_secs(1)).await;
             cpu += busy;
-            let (sample, violations) = guard.watched.judge(&busy_for(cpu), Instant::now(), 3);
+            let usage = busy_for(cpu);
+            let (sample, violations) = guard.watched.judge(&usage, Instant::now(), &settings);
             assert_eq!(sample.cpu_percent, 100.0 * busy as f64);
             actions.push(violations.first().map(|violation| violation.action));
         }
         let (warn, kill) = (Some(ViolationAction::Warn), Some(ViolationAction::Kill));
         assert_eq!(actions, [warn, warn, None, warn, warn, kill]);
+    }
+
+    /// A sample may be taken right after the start, and processor time comes in ticks
+    /// of 10 ms.
+    #[tokio::test(start_paused = true)]
+    async fn a_tick_within_the_first_moment_is_not_taken_for_a_busy_processor() {
+        let guard = watched(Watch {
+            cpu_percent: Some(50),
+            ..Watch::default()
+        });
+        let settings = MonitorSettings {
+            cpu_seconds_over: 1,
+            ..MonitorSettings::default()
+        };
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let tick = TreeUsage {
+            cpu_time: Duration::from_millis(10),
+            ..TreeUsage::default()
+        };
+        let (sample, violations) = guard.watched.judge(&tick, Instant::now(), &settings);
+        assert_eq!(violations, []);
+        assert_eq!(sample.cpu, tick.cpu_time, "it is counted all the same");
+        assert!(sample.cpu_percent < 2.0, "{}", sample.cpu_percent);
     }
 
     #[tokio::test(start_paused = true)]
@@ -381,16 +421,17 @@ mod tests {
             files: Some(3),
             ..Watch::default()
         });
+        let settings = MonitorSettings::default();
         let at_limit = TreeUsage {
-            rss_bytes: 10,
+            memory_bytes: 10,
             threads: 2,
             open_files: 3,
             ..TreeUsage::default()
         };
-        let judge = |usage: &TreeUsage| guard.watched.judge(usage, Instant::now(), 5).1;
+        let judge = |usage: &TreeUsage| guard.watched.judge(usage, Instant::now(), &settings).1;
         assert_eq!(judge(&at_limit), []);
         let over = TreeUsage {
-            rss_bytes: 11,
+            memory_bytes: 11,
             threads: 3,
             open_files: 4,
             ..at_limit

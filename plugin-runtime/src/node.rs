@@ -14,7 +14,6 @@
 //! | `calls.rs`, `answer.rs` | which answer belongs to whom, which are faults, what they mean |
 //! | `outbox.rs` | frames to the plugin, written by their callers or by one task |
 //! | `intake.rs`, `reader.rs` | frames from the plugin, read by callers or by one task |
-//! | `patience.rs` | how long to look before going to sleep |
 //! | `socket.rs` | reads and writes without waiting, and waits |
 
 mod answer;
@@ -23,7 +22,6 @@ mod connection;
 mod intake;
 mod launch;
 mod outbox;
-mod patience;
 mod reader;
 mod socket;
 mod supervise;

@@ -20,6 +20,7 @@ use crate::{
     load::{self, Rules},
     monitor::Monitor,
     settings::StartMode,
+    withdraw::{self, Papers},
 };
 
 /// How alike two names must be to be proposed, from 0 to 1.
@@ -49,20 +50,25 @@ pub struct Runtime {
     warnings: Vec<String>,
     settings: RuntimeSettings,
     monitor: AbortHandle,
+    watch: AbortHandle,
+}
+
+impl RuntimePaths {
+    pub(crate) fn papers(&self) -> Papers {
+        Papers {
+            trust_dir: self.trust_dir.clone(),
+            grants_file: self.grants_file.clone(),
+        }
+    }
 }
 
 impl Runtime {
-    /// Finds and loads every plugin below the search path, and starts those that
-    /// are to be started: builtins always, processes when the settings say so.
-    ///
-    /// A plugin that is refused, or does not start, is in state `error` with its
-    /// reason, and the others go on. `plugin_config` holds configurations by plugin
-    /// id. Needs a tokio runtime with I/O and time. Dropping the future takes back
-    /// what it did.
+    /// [Loads](Self::load) every plugin, and [starts](Self::start_all) those that are
+    /// to be started.
     ///
     /// # Errors
     ///
-    /// When trust or grants cannot be read, and when two builtins are the same.
+    /// Those of [`Self::load`].
     pub async fn start(
         settings: RuntimeSettings,
         paths: RuntimePaths,
@@ -72,7 +78,41 @@ impl Runtime {
         events: Arc<dyn EventSink>,
         host: Arc<dyn HostService>,
     ) -> Result<Self, RuntimeError> {
+        let runtime = Self::load(
+            settings,
+            paths,
+            host_version,
+            plugin_config,
+            builtins,
+            events,
+            host,
+        );
+        let runtime = runtime.await?;
+        runtime.start_all().await;
+        Ok(runtime)
+    }
+
+    /// Finds and loads every plugin below the search path, and starts none, so that
+    /// some can be [disabled](Self::disable) before.
+    ///
+    /// A plugin that is refused is in state `error` with its reason, and the others go on. `plugin_config` holds configurations by plugin
+    /// id. Needs a tokio runtime with I/O and time. Dropping the future takes back
+    /// what it did.
+    ///
+    /// # Errors
+    ///
+    /// When trust or grants cannot be read, and when two builtins are the same.
+    pub async fn load(
+        settings: RuntimeSettings,
+        paths: RuntimePaths,
+        host_version: Version,
+        plugin_config: BTreeMap<String, Value>,
+        builtins: Vec<Builtin>,
+        events: Arc<dyn EventSink>,
+        host: Arc<dyn HostService>,
+    ) -> Result<Self, RuntimeError> {
         let warnings = paths.search.warnings.clone();
+        let papers = paths.papers();
         let rules = Rules {
             host_version,
             config: plugin_config,
@@ -96,17 +136,19 @@ impl Runtime {
             host,
             monitor,
         };
+        let stamp = loaded.stamp.clone();
         let assembled = assemble::assemble(&surroundings, loaded, builtins)?;
-        let runtime = Self {
+        let plugins = assembled.entries.values().cloned().collect();
+        let watching = withdraw::watch(papers, stamp, plugins, settings.stop_timeout);
+        Ok(Self {
             entries: assembled.entries,
             order: assembled.order,
             faults: assembled.faults,
             warnings,
             settings,
             monitor: sampling,
-        };
-        runtime.start_all().await;
-        Ok(runtime)
+            watch: tokio::spawn(watching).abort_handle(),
+        })
     }
 
     /// Every plugin that was found, refused ones included, by id and version.
@@ -141,14 +183,13 @@ impl Runtime {
         let standing = |entry: &Arc<Entry>| Standing {
             place: entry.facts.place,
             verified: entry.facts.verified,
+            waits: entry.facts.waits_for_grant,
         };
         let Some((_, entry)) = select(&self.entries, id, range, standing) else {
             return Err(self.not_found(id, range));
         };
         match entry.life.problem() {
-            Some(problem) if entry.life.state() == PluginState::Error => {
-                Err(ResolveError::Unusable(problem))
-            }
+            Some(problem) if entry.life.is_out_of_service() => Err(ResolveError::Unusable(problem)),
             _ => Ok(PluginHandle(Arc::clone(entry))),
         }
     }
@@ -184,8 +225,9 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, it was not disabled, or it could not be loaded,
-    /// which only a new start of the runtime can mend.
+    /// When there is no such plugin, it was not disabled, it could not be loaded, or
+    /// it was stopped because its trust or a grant was taken back, which only a new
+    /// start of the runtime can mend.
     pub fn enable(&self, id: &str) -> Result<(), RuntimeError> {
         for entry in self.versions(id)? {
             let illegal = |illegal| RuntimeError::illegal(id, illegal);
@@ -206,7 +248,10 @@ impl Runtime {
                         node.request_start();
                     }
                 }
-                PluginState::Error => {
+                PluginState::Error
+                | PluginState::Stopping
+                | PluginState::Stopped
+                | PluginState::Unloaded => {
                     let (from, to) = (state, PluginState::Loaded);
                     return Err(illegal(crate::lifecycle::Illegal { from, to }));
                 }
@@ -252,8 +297,11 @@ impl Runtime {
         }
     }
 
-    /// Starts what is to be started with the runtime. Failures are in the states.
-    async fn start_all(&self) {
+    /// Starts what is to be started with the runtime: builtins always, processes when
+    /// the settings say so, and what is disabled not at all. One that does not start
+    /// is in state `error` with its reason. Dropped midway, starts that have begun go
+    /// on.
+    pub async fn start_all(&self) {
         let eager = self.settings.start == StartMode::Eager;
         let mut starting = JoinSet::new();
         for entry in self
@@ -262,7 +310,7 @@ impl Runtime {
             .filter_map(|identity| self.entries.get(identity))
         {
             let wanted = matches!(entry.body, Body::Builtin(_)) || (eager && entry.is_node());
-            if wanted {
+            if wanted && entry.life.state() != PluginState::Disabled {
                 let entry = Arc::clone(entry);
                 starting.spawn(async move {
                     if let Err(error) = entry.ready(None).await {
@@ -371,6 +419,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.monitor.abort();
+        self.watch.abort();
         for entry in self.entries.values() {
             entry.close();
         }

@@ -16,6 +16,12 @@ const TRANSIENT: i32 = 75;
 /// `EX_NOPERM`: a grant is missing.
 const PERMISSION: i32 = 77;
 
+/// What a Rust program exits with after a panic, with the SDK or without it.
+const PANIC: i32 = 101;
+/// From here on it is a shell that speaks, of a program that it could not start (126,
+/// 127) or that a signal ended (128 and the signal's number).
+const SHELL: i32 = 126;
+
 /// Turns the end of a process into its output or an error. The last lines of stderr
 /// are the message.
 pub(super) fn judge(finished: Finished) -> Result<Bytes, CallError> {
@@ -36,14 +42,15 @@ pub(super) fn judge(finished: Finished) -> Result<Bytes, CallError> {
             retry_after_ms: None,
         }),
         ExitStatus::Exited(PERMISSION) => Err(CallError::Permission { message }),
+        ExitStatus::Exited(PANIC) => Err(CallError::Panic { message }),
+        ExitStatus::Exited(SHELL..) | ExitStatus::Signaled { .. } => Err(CallError::Crash {
+            status,
+            output: finished.tail.text(),
+        }),
         ExitStatus::Exited(_) => Err(CallError::permanent(match said.is_empty() {
             true => status,
             false => format!("{status}: {said}"),
         })),
-        ExitStatus::Signaled { .. } => Err(CallError::Crash {
-            status,
-            output: finished.tail.text(),
-        }),
     }
 }
 
@@ -76,10 +83,17 @@ mod tests {
             (69, ErrorKind::PluginTransient, "why"),
             (75, ErrorKind::PluginTransient, "why"),
             (77, ErrorKind::Permission, "permission denied: why"),
+            (101, ErrorKind::Panic, "panicked: why"),
+            (125, ErrorKind::PluginPermanent, "exited with status 125: why"),
         ];
         for (code, kind, shown) in cases {
             let error = judged(ExitStatus::Exited(code), "why\n", "{}").unwrap_err();
             assert_eq!((error.kind(), &*error.to_string()), (kind, shown));
+        }
+        for code in [126, 127, 137, 255] {
+            let error = judged(ExitStatus::Exited(code), "why", "{}").unwrap_err();
+            let (status, output) = (format!("exited with status {code}"), "why".to_owned());
+            assert_eq!(error, CallError::Crash { status, output });
         }
         let killed = ExitStatus::Signaled {
             signal: 9,

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use orchestrator_contract::steers_terminals;
+
 /// Turns bytes into text of one line: what is not UTF-8 is replaced, control
 /// characters (terminal sequences, line breaks, carriage returns, deletes) and the
-/// invisible characters that reorder text are escaped, tabs are kept. At most `max`
+/// invisible characters that hide or reorder text are escaped, tabs are kept. At most `max`
 /// bytes of the input are shown; the number of further ones is named.
 pub(crate) fn escape(bytes: &[u8], max: usize) -> String {
     let shown = &bytes[..bytes.len().min(max)];
@@ -35,11 +37,7 @@ pub(crate) fn escape(bytes: &[u8], max: usize) -> String {
 }
 
 fn is_plain(letter: char) -> bool {
-    let reorders = matches!(
-        letter,
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}'
-    );
-    letter == '\t' || !(letter.is_control() || reorders)
+    letter == '\t' || !steers_terminals(letter)
 }
 
 #[cfg(test)]
@@ -48,13 +46,15 @@ mod tests {
 
     #[test]
     fn nothing_that_steers_a_terminal_gets_through() {
-        let cases: [(&[u8], &str); 6] = [
+        let cases: [(&[u8], &str); 8] = [
             (b"plain\ttext", "plain\ttext"),
             (b"\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
             (b"one\ntwo\r", "one\\ntwo\\r"),
             (b"bad \xff byte", "bad \u{fffd} byte"),
             ("\u{9b}31m".as_bytes(), "\\x9b31m"),
             ("a\u{202e}b".as_bytes(), "a\\u{202e}b"),
+            ("a\u{200b}b".as_bytes(), "a\\u{200b}b"),
+            ("a\u{61c}b".as_bytes(), "a\\u{61c}b"),
         ];
         for (bytes, shown) in cases {
             assert_eq!(escape(bytes, 100), shown);

@@ -22,6 +22,7 @@ use orchestrator_contract::{
         CallHeader, Cancel, CancelMode, Chunk, Frame, FrameDecoder, PAYLOAD_PER_FRAME, Reconcile,
         ReconcileStatus,
     },
+    patience::{LOOKS, ROUNDS},
 };
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit},
@@ -34,7 +35,6 @@ use super::{
     calls::CallTable,
     intake::{Intake, Read},
     outbox::{Leave, Outbox},
-    patience::{LOOKS, ROUNDS},
     socket::Socket,
 };
 use crate::{
@@ -270,6 +270,8 @@ impl Connection {
                 match read {
                     Read::End => return,
                     Read::Nothing => hint::spin_loop(),
+                    // The reader's task has to run first.
+                    Read::Left => break,
                     Read::All | Read::Full => {}
                 }
             }

@@ -5,11 +5,10 @@ use std::io;
 use orchestrator_contract::{
     CallError, LogStream,
     frame::{Frame, FrameDecoder, HostCall},
+    patience::Patience,
 };
 
-use super::{
-    answer::Question, calls::Missing, connection::Connection, patience::Patience, socket::Socket,
-};
+use super::{answer::Question, calls::Missing, connection::Connection, socket::Socket};
 
 /// How much is read at once, at most.
 pub(super) const READ_BYTES: usize = 64 << 10;
@@ -38,6 +37,9 @@ pub(super) enum Left {
 pub(super) enum Read {
     /// Nothing is there.
     Nothing,
+    /// Not looked, since something is left to the reader's task. Whether there is
+    /// anything nobody knows.
+    Left,
     /// All there was.
     All,
     /// As much as fits; more may be there.
@@ -57,10 +59,10 @@ impl Intake {
         }
     }
 
-    /// Reads once, without waiting; nothing while something is left.
+    /// Reads once, without waiting; not at all while something is left.
     pub(super) fn read(&mut self, socket: &Socket) -> Read {
         if self.left.is_some() {
-            return Read::Nothing;
+            return Read::Left;
         }
         match socket.try_read(&mut self.space) {
             Ok(0) => Read::End,

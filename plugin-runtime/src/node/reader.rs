@@ -54,7 +54,8 @@ pub(super) async fn read(connection: Arc<Connection>) -> End {
             ready = connection.socket.readable() => match ready {
                 Ok(mut ready) => {
                     let read = connection.intake().read(&connection.socket);
-                    // Less than fits is all there was, as far as the kernel has told.
+                    // Less than fits is all there was, as far as the kernel has told;
+                    // without a look, its news are still good.
                     if matches!(read, Read::Nothing | Read::All) {
                         ready.clear_ready();
                     }
@@ -63,7 +64,7 @@ pub(super) async fn read(connection: Arc<Connection>) -> End {
                 Err(_) => Read::End,
             },
             // A caller read something that is for this task.
-            () = connection.left.notified() => Read::Nothing,
+            () = connection.left.notified() => Read::Left,
         };
     }
 }

@@ -61,7 +61,11 @@ impl Socket {
     /// Reads what is there; 0 at the end of the stream, an error of kind
     /// `WouldBlock` when nothing is there.
     pub(super) fn try_read(&self, space: &mut [u8]) -> io::Result<usize> {
-        retry(|| self.stream.get_ref().read(space))
+        match retry(|| self.stream.get_ref().read(space)) {
+            // A plugin that ends before it has read everything is gone like any other.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
+            read => read,
+        }
     }
 
     /// Writes as much as there is room for; an error of kind `WouldBlock` when

@@ -20,7 +20,6 @@ use tokio::{
 
 use super::{
     Command, Counters, Link, NodeParts,
-    connection::Connection,
     launch::{Failure, Running, half_frame, launch},
     reader::End,
 };
@@ -54,8 +53,16 @@ enum Ending {
     /// By itself or for a fault. What went wrong, and what calls get, made of the
     /// process's last output.
     Fault(String, Cause),
-    /// Because the plugin is stopped.
-    Stopped(Option<oneshot::Sender<()>>),
+    /// Because the plugin is stopped, however the process took that.
+    Stopped(Stop),
+}
+
+/// The command to end for good.
+struct Stop {
+    /// How long the process may take to finish.
+    grace: Duration,
+    /// Told when it has ended; nobody asked when the plugin is dropped.
+    done: Option<oneshot::Sender<()>>,
 }
 
 enum Cause {
@@ -123,7 +130,7 @@ impl Supervisor {
         let waiting = Arc::clone(&self.counters.waiting);
         let launched = tokio::select! {
             launched = launch(&self.parts, waiting) => launched,
-            done = stop_command(&mut self.commands) => return Next::Stop(done),
+            stop = stop_command(&mut self.commands) => return Next::Stop(stop.done),
         };
         match launched {
             Ok(running) => {
@@ -133,7 +140,7 @@ impl Supervisor {
                 let ending = self.accompany(running).await;
                 self.counters.pid.store(0, Ordering::Relaxed);
                 match ending {
-                    Ending::Stopped(done) => Next::Stop(done),
+                    Ending::Stopped(stop) => Next::Stop(stop.done),
                     Ending::Fault(reason, _) => self.after_end(&reason, started).await,
                 }
             }
@@ -177,8 +184,15 @@ impl Supervisor {
                 "ignored_cancel",
                 format!("a cancelled call did not end within {grace:?}"),
             )),
-            stop = self.stopped(process, connection) => stop,
+            stop = stop_command(&mut self.commands) => Ending::Stopped(stop),
         };
+        if let Ending::Stopped(stop) = &ending {
+            drain(
+                &mut running,
+                stop.grace.min(self.parts.settings.drain_grace),
+            )
+            .await;
+        }
         self.finish(running, ending).await
     }
 
@@ -221,6 +235,10 @@ impl Supervisor {
 
     /// Decides when the process is started again, and waits until then.
     async fn after_end(&mut self, reason: &str, started: Instant) -> Next {
+        // The command may have come in the same moment as the end.
+        if let Some(stop) = stop_waiting(&mut self.commands) {
+            return Next::Stop(stop.done);
+        }
         match self.restarts.ended(started.elapsed(), fastrand::f64()) {
             Verdict::CrashLoop => {
                 let problem = PluginProblem::new(&LifecycleError::CrashLoop {
@@ -244,30 +262,10 @@ impl Supervisor {
                 });
                 tokio::select! {
                     () = sleep(delay) => Next::Start,
-                    done = stop_command(&mut self.commands) => Next::Stop(done),
+                    stop = stop_command(&mut self.commands) => Next::Stop(stop.done),
                 }
             }
         }
-    }
-
-    /// Waits for the command to stop, and lets the process finish.
-    async fn stopped(&mut self, process: &Process, connection: &Connection) -> Ending {
-        let (grace, done) = loop {
-            match self.commands.recv().await {
-                Some(Command::Start) => {}
-                Some(Command::Stop { grace, done }) => break (grace, Some(done)),
-                None => break (Duration::ZERO, None),
-            }
-        };
-        let grace = grace.min(self.parts.settings.drain_grace);
-        let drain = async {
-            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-            connection.send(Frame::Drain(Drain { grace_ms })).await;
-            // However it ends, it has ended.
-            let _ = process.wait().await;
-        };
-        let _ = timeout(grace, drain).await;
-        Ending::Stopped(done)
     }
 
     fn go(&self, state: PluginState, reason: &str) {
@@ -282,14 +280,67 @@ impl Supervisor {
     }
 }
 
-/// Waits for the command to stop; requests to start are met already.
-async fn stop_command(commands: &mut mpsc::Receiver<Command>) -> Option<oneshot::Sender<()>> {
+/// Waits for the command to stop; requests to start are met already. Dropping the
+/// future loses no command.
+async fn stop_command(commands: &mut mpsc::Receiver<Command>) -> Stop {
     loop {
         match commands.recv().await {
             Some(Command::Start) => {}
-            Some(Command::Stop { done, .. }) => return Some(done),
-            None => return None,
+            Some(Command::Stop { grace, done }) => {
+                let done = Some(done);
+                return Stop { grace, done };
+            }
+            None => {
+                let (grace, done) = (Duration::ZERO, None);
+                return Stop { grace, done };
+            }
         }
+    }
+}
+
+/// The command to stop, if it has come; requests to start are met already.
+fn stop_waiting(commands: &mut mpsc::Receiver<Command>) -> Option<Stop> {
+    while let Ok(command) = commands.try_recv() {
+        if let Command::Stop { grace, done } = command {
+            let done = Some(done);
+            return Some(Stop { grace, done });
+        }
+    }
+    None
+}
+
+/// Asks the process to finish and end, and waits for that at most for `grace`.
+/// Closing its connection and ending, in whatever order, is how it obeys; only a
+/// broken rule or limit takes the rest of its time away.
+async fn drain(running: &mut Running, grace: Duration) {
+    let Running {
+        process,
+        connection,
+        watch,
+        reader,
+        ..
+    } = running;
+    let drained = async {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        connection.send(Frame::Drain(Drain { grace_ms })).await;
+        tokio::select! {
+            _ = process.wait() => {
+                // What it sent before that still counts.
+                let _ = timeout(DRAIN_AFTER_END, reader.join_next()).await;
+            }
+            () = faulty(reader) => {}
+            _ = watch.violated() => {}
+        }
+    };
+    // However it ends, it has ended.
+    let _ = timeout(grace, drained).await;
+}
+
+/// Resolves when the plugin broke a rule, and never when it only closed its end.
+async fn faulty(reader: &mut JoinSet<End>) {
+    match reader.join_next().await {
+        None | Some(Ok(End::Closed { .. })) => pending().await,
+        Some(Ok(End::Fault(_)) | Err(_)) => {}
     }
 }
 

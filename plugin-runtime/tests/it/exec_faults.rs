@@ -1,6 +1,9 @@
 //! Calls and plugins of kind `exec` that break the rules.
 
+use std::fs;
+
 use orchestrator_contract::{ContentType, ErrorKind, Fault, PhaseCall};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::timeout;
 use tower::Service as _;
@@ -50,4 +53,34 @@ async fn a_call_that_no_process_can_be_given_is_its_callers_fault() {
     }
     assert_eq!(output(&plugin, "run", json!(1)).await, json!(1));
     assert_eq!(status(&runtime, &id).restarts, 0);
+}
+
+/// Every wait for the parent of the plugins' processes has an end, and what stops it once
+/// is not noticed.
+#[tokio::test]
+async fn a_call_outlives_a_stop_of_the_keeper() {
+    let home = Home::new();
+    let id = home.id("stops");
+    home.shell(&id, &["run"], "run) kill -STOP $PPID 2>/dev/null; echo 1;;");
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    for _ in 0..3 {
+        assert_eq!(output(&plugin, "run", json!(1)).await, json!(1));
+        // Where the plugin may not, somebody else may.
+        stop_the_keeper();
+        assert_eq!(output(&plugin, "run", json!(1)).await, json!(1));
+    }
+}
+
+fn stop_the_keeper() {
+    let own = std::process::id().to_string();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let keeper = processes.filter_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (pid, rest) = stat.split_once(" (orch-keeper) ")?;
+        (rest.split(' ').nth(1)? == own).then(|| pid.parse().ok())?
+    });
+    for pid in keeper {
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+    }
 }

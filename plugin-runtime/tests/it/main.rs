@@ -16,3 +16,6 @@ mod node_plugin;
 mod outputs;
 mod status;
 mod support;
+mod swaps;
+mod upgrades;
+mod withdrawn;

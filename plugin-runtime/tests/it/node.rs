@@ -67,6 +67,30 @@ async fn calls_are_answered_by_one_process_that_is_started_once() {
     home.no_process_left(&id).await;
 }
 
+/// Closing its end and ending is how a plugin obeys; neither is taken for a crash.
+#[tokio::test]
+async fn a_plugin_that_is_stopped_has_its_time_to_end_and_is_not_started_again() {
+    for mode in ["good", "closes-first"] {
+        let mut home = Home::new();
+        home.settings.restart.first = Duration::from_millis(1);
+        let id = home.id("node");
+        install(&home, &id, mode, json!({}));
+        let runtime = home.start().await;
+        let plugin = handle(&runtime, &id);
+        output(&plugin, "echo", json!(1)).await;
+        runtime.shutdown(Duration::from_secs(10)).await.unwrap();
+        let tidied_up = home.events.has_line(LogLevel::Info, "tidied up");
+        assert_eq!(tidied_up, mode == "closes-first");
+        assert_eq!(status(&runtime, &id).pid, None, "{mode}");
+
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let again = |event: &Event| matches!(event, Event::PluginRestarted { .. });
+        assert!(!home.events.all().iter().any(again), "{mode}");
+        assert_eq!(status(&runtime, &id).restarts, 0, "{mode}");
+        home.no_process_left(&id).await;
+    }
+}
+
 #[tokio::test]
 async fn payloads_beyond_a_frame_travel_in_chunks_between_other_calls() {
     let home = Home::new();

@@ -96,6 +96,8 @@ struct Node {
     /// Calls that wait for a host's answer.
     asking: HashMap<u64, u64>,
     hanging: Vec<u64>,
+    /// Closes its end long before it is done, when it is asked to finish.
+    closes_first: bool,
 }
 
 impl Node {
@@ -107,6 +109,7 @@ impl Node {
             partial: HashMap::new(),
             asking: HashMap::new(),
             hanging: Vec::new(),
+            closes_first: false,
         }
     }
 
@@ -126,6 +129,7 @@ impl Node {
                 self.send(&Frame::Credit(Credit { calls: 1 }));
                 self.linger();
             }
+            "closes-first" => self.closes_first = true,
             _ => {}
         }
         let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap();
@@ -203,6 +207,11 @@ impl Node {
             }
             Frame::Drain(_) => {
                 println!("draining");
+                if self.closes_first {
+                    self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+                    std::thread::park_timeout(Duration::from_secs(1));
+                    println!("tidied up");
+                }
                 exit(0)
             }
             _ => exit(8),

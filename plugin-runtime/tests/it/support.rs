@@ -124,6 +124,16 @@ impl Home {
         sign(dir, &self.key, &SignOptions::new(1)).unwrap();
     }
 
+    /// Signs with a key that is trusted as much and is another.
+    pub(crate) fn sign_as_another(&self, dir: &Path) {
+        let key = SecretKey::generate("another").unwrap();
+        let mut trust = TrustStore::open(&self.path("trust")).unwrap();
+        let names = vec![NamePattern::parse("*").unwrap()];
+        let terms = Delegation::new(key.public().clone(), TrustLevel::Internal, names);
+        trust.add(terms).unwrap();
+        sign(dir, &key, &SignOptions::new(1)).unwrap();
+    }
+
     pub(crate) fn grant_all(&self, dir: &Path) {
         let trust = TrustStore::open(&self.path("trust")).unwrap();
         let package = verify(dir, &trust.root()).unwrap();

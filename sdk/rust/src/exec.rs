@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use orchestrator_contract::{LogLevel, Payload, PhaseReply, frame::CancelMode};
 use tokio::{
     runtime,
@@ -64,8 +65,8 @@ pub(crate) fn validate<P: Plugin>(served: &Served<P>) -> ExitCode {
 /// `execute <phase>`
 pub(crate) fn execute<P: Plugin>(served: Arc<Served<P>>, phase: &str) -> ExitCode {
     match Output::claim() {
-        Ok(output) => match answer(served, phase) {
-            Ok(reply) => output.write(&PhaseReply::from(reply).output.bytes),
+        Ok(output) => match answer(served, phase).and_then(as_json) {
+            Ok(json) => output.write(&json),
             Err(error) => fail(&error),
         },
         Err(error) => fail(&Error::permanent(format_args!("stdout: {error}"))),
@@ -99,6 +100,29 @@ fn answer<P: Plugin>(served: Arc<Served<P>>, phase: &str) -> Result<Reply, Error
     // A blocking task that does not end must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// The output as stdout carries it. A host takes stdout for JSON, so a text becomes
+/// a JSON text, which pipelines read as the same.
+fn as_json(reply: Reply) -> Result<Bytes, Error> {
+    let Payload {
+        content_type,
+        bytes,
+    } = PhaseReply::from(reply).output;
+    let refused = |what: &str| {
+        Error::invalid_output(format_args!(
+            "kind `exec` answers with JSON or text, not with {content_type}{what}"
+        ))
+    };
+    if content_type.is_json() {
+        return Ok(bytes);
+    }
+    if !content_type.is_text() {
+        return Err(refused(""));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| refused(" that is not UTF-8"))?;
+    let json = Payload::json(text).map_err(Error::invalid_output)?;
+    Ok(json.bytes)
 }
 
 /// Resolves when the call should be dropped: a signal or the deadline came, and

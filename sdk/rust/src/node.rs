@@ -11,7 +11,6 @@ mod incoming;
 mod inherited;
 mod link;
 mod outbox;
-mod patience;
 mod socket;
 
 use std::{

@@ -7,8 +7,9 @@ use crate::Error;
 
 /// What a call answers.
 ///
-/// Metadata and usage travel with kind `node`; kind `exec` answers with the
-/// bytes alone, whose type its manifest states.
+/// Content type, metadata and usage travel with kind `node`. Kind `exec` answers
+/// with JSON alone: a text is written as a JSON text, which pipelines read as the
+/// same; an output that is neither JSON nor text fails the call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply(PhaseReply);
 

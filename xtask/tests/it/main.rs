@@ -7,6 +7,7 @@ mod demo;
 mod errors;
 mod map;
 mod sizes;
+mod twins;
 
 use std::{
     fs,

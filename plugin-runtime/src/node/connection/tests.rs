@@ -16,10 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    super::{patience::Patience, reader},
-    *,
-};
+use super::{super::reader, *};
 use crate::settings::LogSettings;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +35,10 @@ fn connection() -> (Arc<Connection>, Plugin) {
     let decoder = FrameDecoder::new();
     let connection = Connection::new(outlet, settings, waiting, socket, decoder);
     connection.add_credit(4).unwrap();
-    connection.intake().patience = Patience::rested();
+    // As after deep sleeps, so that callers look for their answers.
+    while !connection.intake().patience.looks() {
+        connection.intake().patience.slept(Duration::from_secs(1));
+    }
     let plugin = Plugin {
         stream: tokio::net::UnixStream::from_std(theirs).unwrap(),
         decoder: FrameDecoder::new(),
@@ -190,9 +190,41 @@ async fn nothing_more_is_read_while_something_is_left() {
     plugin.send(std::slice::from_ref(&question)).await;
     assert_eq!(connection.take_in(), Read::All);
     plugin.send(&[question]).await;
-    assert_eq!(connection.take_in(), Read::Nothing);
+    assert_eq!(connection.take_in(), Read::Left);
     connection.intake().take_left().unwrap();
     assert_eq!(connection.take_in(), Read::All);
+}
+
+/// The kernel tells of bytes once, so the reader's task must not take that for done
+/// before it has read them.
+#[tokio::test]
+async fn what_comes_behind_something_left_is_read_without_further_news() {
+    let (connection, mut plugin) = connection();
+    let asked = call(Payload::null());
+    let (origin, session) = (Origin::of(&asked), asked.session);
+    let open = connection.open(Question::Call { origin, session });
+    let reader = tokio::spawn(reader::read(connection.clone()));
+    yield_now().await;
+    let question = HostCall {
+        id: 7,
+        call: FIRST,
+        request: HostOperation::SessionKeys,
+    };
+    plugin.send(&[Frame::HostCall(question)]).await;
+    {
+        // As a caller does, but it has not told the reader's task yet.
+        let mut intake = connection.intake();
+        assert_eq!(intake.read(&connection.socket), Read::All);
+        assert!(intake.give_out(&connection));
+    }
+    plugin.send(&[result(FIRST)]).await;
+    // The kernel's news have come, to the reader's task too.
+    drop(connection.socket.readable().await.unwrap());
+    yield_now().await;
+    connection.left.notify_one();
+    let answer = timeout(PATIENCE, open.unwrap()).await;
+    assert!(answer.expect("nobody read the answer").is_ok());
+    reader.abort();
 }
 
 /// On a runtime of one thread, calls that never wait still let others run.

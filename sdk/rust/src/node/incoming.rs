@@ -2,14 +2,13 @@
 
 use std::{hint, io::ErrorKind, sync::Arc};
 
-use orchestrator_contract::frame::{Frame, FrameDecoder};
+use orchestrator_contract::{
+    frame::{Frame, FrameDecoder},
+    patience::{LOOKS, Patience, ROUNDS},
+};
 use tokio::{task::yield_now, time::Instant};
 
-use super::{
-    NodeError,
-    patience::{LOOKS, Patience, ROUNDS},
-    socket::Socket,
-};
+use super::{NodeError, socket::Socket};
 
 /// How much is read at once, at most.
 const READ_BYTES: usize = 64 * 1024;

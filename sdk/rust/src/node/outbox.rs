@@ -13,6 +13,8 @@ use super::socket::Socket;
 
 /// Above this, who can wait does, and who cannot is refused.
 const FULL_BYTES: usize = 512 * 1024;
+/// A buffer that grew larger is not kept.
+const KEEP_BYTES: usize = 1024 * 1024;
 
 /// Frames on their way to the host, already encoded, in the order in which they
 /// leave. What gathers between two writes leaves in one; the end of a call that is
@@ -137,7 +139,10 @@ impl Outbox {
         let mut batch = BytesMut::new();
         while self.take(&mut batch).await {
             self.socket.write_all(&batch).await?;
-            batch.clear();
+            match batch.capacity() > KEEP_BYTES {
+                true => batch = BytesMut::new(),
+                false => batch.clear(),
+            }
         }
         self.socket.shut_down()
     }
@@ -280,6 +285,24 @@ mod tests {
             credit(1),
         ];
         assert!(all == parts, "the stream is garbled");
+        writer.abort();
+    }
+
+    #[tokio::test]
+    async fn a_large_batch_leaves_no_large_buffer_behind() {
+        let (outbox, mut theirs) = outbox();
+        for _ in 0..4 {
+            outbox.push(&chunk(1, FULL_BYTES)).unwrap();
+        }
+        let writer = write(&outbox);
+        frames(&mut theirs, 4).await;
+        // The writer's buffer and the queue's change places with every batch.
+        for call in 2..4 {
+            outbox.push(&chunk(call, 1)).unwrap();
+            frames(&mut theirs, 1).await;
+            let kept = outbox.queue().bytes.capacity();
+            assert!(kept <= KEEP_BYTES, "{kept} bytes are kept");
+        }
         writer.abort();
     }
 

@@ -141,12 +141,47 @@ fn progress_and_log_lines_carry_their_level() {
     assert_eq!(said, "DEBUG 50% half way\nINFO a line\nINFO and another\n");
 }
 
+/// What a host reads there is JSON; as a node, the same plugin says what it is.
 #[test]
-fn bytes_of_another_type_pass_unchanged() {
-    let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
-    let variables = [("ORCHESTRATOR_CONTENT_TYPE", "application/octet-stream")];
-    let output = run("tour", &["execute", "echo"], &variables, &bytes);
-    assert!(output.stdout == bytes, "the bytes changed");
+fn text_is_written_as_a_json_text_and_json_of_any_name_as_it_is() {
+    let long = "a \"line\" and ünïcode\n".repeat(100_000);
+    for (content_type, input, output) in [
+        ("text/plain; charset=utf-8", &*long, json!(long).to_string()),
+        ("text/csv", "", json!("").to_string()),
+        (
+            "application/problem+json",
+            "{ \"a\":1.0 }",
+            "{ \"a\":1.0 }".to_owned(),
+        ),
+    ] {
+        let variables = [("ORCHESTRATOR_CONTENT_TYPE", content_type)];
+        let seen = tour("echo", input, &variables);
+        assert!(
+            text(&seen.stdout) == output,
+            "{content_type} is written otherwise"
+        );
+        assert!(seen.status.success());
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_json_is_refused_by_its_name() {
+    for (content_type, shown) in [
+        ("application/octet-stream", "application/octet-stream"),
+        ("text/plain", "text/plain that is not UTF-8"),
+    ] {
+        let variables = [("ORCHESTRATOR_CONTENT_TYPE", content_type)];
+        let output = run("tour", &["execute", "echo"], &variables, b"\xff");
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(
+            said.starts_with(&format!(
+                "kind `exec` answers with JSON or text, not with {shown}"
+            )),
+            "{said}"
+        );
+        assert!(output.stdout.is_empty());
+    }
 }
 
 #[test]

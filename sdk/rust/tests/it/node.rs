@@ -4,7 +4,7 @@ mod host;
 
 use bytes::Bytes;
 use orchestrator_contract::{
-    HostOperation, LogLevel,
+    HostOperation, LogLevel, TEXT,
     frame::{
         CancelMode, Chunk, Drain, Frame, HostCall, HostResult, PAYLOAD_PER_FRAME, PROTOCOL_VERSION,
         Reconcile, ReconcileStatus,
@@ -50,6 +50,18 @@ fn the_same_source_answers_as_a_node() {
     let (status, out, err) = host.end();
     assert!(status.success());
     assert_eq!((out.as_str(), err.as_str()), ("", ""));
+}
+
+/// As kind `exec`, the same plugin writes a JSON text.
+#[test]
+fn a_text_is_answered_as_what_it_is() {
+    let mut host = Host::greeted();
+    let mut asked = header(1, "echo", 5);
+    asked.content_type = TEXT;
+    host.send(&Frame::Call(asked, Bytes::from_static(b"plain")));
+    let (result, output) = host.result();
+    assert_eq!((result.error, result.content_type), (None, TEXT));
+    assert_eq!(output, "plain");
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! Whether it pays to look for bytes for a while before going to sleep.
+//! Whether it pays to look for bytes for a while before going to sleep. Both ends of
+//! a connection to a plugin decide it, and neither gains from the other doing it
+//! otherwise.
 
 use std::time::Duration;
 
 /// Looks in a row without letting other tasks run.
-pub(super) const LOOKS: u32 = 32;
+pub const LOOKS: u32 = 32;
 /// How often other tasks run in between before looking is given up. All looks
 /// together take about as long as it takes to fall asleep and be woken.
-pub(super) const ROUNDS: u32 = 4;
+pub const ROUNDS: u32 = 4;
 
 /// Who waits longer than this for a short message has slept deeply.
 const DEEP: Duration = Duration::from_micros(20);
@@ -26,7 +28,7 @@ const FINDS: u32 = 1 << 10;
 /// to do or waits for this very processor, looking is in vain; so from the second
 /// time in a row that it was, twice as many sleeps lie before the next try.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub struct Patience {
     /// Deep sleeps in a row.
     deep: u32,
     /// Tries in a row that were in vain.
@@ -37,13 +39,13 @@ pub(super) struct Patience {
 impl Patience {
     /// Whether to look in the wait that begins now. If not, [`Self::slept`] wants to
     /// know how long the wait was.
-    pub(super) fn looks(&self) -> bool {
+    pub fn looks(&self) -> bool {
         let doublings = self.vain.saturating_sub(2).min(DOUBLINGS);
         self.deep >= SLEEPS << doublings
     }
 
     /// What was looked for came.
-    pub(super) fn found(&mut self) {
+    pub fn found(&mut self) {
         self.vain = 0;
         self.finds += 1;
         if self.finds == FINDS {
@@ -53,7 +55,7 @@ impl Patience {
     }
 
     /// Nothing came while it was looked for.
-    pub(super) fn in_vain(&mut self) {
+    pub fn in_vain(&mut self) {
         self.vain = self.vain.saturating_add(1);
         if self.vain > 1 {
             self.deep = 0;
@@ -61,22 +63,11 @@ impl Patience {
     }
 
     /// The bytes came after a sleep.
-    pub(super) fn slept(&mut self, wait: Duration) {
+    pub fn slept(&mut self, wait: Duration) {
         self.deep = match wait > DEEP {
             true => self.deep.saturating_add(1),
             false => 0,
         };
-    }
-}
-
-#[cfg(test)]
-impl Patience {
-    /// As after many deep sleeps.
-    pub(super) fn rested() -> Self {
-        Self {
-            deep: SLEEPS,
-            ..Self::default()
-        }
     }
 }
 
@@ -126,7 +117,8 @@ mod tests {
             patience.slept(factor * DEEP);
             assert!(!patience.looks());
         }
-        let mut patience = Patience::rested();
+        let mut patience = Patience::default();
+        (0..SLEEPS).for_each(|_| patience.slept(2 * DEEP));
         while patience.looks() {
             patience.found();
         }

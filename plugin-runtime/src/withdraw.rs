@@ -1,0 +1,159 @@
+//! Takes plugins out of service when what they run by is taken back: their
+//! key, their release or a grant.
+//!
+//! Trust and grants change in files, by commands that know nothing of the
+//! hosts that run. A look at those files once a second costs next to nothing;
+//! only when they have changed is every plugin judged anew.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use orchestrator_contract::PluginState;
+use orchestrator_signing::{GrantStore, Package, TrustLevel, TrustRoot, TrustStore, Verified};
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{PluginProblem, entry::Entry, error::LoadError};
+
+/// How often the files are looked at: how long at most a plugin goes on taking
+/// calls after it may not.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Where whom the host trusts, and what was granted, is written down.
+#[derive(Clone, Debug)]
+pub(crate) struct Papers {
+    pub(crate) trust_dir: PathBuf,
+    pub(crate) grants_file: PathBuf,
+}
+
+/// What tells one state of the files from the next. Both are replaced, never
+/// written to, so a change is another file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp([Option<[i64; 3]>; 2]);
+
+impl Papers {
+    pub(crate) fn stamp(&self) -> Stamp {
+        let of = |path: &Path| {
+            let file = fs::metadata(path).ok()?;
+            let inode = file.ino().cast_signed();
+            Some([inode, file.ctime(), file.ctime_nsec()])
+        };
+        Stamp([of(&self.trust_dir.join("root.json")), of(&self.grants_file)])
+    }
+
+    fn read(&self) -> Result<(TrustRoot, GrantStore), PluginProblem> {
+        let trust = TrustStore::open(&self.trust_dir).map_err(|error| PluginProblem::new(&error));
+        let grants = GrantStore::open(&self.grants_file);
+        let grants = grants.map_err(|error| PluginProblem::new(&error));
+        Ok((trust?.root(), grants?))
+    }
+}
+
+/// Watches `papers`, which were as `seen` when the plugins were loaded, until it
+/// is dropped. Plugins that are refused by what the files say then end the
+/// calls they have within `limit`, take no further ones and are stopped.
+pub(crate) async fn watch(
+    papers: Papers,
+    mut seen: Stamp,
+    entries: Vec<Arc<Entry>>,
+    limit: Duration,
+) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stopping = JoinSet::new();
+    loop {
+        ticks.tick().await;
+        while stopping.try_join_next().is_some() {}
+        let (papers, before, entries) = (papers.clone(), seen.clone(), entries.clone());
+        let judged = spawn_blocking(move || {
+            let now = papers.stamp();
+            let refused = match now == before {
+                true => Vec::new(),
+                false => judge(&papers, &entries),
+            };
+            (now, refused)
+        });
+        // It fails only while the host ends.
+        let Ok((now, refused)) = judged.await else {
+            return;
+        };
+        seen = now;
+        for (entry, problem) in refused {
+            entry.life.fail(PluginState::Error, problem);
+            stopping.spawn(async move {
+                let until = Instant::now() + limit;
+                // What goes wrong is in the plugin's state, and its process is gone.
+                let _ = entry.stop(until, limit).await;
+            });
+        }
+    }
+}
+
+/// The plugins that run and may not, each with the reason.
+fn judge(papers: &Papers, entries: &[Arc<Entry>]) -> Vec<(Arc<Entry>, PluginProblem)> {
+    let (trust, grants) = match papers.read() {
+        Ok(read) => read,
+        Err(problem) => {
+            // A file that somebody broke says nothing about any plugin. No host starts
+            // with it.
+            let code = &problem.code;
+            tracing::warn!(%code, "trust or grants cannot be read; plugins go on: {problem}");
+            return Vec::new();
+        }
+    };
+    let running = entries.iter().filter(|entry| is_in_service(entry));
+    let refused = running.filter_map(|entry| {
+        let package = entry.facts.package.as_ref()?;
+        let problem = refusal(package, &entry.facts.grants, &trust, &grants)?;
+        Some((Arc::clone(entry), problem))
+    });
+    refused.collect()
+}
+
+fn is_in_service(entry: &Entry) -> bool {
+    use PluginState::{CrashLoop, Disabled, Initialized, Loaded, Running, Starting};
+    let state = entry.life.state();
+    matches!(
+        state,
+        Loaded | Initialized | Starting | Running | Disabled | CrashLoop
+    )
+}
+
+fn refusal(
+    package: &Verified<Package>,
+    had: &[String],
+    trust: &TrustRoot,
+    grants: &GrantStore,
+) -> Option<PluginProblem> {
+    match package.trust_level_by(trust) {
+        Err(error) => return Some(PluginProblem::of(&error)),
+        Ok(level) if level < package.trust_level() && level < TrustLevel::Internal => {
+            let level = level.number();
+            return Some(PluginProblem::of(&LoadError::NotTrustedEnough { level }));
+        }
+        Ok(_) => {}
+    }
+    let granted = match grants.check(package) {
+        Err(error) => return Some(PluginProblem::of(&error)),
+        Ok(granted) => granted,
+    };
+    let has = |text: &String| {
+        granted
+            .capabilities
+            .iter()
+            .any(|it| it.to_string() == *text)
+    };
+    let lost: Vec<_> = had.iter().filter(|text| !has(text)).cloned().collect();
+    if lost.is_empty() {
+        return None;
+    }
+    let capabilities = lost.join(", ");
+    Some(PluginProblem::of(&LoadError::Narrowed { capabilities }))
+}
