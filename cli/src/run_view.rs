@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use orchestrator_engine::RunReport;
+use orchestrator_engine::RunOverview;
 use serde_json::Value;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The report as a document; outputs that were written have a `path`.
-pub(crate) fn json(report: &RunReport, saved: &[SavedOutput]) -> Result<Value> {
+pub(crate) fn json(report: &RunOverview, saved: &[SavedOutput]) -> Result<Value> {
     let mut document = serde_json::to_value(report).map_err(std::io::Error::from)?;
     let outputs = document.get_mut("outputs").and_then(Value::as_array_mut);
     for output in outputs.into_iter().flatten() {
@@ -30,7 +30,7 @@ pub(crate) fn json(report: &RunReport, saved: &[SavedOutput]) -> Result<Value> {
 }
 
 /// The report as a table of steps, their errors, and the outputs.
-pub(crate) fn text(out: Output, report: &RunReport, saved: &[SavedOutput]) -> String {
+pub(crate) fn text(out: Output, report: &RunOverview, saved: &[SavedOutput]) -> String {
     let mut table = Table::new(["STEP", "PLUGIN", "ATTEMPTS", "DURATION", "OUTCOME"]);
     for step in &report.steps {
         let version = match step.version.is_empty() {
@@ -90,7 +90,7 @@ pub(crate) fn text(out: Output, report: &RunReport, saved: &[SavedOutput]) -> St
     text
 }
 
-fn outputs(report: &RunReport, saved: &[SavedOutput]) -> String {
+fn outputs(report: &RunOverview, saved: &[SavedOutput]) -> String {
     if report.outputs.is_empty() {
         return String::new();
     }
@@ -100,7 +100,7 @@ fn outputs(report: &RunReport, saved: &[SavedOutput]) -> String {
         table.row([
             output.name.clone(),
             output.payload.content_type.to_string(),
-            size(output.payload.len() as u64),
+            size(output.payload.length),
             written.map_or_else(|| "-".to_owned(), |saved| saved.path.display().to_string()),
         ]);
     }

@@ -6,9 +6,11 @@
 mod connections;
 mod descriptors;
 mod events;
+mod growth;
 mod paced;
 mod probes;
 mod problem;
+mod resume;
 mod routes;
 mod runs;
 mod token;
@@ -17,14 +19,16 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use orchestrator_engine::{Engine, Home, config::ServerConfig};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
+    audit::Audit,
     context::Context,
     error::CliError,
     failure::Result,
     signals::{Asked, Signals},
 };
+use growth::Growth;
 use routes::Routers;
 use token::Token;
 
@@ -37,6 +41,8 @@ struct App {
     home: Home,
     config: ServerConfig,
     token: Token,
+    growth: Growth,
+    audit: Arc<Audit>,
     /// Turns true when streams have to end.
     closing: watch::Receiver<bool>,
 }
@@ -55,14 +61,6 @@ pub(crate) async fn serve(
     // Before anybody learns that we are here and could stop us.
     let signals = Signals::new()?;
     let token = Token::of(&home)?;
-    let resumed = engine.resume_all().await?;
-    if !resumed.handles.is_empty() {
-        let runs = resumed.handles.len();
-        tracing::info!(runs, "runs of an earlier process go on");
-    }
-    for (run, error) in resumed.failed {
-        tracing::error!(%run, %error, "a run of an earlier process does not go on");
-    }
     let connections = descriptors::make_room(config.connections_max);
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
@@ -74,9 +72,15 @@ pub(crate) async fn serve(
         home,
         config: config.clone(),
         token,
+        growth: Growth::default(),
+        audit: context.audit()?,
         closing: closing.clone(),
     });
-    let routers = Routers::new(app);
+    let routers = Routers::new(Arc::clone(&app));
+    // Ended when this is dropped.
+    let mut background = JoinSet::new();
+    background.spawn(resume::resume(engine.clone()));
+    background.spawn(async move { app.growth.keep_looking(app.engine.history()).await });
     let serving = connections::serve(listener, connections, routers, &config, closing);
     let mut serving = std::pin::pin!(serving);
     let stopped = tokio::select! {

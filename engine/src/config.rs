@@ -11,11 +11,15 @@ mod file;
 mod policy;
 mod sources;
 mod types;
+mod values;
 
 pub use error::ConfigError;
 pub use policy::{DeadlineOverrides, PolicyConfig};
 pub use sources::{Origin, Sources};
-pub use types::{DiscoveryConfig, LogConfig, LogFormat, PluginConfig, RunConfig, ServerConfig};
+pub use types::{
+    AuditConfig, CheckpointCopy, DiscoveryConfig, LogConfig, LogFormat, PluginConfig, RunConfig,
+    ServerConfig,
+};
 
 use std::collections::BTreeMap;
 
@@ -40,6 +44,8 @@ pub struct Config {
     pub run: RunConfig,
     /// Where plugins are looked for.
     pub discovery: DiscoveryConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// What every phase call meets.
     pub policy: PolicyConfig,
     /// How plugins are run.
@@ -85,11 +91,13 @@ impl Config {
 
     fn extract(figment: &Figment) -> Result<Self, ConfigError> {
         let config: Self = figment.extract().map_err(ConfigError::misfit)?;
-        config.validated()
+        config.validate()?;
+        Ok(config)
     }
 
     /// Finds at start what would otherwise be found by the first call.
-    fn validated(self) -> Result<Self, ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        values::check(self)?;
         self.policy.validate("policy")?;
         for (name, plugin) in &self.plugins {
             let place = format!("plugins.{name}");
@@ -100,7 +108,7 @@ impl Config {
                     .overridden(&place, [&plugin.policy, overrides])?;
             }
         }
-        Ok(self)
+        Ok(())
     }
 
     /// The policies of one phase: what everybody gets, then the manifest's

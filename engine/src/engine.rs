@@ -20,7 +20,7 @@ use std::{
 use orchestrator_contract::RunId;
 use orchestrator_observability::Telemetry;
 use orchestrator_plugin_runtime::{PluginStatus, Runtime};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{builder::EngineBuilder, fork::Resolution, intake::RunHandle, resume::Resumed};
@@ -101,9 +101,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the pipeline, its plugins or its input do not fit, when too many
-    /// runs are in flight, when the engine drains, when the journal fails.
-    /// Nothing was run then.
+    /// When the pipeline, its plugins or its input do not fit, when the
+    /// idempotency key is another request's, when too many runs are in flight, when
+    /// the engine drains, when the journal fails. Nothing was run then.
     pub async fn submit(&self, request: RunRequest) -> Result<RunHandle, EngineError> {
         intake::submit(&self.shared, request).await
     }
@@ -130,8 +130,8 @@ impl Engine {
     }
 
     /// Ends a run, in this process or in another one that has the same home.
-    /// Returns once whoever drives the run is asked; a run that nobody drives
-    /// any more has ended then.
+    /// Returns once that is written down and whoever drives the run is asked; a run
+    /// that nobody drives any more has ended then.
     ///
     /// # Errors
     ///
@@ -147,9 +147,10 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When there is no such run or step, or the run has not ended; when it
-    /// would repeat an *unknown* step that neither is `from` nor needs it; and
-    /// those of [`Engine::submit`].
+    /// When there is no such run or step, or the run has not ended; when every
+    /// step succeeded and `from` names none; when it would repeat a step that may
+    /// have happened and may happen only once, and that neither is `from` nor
+    /// needs it; and those of [`Engine::submit`].
     pub async fn retry(&self, run: RunId, from: Option<&str>) -> Result<RunHandle, EngineError> {
         fork::retry(&self.shared, run, from).await
     }
@@ -167,16 +168,16 @@ impl Engine {
         resume::resume(&self.shared, run).await
     }
 
-    /// Says what became of a step that is *unknown* in an ended run, and goes
-    /// on with a new run that knows: what succeeded is taken over, the step
-    /// itself is done or runs, and then what comes after it. Other unknown steps
-    /// stay so until somebody says what became of them too. `by` is who says
-    /// so, and is written down.
+    /// Says what became of a step of an ended run that may have happened, because
+    /// it is *unknown*, was in flight or got no answer, and goes on with a new run
+    /// that knows: what succeeded is taken over, the step itself is done or runs,
+    /// and then what comes after it. Other such steps are *unknown* until somebody
+    /// says what became of them too. `by` is who says so, and is written down.
     ///
     /// # Errors
     ///
     /// When there is no such run or step, the run has not ended, or the step
-    /// is not unknown; when `by` is not 1 to 255 bytes without control
+    /// is not in doubt; when `by` is not 1 to 255 bytes without control
     /// characters; and those of [`Engine::submit`].
     pub async fn resolve(
         &self,
@@ -324,10 +325,11 @@ impl Shared {
         }
     }
 
-    /// Deletes what retention says, every hour, until the engine stops.
+    /// Deletes what retention says, every hour, until the engine stops. Not at
+    /// once: an engine that lives for one command has other work.
     async fn sweep_journal(self: Arc<Self>, alive: CancellationToken) {
-        const HOUR: Duration = Duration::from_secs(60 * 60);
-        let mut ticks = tokio::time::interval(HOUR);
+        const MINUTE: Duration = Duration::from_secs(60);
+        let mut ticks = tokio::time::interval_at(Instant::now() + MINUTE, 60 * MINUTE);
         loop {
             tokio::select! {
                 () = alive.cancelled() => return,

@@ -173,12 +173,13 @@ pub enum EngineError {
     },
 
     /// Nobody knows whether the step happened, and it may happen only once. An
-    /// engine stopped while it ran, and its plugin cannot tell.
+    /// engine stopped while it ran, its run was cancelled meanwhile, or its
+    /// plugin gave no answer that says so: it crashed, or was too late.
     #[error("step {} of run {run} may have happened already", quoted(step))]
     #[diagnostic(
         code("ORC-4013"),
         help(
-            "find out, then say so with `orchestrator run resolve {run} {step} --done` or `--not-done`"
+            "find out, then say so with `orchestrator run resolve {run} {step} --done` or `--not-done`; to repeat it whatever happened, name it with `orchestrator run retry {run} --from {step}`"
         )
     )]
     InDoubt {
@@ -190,7 +191,7 @@ pub enum EngineError {
 
     /// There is nothing to decide about the step. It has a result, failed, or
     /// was not run.
-    #[error("step {} of run {run} is not unknown", quoted(step))]
+    #[error("what became of step {} of run {run} is not in doubt", quoted(step))]
     #[diagnostic(
         code("ORC-4014"),
         help("`orchestrator run show {run}` tells what became of each step")
@@ -200,6 +201,17 @@ pub enum EngineError {
         run: RunId,
         /// The step.
         step: String,
+    },
+
+    /// Every step of the run succeeded or was skipped.
+    #[error("run {run} has no step that did not succeed")]
+    #[diagnostic(
+        code("ORC-4015"),
+        help("name the step to begin with: `orchestrator run retry {run} --from STEP`")
+    )]
+    NothingToRetry {
+        /// The run.
+        run: RunId,
     },
 
     /// A run that is resumed was started with a plugin that has changed since.
@@ -267,6 +279,7 @@ impl EngineError {
             Self::AlreadyDriven { .. }
             | Self::PluginChanged { .. }
             | Self::InDoubt { .. }
+            | Self::NothingToRetry { .. }
             | Self::NotInDoubt { .. } => ErrorClass::Conflict,
             Self::Busy { .. } | Self::Draining => ErrorClass::Busy,
             Self::Plugin(ResolveError::Unusable(problem)) => problem.class.into(),
@@ -295,6 +308,7 @@ fn of_journal(error: &JournalError) -> ErrorClass {
         JournalError::Owned { .. }
         | JournalError::Ended { .. }
         | JournalError::NotEnded { .. }
+        | JournalError::KeyReused { .. }
         | JournalError::RunExists { .. } => ErrorClass::Conflict,
         JournalError::Append(AppendError::Unavailable { .. }) => ErrorClass::Busy,
         JournalError::Append(AppendError::TooLarge { .. }) => ErrorClass::Invalid,

@@ -1,20 +1,21 @@
 //! The runs of a home, without the plugins that run them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use orchestrator_contract::{EventSink, NoEvents, RunId};
 
 use crate::{
     error::EngineError,
+    evaluate::{self, heavy},
     home::Home,
     journal::{
-        Journal, JournalError, JournalSettings, RecordView, RunFilter, RunState, RunSummary,
-        SqliteJournal,
+        Contents, Journal, JournalError, JournalSettings, RecordView, RunFilter, RunState,
+        RunSummary, SqliteJournal,
     },
-    pipeline::Pipeline,
-    report::RunReport,
+    pipeline::{Output, Pipeline},
+    report::{RunOverview, RunReport},
     request::check_reason,
-    run::report,
+    run::{ActiveRuns, has_outputs, report, scope, views},
 };
 
 /// How often the end of a run in another process is looked for.
@@ -28,6 +29,8 @@ const PAGE: usize = 1_000;
 #[derive(Clone)]
 pub struct RunHistory {
     journal: SqliteJournal,
+    /// Those that this process drives.
+    active: ActiveRuns,
 }
 
 impl std::fmt::Debug for RunHistory {
@@ -52,11 +55,18 @@ impl RunHistory {
         events: Arc<dyn EventSink>,
     ) -> Result<Self, EngineError> {
         let journal = SqliteJournal::open(home.journal(), settings.clone(), events).await?;
-        Ok(Self { journal })
+        Ok(Self {
+            journal,
+            active: ActiveRuns::default(),
+        })
     }
 
     pub(crate) fn journal(&self) -> Arc<dyn Journal> {
         Arc::new(self.journal.clone())
+    }
+
+    pub(crate) fn active(&self) -> &ActiveRuns {
+        &self.active
     }
 
     pub(crate) fn sqlite(&self) -> &SqliteJournal {
@@ -72,7 +82,8 @@ impl RunHistory {
         Ok(self.journal.runs(filter).await?)
     }
 
-    /// Tells everything about one run, its outputs included.
+    /// Tells everything about one run, its outputs included. Costs what all its
+    /// steps' results do; see [`Self::overview`].
     ///
     /// # Errors
     ///
@@ -80,7 +91,51 @@ impl RunHistory {
     pub async fn report(&self, run: RunId) -> Result<RunReport, EngineError> {
         let state = self.state(run).await?;
         let pipeline = self.pipeline(&state).await?;
-        Ok(report(&pipeline, &state))
+        let outputs = match has_outputs(&state) {
+            true => evaluate::outputs(&pipeline, &scope(&pipeline, &state)).await,
+            false => Ok(Vec::new()),
+        };
+        Ok(report(&pipeline, &state, outputs.unwrap_or_default()))
+    }
+
+    /// Tells everything about one run but the content of its outputs, and reads no
+    /// payload that is kept in a file.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such run or its records are damaged.
+    pub async fn overview(&self, run: RunId) -> Result<RunOverview, EngineError> {
+        let state = self.outline(run).await?;
+        let pipeline = self.pipeline(&state).await?;
+        let outputs = match &state.outputs {
+            Some(listed) => views(&pipeline, listed),
+            // Nothing but looking tells what they are.
+            None if has_outputs(&state) => return Ok(self.report(run).await?.overview()),
+            None => Vec::new(),
+        };
+        Ok(report(&pipeline, &state, outputs))
+    }
+
+    /// One output of a run; `None` when it has none of this name. Reads the
+    /// results that it is made from, and no others.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such run or its records are damaged.
+    pub async fn output(&self, run: RunId, name: &str) -> Result<Option<Output>, EngineError> {
+        let outline = self.outline(run).await?;
+        let pipeline = self.pipeline(&outline).await?;
+        let sources = match has_outputs(&outline) {
+            true => pipeline.output_sources(name),
+            false => None,
+        };
+        let Some(sources) = sources else {
+            return Ok(None);
+        };
+        let state = self.state_with(run, Contents::Of(sources)).await?;
+        let (scope, name) = (scope(&pipeline, &state), name.to_owned());
+        let output = heavy(move || pipeline.evaluate_output(&name, &scope)).await;
+        Ok(output.unwrap_or_default())
     }
 
     /// A run's records after `seq`, oldest first, without the content of their
@@ -101,6 +156,19 @@ impl RunHistory {
                 return Ok(records);
             }
         }
+    }
+
+    /// The number of the last record of each of these runs; those that there are
+    /// not are left out.
+    ///
+    /// # Errors
+    ///
+    /// When the journal cannot be read.
+    pub async fn last_records(
+        &self,
+        runs: Vec<RunId>,
+    ) -> Result<BTreeMap<RunId, u64>, EngineError> {
+        Ok(self.journal.last_records(runs).await?)
     }
 
     /// Describes one run.
@@ -141,10 +209,20 @@ impl RunHistory {
     /// When there is no such run, its records are damaged, or its engine
     /// stopped before it ended.
     pub async fn wait(&self, run: RunId) -> Result<RunReport, EngineError> {
+        self.ended(run).await?;
+        self.report(run).await
+    }
+
+    /// [`Self::wait`] that tells nothing of the run.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::wait`].
+    pub async fn ended(&self, run: RunId) -> Result<(), EngineError> {
         loop {
             match self.journal.open_run(run).await? {
-                None => return self.report(run).await,
-                Some(open) if !open.owner_alive && !open.ours => {
+                None => return Ok(()),
+                Some(open) if !open.owner_alive || self.active.is_given_up(run) => {
                     return Err(EngineError::Interrupted { run });
                 }
                 Some(_) => tokio::time::sleep(WAIT_POLL).await,
@@ -153,7 +231,16 @@ impl RunHistory {
     }
 
     pub(crate) async fn state(&self, run: RunId) -> Result<RunState, EngineError> {
-        let records = self.journal.load(run).await?;
+        self.state_with(run, Contents::All).await
+    }
+
+    /// The state of a run whose payloads are empty, whatever was stored.
+    pub(crate) async fn outline(&self, run: RunId) -> Result<RunState, EngineError> {
+        self.state_with(run, Contents::Nothing).await
+    }
+
+    async fn state_with(&self, run: RunId, contents: Contents) -> Result<RunState, EngineError> {
+        let records = self.journal.load_with(run, contents).await?;
         Ok(RunState::fold(run, records).map_err(JournalError::from)?)
     }
 

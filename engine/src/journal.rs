@@ -43,7 +43,7 @@ mod crash;
 #[cfg(test)]
 pub(crate) mod fixture;
 
-use std::{future::Future, pin::Pin};
+use std::{collections::BTreeMap, future::Future, pin::Pin};
 
 use bytes::Bytes;
 use orchestrator_contract::RunId;
@@ -53,7 +53,8 @@ pub use digest::{Digest, DigestError, idempotency_key};
 pub use error::{AppendError, JournalDamaged, JournalError};
 pub use inbox::Inbox;
 pub use record::{
-    Fork, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody, RecordView, RunCreated,
+    Contents, Fork, HandedOut, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody,
+    RecordView, RunCreated,
 };
 pub use run::{
     Cancel, Creation, InboxItem, InboxRequest, JournalStats, NewRun, OpenRun, RESTARTS_MAX,
@@ -83,7 +84,8 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`JournalError::NoSuchDefinition`], [`JournalError::RunExists`], and
+    /// [`JournalError::NoSuchDefinition`], [`JournalError::RunExists`],
+    /// [`JournalError::KeyReused`], and
     /// [`AppendError::TooLarge`] or [`AppendError::Unavailable`] inside
     /// [`JournalError::Append`].
     fn create(&self, run: NewRun) -> JournalFuture<'_, Result<Creation, JournalError>>;
@@ -128,7 +130,22 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// [`JournalError::NoSuchRun`], [`JournalError::Damaged`],
     /// [`JournalError::BlobDamaged`], [`JournalError::Unreadable`].
-    fn load(&self, run: RunId) -> JournalFuture<'_, Result<Vec<Record>, JournalError>>;
+    fn load(&self, run: RunId) -> JournalFuture<'_, Result<Vec<Record>, JournalError>> {
+        self.load_with(run, Contents::All)
+    }
+
+    /// [`Self::load`] with the content of some payloads only; the others are
+    /// empty, whatever was stored. Files that are not wanted are neither read
+    /// nor checked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::load`].
+    fn load_with(
+        &self,
+        run: RunId,
+        contents: Contents,
+    ) -> JournalFuture<'_, Result<Vec<Record>, JournalError>>;
 
     /// Reads at most `limit` of a run's records, those after `seq`, without
     /// the content of their payloads. Costs what it returns, however long the
@@ -158,6 +175,17 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// [`JournalError::NoSuchRun`], [`JournalError::Unreadable`].
     fn summary(&self, run: RunId) -> JournalFuture<'_, Result<RunSummary, JournalError>>;
+
+    /// The last record of each of these runs; those that there are not are left
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Unreadable`].
+    fn last_records(
+        &self,
+        runs: Vec<RunId>,
+    ) -> JournalFuture<'_, Result<BTreeMap<RunId, u64>, JournalError>>;
 
     /// Lists the runs that have not ended, oldest first.
     ///

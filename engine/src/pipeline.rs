@@ -37,13 +37,21 @@ mod scope;
 mod step;
 pub(crate) mod words;
 
-use std::{collections::BTreeMap, fs::File, io::Read, num::NonZeroUsize, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read,
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use orchestrator_contract::Payload;
+use orchestrator_contract::{Payload, StepId};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::compile::OutputSpec;
 pub(crate) use self::expression::message;
 use self::{compile::Compiled, document::Document, located::Located};
 pub use self::{
@@ -259,19 +267,33 @@ impl Pipeline {
     ///
     /// The first output that cannot be evaluated.
     pub fn evaluate_outputs(&self, scope: &Scope) -> Result<Vec<Output>, EvalError> {
-        let mut outputs = Vec::new();
-        for spec in &self.0.compiled.outputs {
-            let place = format!("output `{}`: /from", spec.name);
-            if let Some(payload) = spec.from.evaluate_file(scope, &place)? {
-                outputs.push(Output {
-                    name: spec.name.clone(),
-                    payload,
-                    primary: spec.primary,
-                    description: spec.description.clone(),
-                });
-            }
+        let outputs = self.0.compiled.outputs.iter();
+        let outputs = outputs.map(|spec| spec.evaluate(scope));
+        outputs.filter_map(Result::transpose).collect()
+    }
+
+    /// Evaluates one output; `None` when there is none of this name, or it is
+    /// that of a step that has none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be evaluated.
+    pub fn evaluate_output(&self, name: &str, scope: &Scope) -> Result<Option<Output>, EvalError> {
+        match self.output(name) {
+            Some(spec) => spec.evaluate(scope),
+            None => Ok(None),
         }
-        Ok(outputs)
+    }
+
+    /// The steps whose outputs an output of the run is made from; `None` when
+    /// there is none of this name.
+    pub(crate) fn output_sources(&self, name: &str) -> Option<BTreeSet<StepId>> {
+        Some(self.output(name)?.from.sources())
+    }
+
+    pub(crate) fn output(&self, name: &str) -> Option<&OutputSpec> {
+        let mut outputs = self.0.compiled.outputs.iter();
+        outputs.find(|output| output.name == name)
     }
 
     fn located(&self) -> &Located {

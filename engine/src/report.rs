@@ -7,12 +7,14 @@ use orchestrator_contract::{
 };
 use serde::Serialize;
 
-use crate::pipeline::Output;
+use crate::{journal::PayloadView, pipeline::Output};
 
-/// What became of a run. Serialises without the content of its outputs, which
-/// may be large and secret.
+/// What became of a run, with its outputs. Serialises like its
+/// [overview](RunReport::overview), without their content, which may be large and
+/// secret.
 #[derive(Clone, Debug, Serialize)]
-pub struct RunReport {
+#[serde(bound = "O: Describe")]
+pub struct RunReport<O = Output> {
     /// The run.
     pub id: RunId,
     /// Its pipeline.
@@ -35,8 +37,51 @@ pub struct RunReport {
     /// Its steps, in the order of the pipeline.
     pub steps: Vec<StepReport>,
     /// Its declared outputs, when it succeeded.
-    #[serde(serialize_with = "without_content")]
-    pub outputs: Vec<Output>,
+    #[serde(serialize_with = "described")]
+    pub outputs: Vec<O>,
+}
+
+/// What became of a run, without the content of its outputs.
+pub type RunOverview = RunReport<OutputView>;
+
+/// One thing that a run hands out, without its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutputView {
+    /// See [`Output::name`].
+    pub name: String,
+    /// See [`Output::primary`].
+    pub primary: bool,
+    /// See [`Output::description`].
+    pub description: Option<String>,
+    /// Its content's type and length.
+    #[serde(flatten)]
+    pub payload: PayloadView,
+}
+
+/// What can be told without its content.
+pub trait Describe {
+    /// Tells it.
+    fn view(&self) -> OutputView;
+}
+
+impl Describe for Output {
+    fn view(&self) -> OutputView {
+        OutputView {
+            name: self.name.clone(),
+            primary: self.primary,
+            description: self.description.clone(),
+            payload: PayloadView {
+                content_type: self.payload.content_type.clone(),
+                length: self.payload.len() as u64,
+            },
+        }
+    }
+}
+
+impl Describe for OutputView {
+    fn view(&self) -> OutputView {
+        self.clone()
+    }
 }
 
 /// What became of a step.
@@ -70,6 +115,31 @@ impl RunReport {
         self.outputs.iter().find(|output| output.primary)
     }
 
+    /// The same without the content of its outputs.
+    pub fn overview(&self) -> RunOverview {
+        let views = self.outputs.iter().map(Describe::view).collect();
+        self.clone().with_outputs(views)
+    }
+}
+
+impl<O> RunReport<O> {
+    /// The same run with other outputs.
+    pub(crate) fn with_outputs<P>(self, outputs: Vec<P>) -> RunReport<P> {
+        RunReport {
+            id: self.id,
+            pipeline: self.pipeline,
+            outcome: self.outcome,
+            session: self.session,
+            trace: self.trace,
+            started_ms: self.started_ms,
+            duration_ms: self.duration_ms,
+            resumed: self.resumed,
+            error: self.error,
+            steps: self.steps,
+            outputs,
+        }
+    }
+
     /// The first failed step that the run's failure comes from.
     pub fn failed_step(&self) -> Option<&StepReport> {
         let ended_badly = |step: &&StepReport| {
@@ -82,17 +152,9 @@ impl RunReport {
     }
 }
 
-fn without_content<S: serde::Serializer>(
-    outputs: &[Output],
+fn described<O: Describe, S: serde::Serializer>(
+    outputs: &[O],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(outputs.iter().map(|output| {
-        serde_json::json!({
-            "name": output.name,
-            "primary": output.primary,
-            "description": output.description,
-            "content_type": output.payload.content_type,
-            "length": output.payload.len(),
-        })
-    }))
+    serializer.collect_seq(outputs.iter().map(Describe::view))
 }

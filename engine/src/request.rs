@@ -67,7 +67,8 @@ impl RunRequest {
     }
 
     /// Makes the request safe to repeat: a second request of the same tenant
-    /// with the same key gets the first one's run. 1 to 255 bytes without
+    /// with the same key gets the first one's run, and is refused when its pipeline
+    /// or input is another. 1 to 255 bytes without
     /// control characters.
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use orchestrator_contract::{CallError, EventSink, RunId, RunOutcome, StepId};
+use orchestrator_contract::{CallError, EventSink, Payload, RunId, RunOutcome, StepId};
 use tokio::{
     sync::Notify,
     task::{JoinError, JoinSet},
@@ -30,17 +30,19 @@ pub(crate) use self::{
     control::{ActiveGuard, ActiveRuns, Control},
     flight::Flight,
     ledger::Ledger,
-    report::{duration_ms, report},
+    report::{duration_ms, has_outputs, report, scope, views},
+    step::key,
 };
 use self::{
-    report::{ended_badly, outcome, scope},
+    report::{ended_badly, handed_out, outcome},
     step::{StepDone, StepTask, ended_event, too_large},
 };
 use crate::{
     engine::Shared,
     error::{EngineError, is_too_large},
+    evaluate::{self, heavy},
     journal::{NewRecord, RecordBody, StepState},
-    pipeline::{Pipeline, Scope},
+    pipeline::{Output, Pipeline, Scope, bounds::light},
     plan::Plan,
     report::RunReport,
     stack::Attempts,
@@ -61,6 +63,8 @@ pub(crate) struct Driver {
     /// Tells that a running step is tried again.
     again: Arc<Notify>,
     flight: Arc<Flight>,
+    /// What the results of its steps take.
+    kept_bytes: u64,
 }
 
 impl Driver {
@@ -73,7 +77,10 @@ impl Driver {
         flight: Arc<Flight>,
     ) -> Self {
         let scope = scope(&plan.pipeline, ledger.state());
+        let outputs = ledger.state().steps.values().filter_map(report::output);
+        let kept_bytes = outputs.map(|output| output.len() as u64).sum();
         Self {
+            kept_bytes,
             shared,
             plan,
             ledger,
@@ -128,8 +135,17 @@ impl Driver {
             let mut ended = Vec::new();
             let mut tasks = Vec::new();
             for index in self.ready_steps() {
-                match self.prepare(index) {
-                    Ok(task) => tasks.push(task),
+                let spec = &self.pipeline().steps()[index];
+                let at_once = light(|| step::input(spec, &self.scope));
+                let input = match at_once {
+                    Some(input) => input,
+                    None => self.input_later(index).await,
+                };
+                match input {
+                    Ok(input) => {
+                        let state = self.ledger.state();
+                        tasks.push(StepTask::new(&self.plan, state, index, input, &self.again));
+                    }
                     Err(record) => ended.push(NewRecord::from(record)),
                 }
             }
@@ -180,31 +196,13 @@ impl Driver {
             .collect()
     }
 
-    /// Evaluates condition and input of a step. `Err` is the record of a step
-    /// that ends without being run.
-    fn prepare(&self, index: usize) -> Result<StepTask, RecordBody> {
-        let spec = &self.pipeline().steps()[index];
-        let failed = |error: CallError| RecordBody::StepFailed {
-            step: spec.id.clone(),
-            attempts: 0,
-            duration_ms: 0,
-            error,
-        };
-        match spec.evaluate_when(&self.scope) {
-            Ok(true) => (),
-            Ok(false) => {
-                return Err(RecordBody::StepSkipped {
-                    step: spec.id.clone(),
-                    reason: "its condition is false".to_owned(),
-                });
-            }
-            Err(error) => return Err(failed(CallError::invalid_input(error.to_string()))),
-        }
-        let input = spec
-            .evaluate_input(&self.scope)
-            .map_err(|error| failed(CallError::invalid_input(error.to_string())))?;
-        let state = self.ledger.state();
-        Ok(StepTask::new(&self.plan, state, index, input, &self.again))
+    /// What a step works on, where that takes too long to find out here.
+    fn input_later(
+        &self,
+        index: usize,
+    ) -> impl Future<Output = Result<Payload, RecordBody>> + Send + use<> {
+        let (plan, scope) = (Arc::clone(&self.plan), self.scope.clone());
+        heavy(move || step::input(&plan.pipeline.steps()[index], &scope))
     }
 
     /// Notes the attempts after the first, so that whoever resumes the run
@@ -256,6 +254,8 @@ impl Driver {
     /// Makes the ends of steps durable, then lets expressions and listeners
     /// know.
     async fn end_steps(&mut self, records: Vec<NewRecord>) -> Result<(), EngineError> {
+        let records = records.into_iter().map(|record| self.bounded(record));
+        let records = records.collect();
         let ended = self.write_ends(records).await?;
         for NewRecord { body, .. } in &ended {
             let Some(step) = body.step() else { continue };
@@ -269,6 +269,24 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// The same record, or a failure where its payload is more than the run may
+    /// hold.
+    fn bounded(&mut self, record: NewRecord) -> NewRecord {
+        let Some(payload) = &record.payload else {
+            return record;
+        };
+        let limit = self.shared.config.run.outputs_bytes_max;
+        let kept = self.kept_bytes.saturating_add(payload.len() as u64);
+        if kept > limit {
+            let why = format!(
+                "the results of the run's steps take {kept} bytes, more than the {limit} of `run.outputs_bytes_max`"
+            );
+            return too_large(&record, why);
+        }
+        self.kept_bytes = kept;
+        record
     }
 
     /// Writes the ends of steps, and returns them as they were written: one that
@@ -285,7 +303,7 @@ impl Driver {
         for record in &mut records {
             match self.ledger.write(vec![record.clone()]).await {
                 Err(error) if is_too_large(&error) => {
-                    *record = too_large(record, &error);
+                    *record = too_large(record, error.to_string());
                     self.ledger.write(vec![record.clone()]).await?;
                 }
                 written => written?,
@@ -322,21 +340,27 @@ impl Driver {
         });
         // Computed before the end is written, so that a run whose outputs
         // cannot be computed is not called a success.
-        if outcome.has_outputs()
-            && let Err(fault) = self.pipeline().evaluate_outputs(&self.scope)
-        {
-            outcome = RunOutcome::Failed;
-            error = Some(CallError::InvalidOutput {
-                message: fault.to_string(),
-            });
+        let mut outputs = Vec::new();
+        if outcome.has_outputs() {
+            let (pipeline, scope) = (self.pipeline().clone(), self.scope.clone());
+            match evaluate::outputs(&pipeline, &scope).await {
+                Ok(evaluated) => outputs = evaluated,
+                Err(fault) => {
+                    outcome = RunOutcome::Failed;
+                    error = Some(CallError::InvalidOutput {
+                        message: fault.to_string(),
+                    });
+                }
+            }
         }
         let failed_step = failed.map(|index| self.pipeline().steps()[index].id.clone());
         let end = RecordBody::RunFinished {
             outcome,
             failed_step,
             error,
+            outputs: handed_out(&outputs),
         };
-        self.end_run(vec![end], outcome).await
+        self.end_run(vec![end], outcome, outputs).await
     }
 
     /// Writes the run's last records and tells of its end.
@@ -344,12 +368,13 @@ impl Driver {
         mut self,
         records: Vec<RecordBody>,
         outcome: RunOutcome,
+        outputs: Vec<Output>,
     ) -> Result<RunReport, EngineError> {
         let records = records.into_iter().map(NewRecord::from).collect();
         self.ledger.write(records).await?;
         let duration_ms = duration_ms(self.ledger.state());
         self.flight.finished(outcome, duration_ms);
-        Ok(report(self.pipeline(), self.ledger.state()))
+        Ok(report(self.pipeline(), self.ledger.state(), outputs))
     }
 
     /// Ends the calls in flight, then says so in the journal.
@@ -364,9 +389,10 @@ impl Driver {
                 outcome,
                 failed_step: None,
                 error: None,
+                outputs: None,
             },
         ];
-        self.end_run(records, outcome).await
+        self.end_run(records, outcome, Vec::new()).await
     }
 
     /// Ends a run that has changed hands time and again without progress, so
@@ -381,7 +407,8 @@ impl Driver {
             outcome,
             failed_step: None,
             error: Some(error),
+            outputs: None,
         };
-        self.end_run(vec![end], outcome).await
+        self.end_run(vec![end], outcome, Vec::new()).await
     }
 }

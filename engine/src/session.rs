@@ -19,7 +19,7 @@ use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::journal::{AppendError, Batch, Cost, JournalError, SqliteJournal, now_ms};
 
@@ -296,9 +296,12 @@ impl Sessions {
         }
     }
 
-    /// Sweeps at every interval, for as long as the future is polled.
+    /// Sweeps at every interval, for as long as the future is polled; the first
+    /// time within a minute, and not at once.
     pub async fn keep_swept(&self) {
-        let mut ticks = interval(self.settings.sweep_interval);
+        let every = self.settings.sweep_interval;
+        let first = Instant::now() + every.min(Duration::from_secs(60));
+        let mut ticks = interval_at(first, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;

@@ -66,6 +66,7 @@ impl History {
                 outcome: RunOutcome::Success,
                 failed_step: None,
                 error: None,
+                outputs: None,
             }),
         }
     }

@@ -27,9 +27,6 @@ use crate::run_record;
 
 /// How many events wait for a client that is slow to read.
 const BACKLOG_MAX: usize = 64;
-/// How often the journal is looked at where nobody tells that it has grown: the
-/// run may be in another process.
-const POLL: Duration = Duration::from_secs(1);
 /// When a client whose connection broke should come back.
 const RECONNECT: Duration = Duration::from_secs(1);
 
@@ -97,19 +94,27 @@ impl Feed {
     async fn follow(&mut self) -> Result<Infallible, Ended> {
         // Subscribed before the journal is read, so that nothing falls between.
         let mut live = self.app.engine.events();
+        let mut growth = self.app.growth.of(self.run);
         loop {
             self.replay().await?;
             loop {
-                let news = tokio::time::timeout(POLL, live.next()).await;
+                let news = tokio::select! {
+                    news = live.next() => news,
+                    grown = growth.changed() => {
+                        if grown.is_err() {
+                            growth = self.app.growth.of(self.run);
+                        }
+                        break;
+                    }
+                };
                 match news {
-                    Err(_) => break,
-                    Ok(None) => return Err(Ended),
-                    Ok(Some(EventItem::Lagged(lost))) => {
+                    None => return Err(Ended),
+                    Some(EventItem::Lagged(lost)) => {
                         self.app.engine.telemetry().events_dropped(lost);
                         self.tell("lagged", &json!({ "lost": lost })).await?;
                         break;
                     }
-                    Ok(Some(EventItem::Event(event))) if event.run() == Some(self.run) => {
+                    Some(EventItem::Event(event)) if event.run() == Some(self.run) => {
                         match &event {
                             Event::StepProgress { .. } => {
                                 self.tell("step.progress", &event).await?;
@@ -118,7 +123,7 @@ impl Feed {
                             _ => break,
                         }
                     }
-                    Ok(Some(EventItem::Event(_))) => {}
+                    Some(EventItem::Event(_)) => {}
                 }
             }
         }

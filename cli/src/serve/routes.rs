@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
 use tokio::time::{Instant, timeout};
 
 use super::{App, events, probes, problem::Problem, runs};
@@ -85,6 +86,7 @@ async fn require_token(State(app): State<Arc<App>>, request: Request, next: Next
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     if !given.is_some_and(|token| app.token.is(token)) {
+        app.audit.note(token_refused(&request));
         let path = app.token.path().display();
         let detail = format!("send `Authorization: Bearer` with the token in `{path}`");
         return Problem::new(StatusCode::UNAUTHORIZED, "ORC-5050", &detail).into_response();
@@ -97,6 +99,15 @@ async fn require_token(State(app): State<Arc<App>>, request: Request, next: Next
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// The token itself is nobody's business: it may be right but for a letter.
+fn token_refused(request: &Request) -> AuditEvent {
+    let mut event = AuditEvent::new(Kind::TokenRefused, Outcome::Denied);
+    event.action = Some(known(request.method()).to_owned());
+    event.resource = Some(format!("/api/v1{}", request.uri().path()));
+    event.code = Some("ORC-5050".to_owned());
+    event
 }
 
 /// A client that never finishes its request must not hold anything for ever.

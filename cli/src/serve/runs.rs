@@ -11,9 +11,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use orchestrator_contract::RunId;
+use orchestrator_contract::{Criticality, RunId};
 use orchestrator_engine::{
-    EngineError, RunReport, RunRequest,
+    EngineError, RunOverview, RunRequest,
     journal::{RunFilter, RunStatus},
     pipeline::Pipeline,
 };
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{App, problem::Problem};
-use crate::named_pipeline;
+use crate::{error::CliError, named_pipeline, run_output::run_output};
 
 type Answer<T = Response> = Result<T, Problem>;
 
@@ -31,8 +31,8 @@ const KEY_BYTES_MAX: usize = 255;
 /// Reads the id in a path.
 pub(super) fn run_id(text: &str) -> Answer<RunId> {
     text.parse().map_err(|_| {
-        let detail = format!("`{text}` is not a run id");
-        Problem::new(StatusCode::NOT_FOUND, "ORC-5010", &detail)
+        let text = text.to_owned();
+        Problem::of(StatusCode::NOT_FOUND, &CliError::RunId { text })
     })
 }
 
@@ -48,6 +48,8 @@ pub(super) struct Start {
     idempotency_key: Option<String>,
     #[serde(default)]
     tenant: Option<String>,
+    #[serde(default)]
+    criticality: Criticality,
 }
 
 /// `POST /api/v1/runs`
@@ -75,7 +77,7 @@ pub(super) async fn start(
             ));
         }
     };
-    let mut request = RunRequest::new(pipeline);
+    let mut request = RunRequest::new(pipeline).criticality(body.criticality);
     if let Some(input) = body.input {
         request = request.input(input);
     }
@@ -157,9 +159,9 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-) -> Answer<Json<RunReport>> {
+) -> Answer<Json<RunOverview>> {
     let run = run_id(&id)?;
-    Ok(Json(app.engine.history().report(run).await?))
+    Ok(Json(app.engine.history().overview(run).await?))
 }
 
 /// `GET /api/v1/runs/{id}/outputs/{name}`
@@ -168,15 +170,7 @@ pub(super) async fn output(
     Path((id, name)): Path<(String, String)>,
 ) -> Answer {
     let run = run_id(&id)?;
-    let report = app.engine.history().report(run).await?;
-    let found = report
-        .outputs
-        .into_iter()
-        .find(|output| output.name == name);
-    let Some(output) = found else {
-        let detail = format!("run {run} has no output `{name}`");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "ORC-5016", &detail));
-    };
+    let output = run_output(app.engine.history(), run, &name).await?;
     // Journals of earlier versions hold types that no header can have.
     let content_type = HeaderValue::from_str(output.payload.content_type.as_str())
         .unwrap_or(HeaderValue::from_static("application/octet-stream"));

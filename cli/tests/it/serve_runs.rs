@@ -138,8 +138,51 @@ fn a_pipeline_may_come_with_the_request_and_a_request_twice() {
     };
     let bare = json!({ "pipeline": body["pipeline"] });
     assert_eq!(with_key("once", &bare).json()["id"], id);
+    let other = json!({ "pipeline": body["pipeline"], "input": { "a": 2 } });
+    let refused = with_key("once", &other);
+    assert_eq!(refused.status, 409, "{}", refused.json());
+    assert_eq!(refused.json()["code"], "ORC-4116");
     assert_eq!(with_key("other", &body).status, 422, "two keys that differ");
     assert_eq!(with_key("", &bare).status, 422);
+}
+
+#[test]
+fn a_request_says_how_critical_its_run_is() {
+    let home = home_with(&["greet"]);
+    let service = Service::start(&home, &[]);
+    let body = |criticality| json!({ "pipeline": "greet", "criticality": criticality });
+    for criticality in ["sheddable", "critical_plus"] {
+        let id = start(&service, &body(criticality));
+        let history = home.run(&["run", "show", &id, "--history", "--json"]);
+        assert_eq!(history.ok().json()[0]["criticality"], criticality);
+    }
+    let odd = service.api("POST", "/api/v1/runs", Some(&body("urgent")));
+    assert_eq!(odd.status, 422);
+}
+
+/// Requests are answered meanwhile, and nobody has to start the service again.
+#[test]
+fn runs_that_find_no_place_are_resumed_when_others_have_ended() {
+    let home = home_with(&["sleep"]);
+    let service = Service::start(&home, &[]);
+    let body = json!({ "pipeline": "sleep" });
+    let ids = [start(&service, &body), start(&service, &body)];
+    service.signal(Signal::KILL);
+    service.wait();
+
+    let service = Service::start(&home, &["--set", "run.in_flight_max=1"]);
+    let resumed = |id: &str| {
+        let report = service.api("GET", &format!("/api/v1/runs/{id}"), None);
+        report.json()["resumed"] == 1
+    };
+    eventually("the first", || ids.iter().any(|id| resumed(id)));
+    let (first, second) = match resumed(&ids[0]) {
+        true => (&ids[0], &ids[1]),
+        false => (&ids[1], &ids[0]),
+    };
+    assert!(!resumed(second), "there is one place");
+    service.api("POST", &format!("/api/v1/runs/{first}/cancel"), None);
+    eventually("the second", || resumed(second));
 }
 
 #[test]

@@ -146,3 +146,13 @@ fn settings_of_a_plugin_that_is_not_there_are_told_once() {
     let said = service.wait().ok().stderr;
     assert_eq!(said.matches("greter").count(), 1, "{said}");
 }
+
+#[test]
+fn a_level_that_is_none_is_refused_and_not_passed_over() {
+    let home = Home::new();
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["run", "list"]] {
+        let args = [command, &["--json", "--set", "log.level=loud"]].concat();
+        let done = home.run(&args).with_code(3);
+        assert_eq!(done.error()["code"], "ORC-1221");
+    }
+}

@@ -83,6 +83,30 @@ pub enum ConfigError {
         /// The section.
         section: String,
     },
+
+    /// The value is zero, with which nothing would work. Where a limit may be
+    /// absent, its comment in the defaults says how.
+    #[error("`{key}` is zero")]
+    #[diagnostic(
+        code("ORC-1220"),
+        help("give it a value above zero, or leave it out for the default")
+    )]
+    Zero {
+        /// The key.
+        key: &'static str,
+    },
+
+    /// `log.level` says nothing that can be understood, and nothing would be
+    /// logged.
+    #[error("`log.level`: {reason}")]
+    #[diagnostic(
+        code("ORC-1221"),
+        help("write a level such as `info`, or a list such as `info,orchestrator_engine=debug`")
+    )]
+    LogLevel {
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl ConfigError {

@@ -15,12 +15,17 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 }
 
 /// `default.toml` is the one place for a default; where a crate stands on its
-/// own and has a `Default` as well, the two say the same.
+/// own and has a `Default` as well, the two say the same. Only how many calls may
+/// be under way differs: those of an engine belong to runs that were accepted.
 #[test]
 fn the_defaults_are_those_of_the_crates() {
     let config = Config::defaults().unwrap();
     let policy = config.policy;
-    assert_eq!(policy.shed, orchestrator_policies::ShedConfig::default());
+    let shed = orchestrator_policies::ShedConfig {
+        max_in_flight: policy.shed.max_in_flight,
+        ..orchestrator_policies::ShedConfig::default()
+    };
+    assert_eq!(policy.shed, shed);
     assert_eq!(
         policy.rate_limit,
         orchestrator_policies::RateLimitConfig::default()
@@ -30,11 +35,26 @@ fn the_defaults_are_those_of_the_crates() {
         policy.breaker,
         orchestrator_policies::BreakerConfig::default()
     );
-    assert_eq!(
-        policy.bulkhead,
-        orchestrator_policies::BulkheadConfig::default()
-    );
+    let bulkhead = orchestrator_policies::BulkheadConfig {
+        max_queue: policy.bulkhead.max_queue,
+        max_wait: policy.bulkhead.max_wait,
+        ..orchestrator_policies::BulkheadConfig::default()
+    };
+    assert_eq!(policy.bulkhead, bulkhead);
     assert_eq!(config.runtime, RuntimeSettings::default());
+}
+
+/// With the limits as they are, no run that was accepted is turned away for
+/// want of room.
+#[test]
+fn there_is_room_for_the_steps_of_all_runs() {
+    let config = Config::defaults().unwrap();
+    let calls = config.run.in_flight_max.get() * config.run.concurrency.get();
+    let bulkhead = &config.policy.bulkhead;
+    assert!(bulkhead.max_concurrent.get() + bulkhead.max_queue >= calls);
+    let json = serde_json::to_value(&config.policy.shed).unwrap();
+    let open = json["max_in_flight"].as_f64().unwrap() * json["critical"].as_f64().unwrap();
+    assert!(open >= calls as f64, "{open}");
 }
 
 #[test]
@@ -139,4 +159,23 @@ fn every_value_has_an_origin() {
     assert_eq!(of("log.level").source, "command line");
     assert_eq!(of("journal.retention").source, "default");
     assert!(origins.len() > 50, "only {} keys", origins.len());
+}
+
+/// Some of them would stop a task in the background, and others every request.
+#[test]
+fn values_that_cannot_work_are_refused_at_load() {
+    for (section, key, value) in [
+        ("journal", "cancel_poll", "\"0s\""),
+        ("journal", "readers_max", "0"),
+        ("session", "sweep_interval", "\"0s\""),
+        ("runtime.monitor", "interval", "\"0s\""),
+        ("server", "event_heartbeat", "\"0s\""),
+        ("log", "level", "\"loud\""),
+        ("log", "level", "\"\""),
+    ] {
+        let refused = load(&format!("[{section}]\n{key} = {value}\n"));
+        let message = refused.expect_err(key).to_string();
+        assert!(message.contains(&format!("`{section}.{key}`")), "{message}");
+    }
+    load("[log]\nlevel = \"info,orchestrator_engine=debug\"\n").unwrap();
 }

@@ -1,12 +1,18 @@
 //! The sections of the configuration that belong to no other crate.
 
 use std::{
-    collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration,
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
 };
 
 use orchestrator_plugin_runtime::byte_size;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::journal::Retention;
 
 /// What is logged, and how.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -74,6 +80,9 @@ pub struct RunConfig {
     /// The largest value an expression may produce, in bytes.
     #[serde(with = "byte_size")]
     pub payload_bytes_max: u64,
+    /// What the results of a run's steps may take altogether, in bytes.
+    #[serde(with = "byte_size")]
+    pub outputs_bytes_max: u64,
 }
 
 /// Where plugins are looked for.
@@ -82,6 +91,74 @@ pub struct RunConfig {
 pub struct DiscoveryConfig {
     /// Directories before the documented ones; absolute.
     pub extra: Vec<PathBuf>,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Whether anything is recorded.
+    pub enabled: bool,
+    /// Where the log lies; a relative path is meant from the home.
+    pub dir: PathBuf,
+    /// The most records between two checkpoints.
+    pub checkpoint_records: NonZeroU64,
+    /// The longest time from a record to a checkpoint.
+    #[serde(with = "humantime_serde")]
+    pub checkpoint_interval: Duration,
+    /// A second place for checkpoints.
+    pub checkpoint_copy: CheckpointCopy,
+    /// Records of one kind that a plugin may cause a second, in the long run.
+    pub records_per_second: NonZeroU32,
+    /// Records of one kind that a plugin may cause at once.
+    pub burst: NonZeroU32,
+    /// A larger segment is followed by a new one, in bytes.
+    #[serde(with = "byte_size")]
+    pub segment_bytes: u64,
+    /// How long segments are kept after their last record.
+    pub keep: Retention,
+    /// Records that may wait to be written.
+    pub queue_max: NonZeroUsize,
+    /// How long another process may hold the log.
+    #[serde(with = "humantime_serde")]
+    pub busy_timeout: Duration,
+}
+
+/// A second place for checkpoints: `off`, `stderr`, or a file's absolute path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum CheckpointCopy {
+    /// None: then nobody sees that the log was cut.
+    Off,
+    /// Standard error, from where a service manager takes them.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+impl TryFrom<String> for CheckpointCopy {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "off" => Ok(Self::Off),
+            "stderr" => Ok(Self::Stderr),
+            path if path.starts_with('/') => Ok(Self::File(path.into())),
+            other => Err(format!(
+                "`{other}` is neither \"off\" nor \"stderr\" nor an absolute path"
+            )),
+        }
+    }
+}
+
+impl From<CheckpointCopy> for String {
+    fn from(copy: CheckpointCopy) -> Self {
+        match copy {
+            CheckpointCopy::Off => "off".to_owned(),
+            CheckpointCopy::Stderr => "stderr".to_owned(),
+            CheckpointCopy::File(path) => path.display().to_string(),
+        }
+    }
 }
 
 /// What is particular to one plugin.
@@ -100,4 +177,20 @@ pub struct PluginConfig {
     /// Overrides for single phases, by name.
     #[serde(default)]
     pub phases: BTreeMap<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_go_nowhere_that_depends_on_where_one_stands() {
+        let read = |text: &str| serde_json::from_value::<CheckpointCopy>(text.into());
+        assert_eq!(read("off").unwrap(), CheckpointCopy::Off);
+        assert_eq!(read("stderr").unwrap(), CheckpointCopy::Stderr);
+        let file = CheckpointCopy::File("/mnt/copy".into());
+        assert_eq!(read("/mnt/copy").unwrap(), file);
+        assert_eq!(serde_json::to_value(file).unwrap(), "/mnt/copy");
+        assert!(read("copy").unwrap_err().to_string().contains("absolute"));
+    }
 }

@@ -5,7 +5,6 @@ use std::{
     mem,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
 };
 
 use orchestrator_contract::{EventSink, HostService, NoHost};
@@ -22,7 +21,6 @@ use crate::{
     error::EngineError,
     history::RunHistory,
     home::Home,
-    run::ActiveRuns,
     session::Sessions,
     stack::Stacks,
 };
@@ -131,8 +129,8 @@ impl EngineBuilder {
             runtime,
             bus,
             telemetry,
+            active: history.active().clone(),
             history,
-            active: ActiveRuns::default(),
             warnings,
             accepting: AtomicBool::new(true),
             drivers: TaskTracker::new(),
@@ -161,7 +159,10 @@ impl EngineBuilder {
             None => Home::resolve(None, &|name: &str| std::env::var_os(name))?,
         };
         let config = match self.config.take() {
-            Some(config) => config,
+            Some(config) => {
+                config.validate()?;
+                config
+            }
             None => Config::load(&Sources {
                 user_file: Some(home.config_file().to_owned()),
                 ..Sources::default()
@@ -182,7 +183,7 @@ impl EngineBuilder {
         self.builtins.push(builtin::template()?);
         let extra = config.discovery.extra.iter().cloned();
         let extra = extra.chain(self.plugin_dirs).collect();
-        let runtime = Runtime::start(
+        let runtime = Runtime::load(
             config.runtime.clone(),
             paths(home, extra, self.service)?,
             host_version(),
@@ -199,6 +200,8 @@ impl EngineBuilder {
                 Some(Err(error)) => return Err(error.into()),
             }
         }
+        // What is disabled must not run, not even to start.
+        runtime.start_all().await;
         let warnings = strays(&config.plugins, &runtime.plugins());
         for warning in &warnings {
             // A target of their own, for whoever tells them in other words.
@@ -215,15 +218,6 @@ impl Engine {
         tokio::spawn(Arc::clone(&shared).watch_inbox(alive.clone()));
         tokio::spawn(Arc::clone(&shared).sweep_journal(alive.clone()));
         tokio::spawn(Arc::clone(&shared).revive_runs(alive.clone()));
-        let telemetry = Arc::clone(&shared.telemetry);
-        let ended = alive.clone();
-        tokio::spawn(async move {
-            // The exporter keeps raw samples until it is told to fold them.
-            let mut ticks = tokio::time::interval(Duration::from_secs(5));
-            while tokio::select! { () = ended.cancelled() => false, _ = ticks.tick() => true } {
-                telemetry.tick();
-            }
-        });
         let ended = alive.clone();
         tokio::spawn(async move { ended.run_until_cancelled(sessions.keep_swept()).await });
         let stop = shared.stop.clone();

@@ -14,9 +14,9 @@ use crate::{
         Fork, JournalError, NewRecord, NewRun, RecordBody, RunCreated, RunState, RunStatus,
         StepState, now_ms,
     },
-    pipeline::Pipeline,
     plan::Plan,
     request::check_name,
+    run::key,
 };
 
 /// What became of a step of which the engine cannot know.
@@ -48,8 +48,10 @@ pub(super) async fn retry(
         let step = origin.step(index).to_string();
         return Err(EngineError::InDoubt { run, step });
     }
-    let first = (0..again.len()).find(|index| again[*index]);
-    fork(shared, &origin, &again, first, Vec::new()).await
+    let Some(first) = (0..again.len()).find(|index| again[*index]) else {
+        return Err(EngineError::NothingToRetry { run });
+    };
+    fork(shared, origin, &again, first, Vec::new()).await
 }
 
 /// Runs an ended run again in which one step is no longer in doubt. The others
@@ -88,13 +90,13 @@ pub(super) async fn resolve(
     // Not taken over as it was, for it is decided now.
     again[decided] = true;
     let said = vec![NewRecord { body, payload }];
-    fork(shared, &origin, &again, Some(decided), said).await
+    fork(shared, origin, &again, decided, said).await
 }
 
-/// The run that another one begins with.
+/// The run that another one begins with, and the plugins that would run it now.
 struct Origin {
     state: RunState,
-    pipeline: Pipeline,
+    plan: Plan,
 }
 
 impl Origin {
@@ -104,11 +106,12 @@ impl Origin {
             return Err(JournalError::NotEnded { run }.into());
         }
         let pipeline = shared.history.pipeline(&state).await?;
-        Ok(Self { state, pipeline })
+        let plan = Plan::bind(shared, Arc::new(pipeline))?;
+        Ok(Self { state, plan })
     }
 
     fn index(&self, step: &str) -> Result<usize, EngineError> {
-        let mut steps = self.pipeline.steps().iter();
+        let mut steps = self.plan.pipeline.steps().iter();
         let found = steps.position(|spec| spec.id.as_str() == step);
         found.ok_or_else(|| EngineError::UnknownStep {
             run: self.state.run,
@@ -117,7 +120,7 @@ impl Origin {
     }
 
     fn step(&self, index: usize) -> &StepId {
-        &self.pipeline.steps()[index].id
+        &self.plan.pipeline.steps()[index].id
     }
 
     fn state(&self, index: usize) -> &StepState {
@@ -132,8 +135,18 @@ impl Origin {
         )
     }
 
+    /// Whether the step may have happened, and a repetition would do harm.
     fn is_in_doubt(&self, index: usize) -> bool {
-        matches!(self.state(index), StepState::Unknown { .. })
+        let may_have_happened = match self.state(index) {
+            StepState::Unknown { .. } => return true,
+            // Its run was ended while it was in flight.
+            StepState::Started { .. } => true,
+            StepState::Failed {
+                error, attempts, ..
+            } => *attempts > 0 && error.may_have_happened(),
+            _ => false,
+        };
+        may_have_happened && !self.plan.steps[index].repeatable
     }
 
     /// Which steps run again: those that are named, those that are missing,
@@ -143,11 +156,11 @@ impl Origin {
         is_named: &dyn Fn(usize) -> bool,
         is_missing: &dyn Fn(usize) -> bool,
     ) -> Vec<bool> {
-        let count = self.pipeline.steps().len();
+        let count = self.plan.pipeline.steps().len();
         let mut again = Vec::with_capacity(count);
         for index in 0..count {
             // Steps are in topological order, so those before are decided.
-            let before = self.pipeline.dependencies(index);
+            let before = self.plan.pipeline.dependencies(index);
             let after = before.iter().any(|before| again[*before]);
             again.push(is_named(index) || is_missing(index) || after);
         }
@@ -159,26 +172,25 @@ impl Origin {
 /// `again`, and what is `said` besides.
 async fn fork(
     shared: &Arc<Shared>,
-    origin: &Origin,
+    origin: Origin,
     again: &[bool],
-    first: Option<usize>,
+    first: usize,
     said: Vec<NewRecord>,
 ) -> Result<RunHandle, EngineError> {
     let place = place(shared)?;
-    let plan = Plan::bind(shared, Arc::new(origin.pipeline.clone()))?;
     let state = &origin.state;
     let created = RunCreated {
-        plugins: plan.pinned(),
+        plugins: origin.plan.pinned(),
         trace: TraceContext::from_random(fastrand::u128(..), fastrand::u64(..), true),
         idempotency_key: None,
-        forked_from: first.map(|index| Fork {
+        forked_from: Some(Fork {
             run: state.run,
-            step: origin.step(index).clone(),
+            step: origin.step(first).clone(),
         }),
         ..state.created.clone()
     };
     let kept = (0..again.len()).filter(|index| !again[*index]);
-    let inherited = kept.flat_map(|index| inherited(origin.step(index), origin.state(index)));
+    let inherited = kept.flat_map(|index| inherited(state, origin.step(index)));
     let run = NewRun {
         run: new_run(),
         created,
@@ -186,11 +198,12 @@ async fn fork(
         at_ms: now_ms(),
         inherited: inherited.chain(said).collect(),
     };
-    create(shared, plan, run, place).await
+    create(shared, origin.plan, run, place).await
 }
 
-/// The records that bring a step of a new run to where it stood in another.
-fn inherited(step: &StepId, state: &StepState) -> Vec<NewRecord> {
+/// The records that bring a step of a new run to where it stood in `origin`.
+fn inherited(origin: &RunState, step: &StepId) -> Vec<NewRecord> {
+    let state = origin.step(step);
     let step = step.clone();
     match state {
         StepState::Completed {
@@ -224,19 +237,33 @@ fn inherited(step: &StepId, state: &StepState) -> Vec<NewRecord> {
             step,
             reason: reason.clone(),
         })],
+        // What is not in doubt of these runs again.
         StepState::Unknown {
             attempt,
             idempotency_key,
-        } => {
-            let started = RecordBody::StepStarted {
-                step: step.clone(),
-                attempt: *attempt,
-                idempotency_key: Arc::clone(idempotency_key),
-            };
-            let attempt = *attempt;
-            let unknown = RecordBody::StepUnknown { step, attempt };
-            vec![started.into(), unknown.into()]
         }
-        StepState::Pending | StepState::Started { .. } | StepState::Failed { .. } => Vec::new(),
+        | StepState::Started {
+            attempt,
+            idempotency_key,
+            ..
+        } => in_doubt(step, *attempt, Arc::clone(idempotency_key)),
+        StepState::Failed { attempts, .. } => {
+            let key = key(origin, &step);
+            in_doubt(step, *attempts, key)
+        }
+        StepState::Pending => Vec::new(),
     }
+}
+
+/// The records of a step of which nobody knows whether it happened.
+fn in_doubt(step: StepId, attempt: u32, idempotency_key: Arc<str>) -> Vec<NewRecord> {
+    let started = RecordBody::StepStarted {
+        step: step.clone(),
+        attempt,
+        idempotency_key,
+    };
+    vec![
+        started.into(),
+        RecordBody::StepUnknown { step, attempt }.into(),
+    ]
 }

@@ -50,7 +50,7 @@ pub(super) async fn resume(shared: &Arc<Shared>, run: RunId) -> Result<RunHandle
     let place = place(shared)?;
     // The plugins are looked at before the run is taken over: a run that we
     // cannot go on with should stay with whoever can.
-    let before = shared.history.state(run).await?;
+    let before = shared.history.outline(run).await?;
     if before.status != RunStatus::Running {
         return Err(JournalError::Ended { run }.into());
     }
@@ -105,9 +105,12 @@ async fn end_unwanted(
 /// Ends a run, whoever drives it.
 pub(super) async fn cancel(shared: &Shared, run: RunId, reason: &str) -> Result<(), EngineError> {
     check_reason(reason)?;
-    match shared.active.cancel(run, reason) {
-        true => Ok(()),
-        false => end(shared, run, reason).await.map(drop),
+    let is_ours = shared.active.cancel(run, reason);
+    // Written down also where the driver knows already, which may not live to
+    // write the run's end.
+    match end(shared, run, reason).await {
+        Err(EngineError::Journal(JournalError::Ended { .. })) if is_ours => Ok(()),
+        ended => ended.map(drop),
     }
 }
 
@@ -116,11 +119,59 @@ async fn end(shared: &Shared, run: RunId, reason: &str) -> Result<Cancel, Engine
     let request = shared.journal.request_cancel(run, reason.to_owned());
     let answer = request.await?;
     if answer == Cancel::Ended {
-        match shared.history.state(run).await {
+        match shared.history.outline(run).await {
             Ok(state) => Flight::start(&shared.bus, &state, true)
                 .finished(RunOutcome::Cancelled, duration_ms(&state)),
             Err(error) => tracing::warn!(%run, %error, "the run has ended and cannot be read"),
         }
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use orchestrator_contract::{CallError, Payload, PhaseCall};
+    use orchestrator_plugin_runtime::{Builtin, CallContext};
+
+    use super::*;
+    use crate::{Engine, RunRequest, config::Config, pipeline::Pipeline};
+
+    /// The driver cannot take the request up here, and a crash may keep it from
+    /// ever doing so.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cancelled_run_is_known_to_be_so_by_whoever_resumes_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (called, calls) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Arc::new(std::sync::Mutex::new(released));
+        let stubborn = move |_: PhaseCall, _: CallContext| {
+            let (called, released) = (called.clone(), Arc::clone(&released));
+            async move {
+                called.send(()).unwrap();
+                released.lock().unwrap().recv().ok();
+                Ok::<_, CallError>(Payload::null())
+            }
+        };
+        let stubborn = Builtin::phase("stubborn", "1.0.0", "now", stubborn).unwrap();
+        let builder = Engine::builder().home(home.path()).unwrap();
+        let builder = builder.config(Config::defaults().unwrap());
+        let engine = builder.builtin(stubborn).start().await.unwrap();
+        let body = "version: 1\nname: p\nsteps:\n  - { id: a, plugin: stubborn, phase: now }\n";
+        let request = RunRequest::new(Pipeline::parse(body, "p.yaml").unwrap());
+        let handle = engine.submit(request).await.unwrap();
+        let run = handle.id();
+        tokio::task::spawn_blocking(move || calls.recv().unwrap())
+            .await
+            .unwrap();
+
+        engine.cancel(run, "enough").await.unwrap();
+
+        let open = engine.shared().journal.open_run(run).await.unwrap();
+        assert!(open.unwrap().cancel_requested);
+        release.send(()).unwrap();
+        let report = handle.wait().await.unwrap();
+        assert_eq!(report.outcome, Some(RunOutcome::Cancelled));
+    }
 }

@@ -53,6 +53,7 @@ impl Shared {
             pause = (pause * 2).min(PAUSE_MAX);
             revived = self.revive().await;
             if revived == Revived::NeverMore {
+                self.active.give_up_all();
                 return;
             }
         }
@@ -90,7 +91,10 @@ impl Shared {
                     tracing::warn!(%run, %error, "the run cannot go on yet");
                     revived = Revived::Some;
                 }
-                error => tracing::error!(%run, %error, "the run stays open until it is resumed"),
+                error => {
+                    tracing::error!(%run, %error, "the run stays open until it is resumed");
+                    self.active.give_up(run);
+                }
             }
         }
         revived

@@ -163,12 +163,12 @@ impl<'a> Batch<'a> {
         records: &[Prepared],
     ) -> rusqlite::Result<Result<Creation, JournalError>> {
         if let Some(key) = created.idempotency_key.as_deref() {
-            let sql = "SELECT ulid FROM runs WHERE ifnull(tenant, '') = ?1 AND idempotency = ?2";
             let tenant = created.tenant.as_deref().unwrap_or_default();
-            let mut select = self.tx.prepare_cached(sql)?;
-            let found = select.query_row(params![tenant, key], |row| row.get(0));
-            if let Some(existing) = found.optional()? {
-                return Ok(Ok(Creation::Existing(RunId::from_bytes(existing))));
+            if let Some((run, is_same)) = self.earlier(tenant, key, created, records)? {
+                return Ok(match is_same {
+                    true => Ok(Creation::Existing(run)),
+                    false => Err(JournalError::KeyReused { run }),
+                });
             }
         }
         if self.head(run)?.is_some() {
@@ -186,6 +186,37 @@ impl<'a> Batch<'a> {
         self.insert_run(run, created, records.first().map_or(0, |first| first.at_ms))?;
         let seq = self.write(run, records)?;
         Ok(Ok(Creation::Created { epoch: 1, seq }))
+    }
+
+    /// The run of an earlier request with the same key, and whether that asked
+    /// for the same: the same pipeline with the same input.
+    fn earlier(
+        &self,
+        tenant: &str,
+        key: &str,
+        created: &RunCreated,
+        records: &[Prepared],
+    ) -> rusqlite::Result<Option<(RunId, bool)>> {
+        let sql =
+            "SELECT runs.ulid, runs.definition, events.content_type, events.payload, events.blob
+            FROM runs JOIN events ON events.run = runs.run AND events.seq = 1
+            WHERE ifnull(tenant, '') = ?1 AND idempotency = ?2";
+        let mut select = self.tx.prepare_cached(sql)?;
+        let found = select.query_row(params![tenant, key], |row| {
+            let inline = row.get_ref(3)?.as_blob_or_null()?;
+            let input = match row.get::<_, Option<[u8; 32]>>(4)? {
+                Some(blob) => Digest::from_bytes(blob),
+                None => Digest::of(inline.unwrap_or_default()),
+            };
+            let content_type: Option<String> = row.get(2)?;
+            let asked = records.first().and_then(|first| first.payload.as_ref());
+            let is_same = Digest::from_bytes(row.get(1)?) == created.definition
+                && asked.is_some_and(|asked| {
+                    asked.digest == input && Some(&asked.content_type) == content_type.as_ref()
+                });
+            Ok((RunId::from_bytes(row.get(0)?), is_same))
+        });
+        found.optional()
     }
 
     fn insert_run(&mut self, run: RunId, created: &RunCreated, at_ms: i64) -> rusqlite::Result<()> {

@@ -96,6 +96,7 @@ fn end(
         outcome: RunOutcome::Cancelled,
         failed_step: None,
         error: None,
+        outputs: None,
     };
     let mut records = vec![changed_hands(batch.owner, settings)?];
     for body in [request, ended] {

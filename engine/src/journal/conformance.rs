@@ -226,8 +226,11 @@ async fn what_is_too_large_or_makes_no_sense_is_refused_and_the_run_goes_on() {
             ..
         })
     ));
-    // Each is small enough to be stored inline, together they are not.
-    let together = (0..64).map(|n| completed(&format!("s{n}"), payload(100_000, 0)));
+    // Each is small enough, together they are not.
+    let together = (0..16).map(|n| {
+        let (step, reason) = (format!("s{n}").as_str().into(), "x".repeat(300_000));
+        RecordBody::StepSkipped { step, reason }.into()
+    });
     let refused = journal.append(run, 1, 1, together.collect()).await;
     assert!(matches!(refused, Err(AppendError::TooLarge { .. })));
 

@@ -56,7 +56,7 @@ pub enum AppendError {
     #[diagnostic(
         code("ORC-4102"),
         help(
-            "let the phase write large results elsewhere and return a reference, or raise `journal.payload_bytes_max`"
+            "let the phase write large results elsewhere and return a reference, or raise `journal.payload_bytes_max`, for an append `journal.group_bytes_max`"
         )
     )]
     TooLarge {
@@ -236,6 +236,18 @@ pub enum JournalError {
     NoSuchDefinition {
         /// The definition.
         definition: Digest,
+    },
+
+    /// The idempotency key of a request names a run of another pipeline, or one
+    /// with another input. The pipeline may have been changed since.
+    #[error("the idempotency key belongs to run {run}, which has another pipeline or input")]
+    #[diagnostic(
+        code("ORC-4116"),
+        help("look at it with `orchestrator run show {run}`, or use a key of its own")
+    )]
+    KeyReused {
+        /// The run that has the key.
+        run: RunId,
     },
 
     /// A run of this id is there already.

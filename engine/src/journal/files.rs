@@ -1,10 +1,11 @@
 //! Opening files of which somebody else may have made something else.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    time::Duration,
 };
 
 use rustix::fs::OFlags;
@@ -24,6 +25,28 @@ pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result
             format!("`{}` is no regular file", path.display()),
         )),
         false => opened,
+    }
+}
+
+/// How long to wait for another process that is just opening the file.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+
+/// Holds off other openers for as long as the file is open.
+pub(super) fn wait_for_turn(path: &Path) -> io::Result<File> {
+    let mut own = OpenOptions::new();
+    let file = open_regular(own.append(true).create(true).mode(0o600), path)?;
+    let step = Duration::from_millis(20);
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if waited < OPEN_WAIT => {
+                #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+                std::thread::sleep(step);
+                waited += step;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -161,6 +161,7 @@ pub(crate) fn finished(outcome: RunOutcome) -> NewRecord {
         outcome,
         failed_step: None,
         error: None,
+        outputs: None,
     }
     .into()
 }

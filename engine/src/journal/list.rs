@@ -1,6 +1,6 @@
 //! Questions about many runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use orchestrator_contract::{RunId, SessionId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
@@ -75,6 +75,22 @@ fn summary_of(row: &Row<'_>) -> rusqlite::Result<RunSummary> {
         updated_ms: row.get(10)?,
         finished_ms: row.get(11)?,
     })
+}
+
+/// The last record of each of these runs.
+pub(super) fn last_records(
+    connection: &Connection,
+    runs: &[RunId],
+) -> Result<BTreeMap<RunId, u64>, JournalError> {
+    let mut select = connection.prepare_cached("SELECT last_seq FROM runs WHERE ulid = ?1")?;
+    let mut last = BTreeMap::new();
+    for run in runs {
+        let found = select.query_row([run.to_bytes()], |row| row.get::<_, i64>(0));
+        if let Some(seq) = found.optional()? {
+            last.insert(*run, seq.cast_unsigned());
+        }
+    }
+    Ok(last)
 }
 
 pub(super) fn open_runs(

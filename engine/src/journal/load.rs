@@ -8,7 +8,7 @@ use super::{
     blobs::BlobStore,
     digest::{Chain, Digest, Link},
     error::{JournalDamaged, JournalError},
-    record::{PayloadView, Record, RecordView},
+    record::{Contents, PayloadView, Record, RecordView},
 };
 
 /// A run's records, checked against each other and against the table of runs.
@@ -16,6 +16,7 @@ pub(super) fn history(
     connection: &Connection,
     blobs: &BlobStore,
     run: RunId,
+    contents: &Contents,
 ) -> Result<Vec<Record>, JournalError> {
     let sql = "SELECT run, last_seq, chain FROM runs WHERE ulid = ?1";
     let mut select = connection.prepare_cached(sql)?;
@@ -35,7 +36,12 @@ pub(super) fn history(
     let mut chain = Chain::default();
     while let Some(row) = rows.next()? {
         let expected = history.len() as u64 + 1;
-        let (record, link) = record(row, blobs, run, expected, chain)?;
+        let place = Place {
+            run,
+            expected,
+            before: chain,
+        };
+        let (record, link) = record(row, blobs, contents, &place)?;
         history.push(record);
         chain = link;
     }
@@ -50,13 +56,24 @@ pub(super) fn history(
     Ok(history)
 }
 
-fn record(
-    row: &Row<'_>,
-    blobs: &BlobStore,
+/// Where a record should stand.
+struct Place {
     run: RunId,
     expected: u64,
     before: Chain,
+}
+
+fn record(
+    row: &Row<'_>,
+    blobs: &BlobStore,
+    contents: &Contents,
+    place: &Place,
 ) -> Result<(Record, Chain), JournalError> {
+    let Place {
+        run,
+        expected,
+        before,
+    } = *place;
     let damaged = |reason: &str| JournalDamaged {
         run,
         seq: expected,
@@ -68,19 +85,28 @@ fn record(
     }
     let epoch = row.get::<_, i64>(1)?.cast_unsigned();
     let at_ms: i64 = row.get(2)?;
-    let body: Box<str> = row.get(3)?;
+    let json: Box<str> = row.get(3)?;
+    let body = serde_json::from_str(&json)
+        .map_err(|error| damaged(&format!("it cannot be read: {error}")))?;
+    let is_wanted = contents.has(&body);
     let content_type: Option<String> = row.get(4)?;
     let (bytes, digest) = match row.get::<_, Option<[u8; 32]>>(6)? {
         Some(blob) => {
             let digest = Digest::from_bytes(blob);
             let len: Option<i64> = row.get(7)?;
             let len = len.ok_or_else(|| damaged("its blob is not accounted for"))?;
-            (Some(blobs.read(&digest, len.cast_unsigned())?), digest)
+            let bytes = match is_wanted {
+                true => blobs.read(&digest, len.cast_unsigned())?,
+                false => Bytes::new(),
+            };
+            (Some(bytes), digest)
         }
         None => {
-            let inline: Option<Vec<u8>> = row.get(5)?;
-            let digest = Digest::of(inline.as_deref().unwrap_or_default());
-            (inline.map(Bytes::from), digest)
+            let inline = row.get_ref(5)?.as_blob_or_null();
+            let inline = inline.map_err(|_| damaged("its payload is not what was written"))?;
+            let digest = Digest::of(inline.unwrap_or_default());
+            let wanted = inline.map(|bytes| if is_wanted { bytes } else { &[] });
+            (wanted.map(Bytes::copy_from_slice), digest)
         }
     };
     let link = before.then(&Link {
@@ -88,7 +114,7 @@ fn record(
         seq,
         epoch,
         at_ms,
-        body: body.as_bytes(),
+        body: json.as_bytes(),
         payload: content_type.as_deref().map(|name| (name, &digest)),
     });
     if link.0 != row.get::<_, [u8; 8]>(8)? {
@@ -99,8 +125,6 @@ fn record(
         (None, None) => None,
         _ => return Err(damaged("half of its payload is missing").into()),
     };
-    let body = serde_json::from_str(&body)
-        .map_err(|error| damaged(&format!("it cannot be read: {error}")))?;
     let record = Record {
         seq,
         epoch,

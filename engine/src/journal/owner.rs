@@ -87,9 +87,14 @@ impl Owners {
         }
     }
 
-    /// Removes the files of the dead.
+    /// Removes the files of the dead, also of those that died while they joined.
+    /// Not while somebody else joins.
     pub(super) fn bury(&self) {
-        for path in list(&self.dir).filter(|path| path.extension().is_some_and(|e| e == "lock")) {
+        let is_of_owner = |path: &PathBuf| {
+            path.extension()
+                .is_some_and(|end| end == "lock" || end == "new")
+        };
+        for path in list(&self.dir).filter(is_of_owner) {
             let file = open_regular(OpenOptions::new().read(true), &path);
             let is_free = file.is_ok_and(|file| {
                 !matches!(
@@ -134,9 +139,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let owners = Owners::open(dir.path()).unwrap();
         let id = OwnerId::random(1);
+        let joining = owners.dir.join(format!("{id}.new"));
         fs::write(owners.path(id), b"").unwrap();
+        fs::write(&joining, b"").unwrap();
         assert!(!owners.is_alive(id));
         owners.bury();
         assert!(!owners.path(id).exists());
+        assert!(!joining.exists());
     }
 }

@@ -1,6 +1,11 @@
 //! What a run's history is made of.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
 
 use orchestrator_contract::{
     CallError, ContentType, Criticality, Payload, PluginId, RunId, RunOutcome, SessionId, StepId,
@@ -43,7 +48,7 @@ pub struct RecordView {
 }
 
 /// A payload without its content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadView {
     /// What the content is.
     pub content_type: ContentType,
@@ -66,6 +71,28 @@ impl From<RecordBody> for NewRecord {
         Self {
             body,
             payload: None,
+        }
+    }
+}
+
+/// Whose payloads are wanted with their content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// All.
+    All,
+    /// None, of which only types are told then.
+    Nothing,
+    /// The run's input and the results of these steps.
+    Of(BTreeSet<StepId>),
+}
+
+impl Contents {
+    /// Whether the payload of `body` is wanted.
+    pub(super) fn has(&self, body: &RecordBody) -> bool {
+        match self {
+            Self::All => true,
+            Self::Nothing => false,
+            Self::Of(steps) => body.step().is_none_or(|step| steps.contains(step)),
         }
     }
 }
@@ -163,7 +190,21 @@ pub enum RecordBody {
         /// That step's error.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<CallError>,
+        /// What it hands out, so that telling of it needs no evaluation. Absent
+        /// where the list is long, and in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outputs: Option<Vec<HandedOut>>,
     },
+}
+
+/// One output of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOut {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub payload: PayloadView,
 }
 
 /// Everything a run is told when it begins, besides its input.
@@ -378,6 +419,7 @@ mod tests {
                 outcome: RunOutcome::Success,
                 failed_step: None,
                 error: None,
+                outputs: None,
             },
         ];
         for body in bodies {

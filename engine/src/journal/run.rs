@@ -47,7 +47,8 @@ pub enum Creation {
         /// The sequence number of its last record.
         seq: u64,
     },
-    /// The tenant used the same idempotency key before; nothing was written.
+    /// The tenant used the same idempotency key before, for the same; nothing was
+    /// written.
     Existing(
         /// The run of that request.
         RunId,

@@ -10,11 +10,9 @@
 //! ```
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    os::unix::fs::OpenOptionsExt as _,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,11 +26,11 @@ use super::{
     condition::{Condition, Trouble},
     digest::Digest,
     error::{AppendError, JournalError},
-    files::open_regular,
+    files::wait_for_turn,
     inbox, list, load, now_ms,
     owner::{Owner, Owners},
     readers::Readers,
-    record::{NewRecord, OwnerId, Record, RecordView},
+    record::{Contents, NewRecord, OwnerId, Record, RecordView},
     run::{
         Cancel, Creation, InboxItem, JournalStats, NewRun, OpenRun, RunFilter, RunSummary, Swept,
         TakenOver,
@@ -48,9 +46,6 @@ const DEFINITION_BYTES_MAX: usize = 1 << 20;
 
 /// What whoever opens a write-ahead log first makes room for.
 const INDEX_BYTES: usize = 32 << 10;
-
-/// How long to wait for another process that is just opening the file.
-const OPEN_WAIT: Duration = Duration::from_secs(10);
 
 /// The journal in a SQLite file. Clones share it. Its runs stay its own until
 /// the last clone is dropped or [`close`](Self::close) is called; whatever was
@@ -174,6 +169,8 @@ impl SqliteJournal {
         }
         let (run, at_ms, created) = (new.run, new.at_ms, new.created.clone());
         let records = new.into_records().collect();
+        // What a fork inherits was accepted before. If it is more than a group, it
+        // is a group of its own.
         let (records, cost) = self.prepare(records, at_ms).await?;
         self.writer()
             .write(cost, move |batch| batch.create(run, &created, &records))
@@ -197,6 +194,7 @@ impl SqliteJournal {
     ) -> Result<Ticket, AppendError> {
         submit::check_history(&records)?;
         let (records, cost) = self.prepare(records, now_ms()).await?;
+        submit::check_size("an append", cost.bytes, self.settings().group_bytes_max)?;
         let work = move |batch: &mut Batch<'_>| batch.append(run, expect_seq, epoch, &records);
         let answer = self.writer().hand_over(cost, work).await?;
         Ok(Box::pin(async move { answer.get().await? }))
@@ -266,9 +264,13 @@ impl Journal for SqliteJournal {
         Box::pin(self.submit_records(run, expect_seq, epoch, records))
     }
 
-    fn load(&self, run: RunId) -> JournalFuture<'_, Result<Vec<Record>, JournalError>> {
+    fn load_with(
+        &self,
+        run: RunId,
+        contents: Contents,
+    ) -> JournalFuture<'_, Result<Vec<Record>, JournalError>> {
         let blobs = self.blobs().clone();
-        Box::pin(self.query(move |connection| load::history(connection, &blobs, run)))
+        Box::pin(self.query(move |connection| load::history(connection, &blobs, run, &contents)))
     }
 
     fn records_after(
@@ -286,6 +288,13 @@ impl Journal for SqliteJournal {
 
     fn summary(&self, run: RunId) -> JournalFuture<'_, Result<RunSummary, JournalError>> {
         Box::pin(self.query(move |connection| list::summary(connection, run)))
+    }
+
+    fn last_records(
+        &self,
+        runs: Vec<RunId>,
+    ) -> JournalFuture<'_, Result<BTreeMap<RunId, u64>, JournalError>> {
+        Box::pin(self.query(move |connection| list::last_records(connection, &runs)))
     }
 
     fn open_runs(&self) -> JournalFuture<'_, Result<Vec<OpenRun>, JournalError>> {
@@ -356,28 +365,9 @@ fn explained(error: JournalError, dir: &Path) -> JournalError {
     JournalError::Inaccessible { path, reason }
 }
 
-/// Holds off other openers for as long as the file is open.
-fn wait_for_turn(path: &Path) -> std::io::Result<File> {
-    let mut own = OpenOptions::new();
-    let file = open_regular(own.append(true).create(true).mode(0o600), path)?;
-    let step = Duration::from_millis(20);
-    let mut waited = Duration::ZERO;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if waited < OPEN_WAIT => {
-                #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
-                std::thread::sleep(step);
-                waited += step;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, time::Duration};
 
     use super::*;
     use crate::journal::{RunState, fixture::*};

@@ -7,13 +7,13 @@ mod step;
 
 use std::collections::BTreeMap;
 
-use orchestrator_contract::{CallError, Payload, RunId, RunOutcome, StepId};
+use orchestrator_contract::{CallError, Payload, RunId, StepId};
 
 pub use step::{Resolved, StepState};
 
 use super::{
     error::JournalDamaged,
-    record::{NewRecord, OwnerId, Record, RecordBody, RunCreated},
+    record::{HandedOut, NewRecord, OwnerId, Record, RecordBody, RunCreated},
     run::{NewRun, RunStatus},
 };
 
@@ -34,6 +34,8 @@ pub struct RunState {
     pub failed_step: Option<StepId>,
     /// That step's error.
     pub error: Option<CallError>,
+    /// What it hands out, where its end says so.
+    pub outputs: Option<Vec<HandedOut>>,
     /// Every step that a record is about. The others are pending.
     pub steps: BTreeMap<StepId, StepState>,
     /// Why somebody wants it to end, the first time.
@@ -114,6 +116,7 @@ impl RunState {
             status: RunStatus::Running,
             failed_step: None,
             error: None,
+            outputs: None,
             steps: BTreeMap::new(),
             cancel_requested: None,
             taken_over_by: None,
@@ -181,7 +184,13 @@ impl RunState {
                 outcome,
                 failed_step,
                 error,
-            } => self.finish(outcome, failed_step, error),
+                outputs,
+            } => {
+                self.status = RunStatus::Finished(outcome);
+                self.failed_step = failed_step;
+                self.error = error;
+                self.outputs = outputs;
+            }
             body => {
                 let Some(step) = body.step().cloned() else {
                     return Err("its kind is unknown");
@@ -191,17 +200,6 @@ impl RunState {
             }
         }
         Ok(())
-    }
-
-    fn finish(
-        &mut self,
-        outcome: RunOutcome,
-        failed_step: Option<StepId>,
-        error: Option<CallError>,
-    ) {
-        self.status = RunStatus::Finished(outcome);
-        self.failed_step = failed_step;
-        self.error = error;
     }
 }
 

@@ -30,10 +30,12 @@ pub(super) async fn prepare(
     let mut cost = Cost::default();
     let mut prepared = Vec::with_capacity(records.len());
     for record in records {
-        let record = encode(record, at_ms, settings)?;
+        let mut record = encode(record, at_ms, settings)?;
         cost.records += 1;
         cost.bytes += record.body.len();
-        if let Some(payload) = &record.payload {
+        if let Some(payload) = &mut record.payload {
+            // What is too much together for one transaction is a file as well.
+            payload.is_blob |= cost.bytes + payload.bytes.len() > settings.group_bytes_max / 2;
             if payload.is_blob {
                 store(payload, blobs)
                     .await
@@ -44,7 +46,6 @@ pub(super) async fn prepare(
         }
         prepared.push(record);
     }
-    check_size("an append", cost.bytes, settings.group_bytes_max)?;
     Ok((prepared, cost))
 }
 
@@ -135,4 +136,38 @@ async fn store(payload: &PreparedPayload, blobs: &BlobStore) -> Result<(), Strin
         Err(ended) => Err(ended.to_string()),
     };
     written.map_err(|reason| format!("cannot write a blob: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::journal::{Journal as _, RunState, StepState, fixture::*};
+
+    /// A step's result is kept as it is; so are the results of many together.
+    #[tokio::test]
+    async fn payloads_that_are_large_together_are_kept() {
+        let fixture = Fixture::new().await;
+        let journal = &fixture.journal;
+        let together = |len: u8| -> Vec<_> {
+            let one = |n| completed(&format!("s{n}"), payload(120_000, n));
+            (0..len).map(one).collect()
+        };
+        let run = create(journal).await;
+        let written = journal.append(run, 1, 1, together(40)).await;
+        assert_eq!(written, Ok(41));
+        let mut new = new_run();
+        new.inherited = together(40);
+        let fork = new.run;
+        journal.create(new).await.unwrap();
+        for run in [run, fork] {
+            let state = RunState::fold(run, journal.load(run).await.unwrap()).unwrap();
+            for n in 0..40 {
+                let StepState::Completed { output, .. } =
+                    state.step(&format!("s{n}").as_str().into())
+                else {
+                    panic!("step {n}");
+                };
+                assert_eq!(*output, payload(120_000, n));
+            }
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod compare;
 mod data;
 mod filters;
 mod growth;
+mod light;
 mod operators;
 mod rewrite;
 mod slice;
@@ -32,6 +33,7 @@ use self::budget::Budget;
 pub(crate) use self::{
     budget::Exhausted,
     data::{DATA_BYTES_MAX, Data},
+    light::{light, may_decode},
     tags::Refused,
 };
 

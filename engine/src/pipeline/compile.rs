@@ -11,24 +11,41 @@ use semver::VersionReq;
 use serde_json::Value;
 
 use super::{
+    Output,
     decode::plugin_and_range,
     document::{Document, StepDocument},
+    error::EvalError,
     expression::{Expression, ExpressionFault, StepRef},
     fault::{Fault, Rule},
     graph,
     interpolate::{self, Finder, InputExpr, Place},
     located::{Located, Part},
+    scope::Scope,
     step::{Condition, StepSpec},
     words::{listed, pointer, quoted, suggest},
 };
 
 /// An output that is ready to be evaluated.
 #[derive(Clone, Debug)]
-pub(super) struct OutputSpec {
+pub(crate) struct OutputSpec {
     pub(super) name: String,
     pub(super) from: InputExpr,
-    pub(super) primary: bool,
-    pub(super) description: Option<String>,
+    pub(crate) primary: bool,
+    pub(crate) description: Option<String>,
+}
+
+impl OutputSpec {
+    /// `None` when it is the output of a step that has none.
+    pub(super) fn evaluate(&self, scope: &Scope) -> Result<Option<Output>, EvalError> {
+        let place = format!("output `{}`: /from", self.name);
+        let payload = self.from.evaluate_file(scope, &place)?;
+        Ok(payload.map(|payload| Output {
+            name: self.name.clone(),
+            payload,
+            primary: self.primary,
+            description: self.description.clone(),
+        }))
+    }
 }
 
 /// Steps in an order in which they can run, and what depends on what.

@@ -6,7 +6,9 @@
 
 mod write;
 
-use orchestrator_contract::{Payload, TEXT};
+use std::collections::BTreeSet;
+
+use orchestrator_contract::{Payload, StepId, TEXT};
 use serde_json::Value;
 
 pub(super) use self::write::evaluate;
@@ -78,6 +80,17 @@ impl InputExpr {
         }
     }
 
+    /// The steps that it names.
+    pub(super) fn sources(&self) -> BTreeSet<StepId> {
+        let mut steps = BTreeSet::new();
+        match self {
+            Self::Whole(Ref::Output(step)) => drop(steps.insert(step.clone())),
+            Self::Whole(Ref::Input) => (),
+            Self::Value(Interpolated(part)) => part.sources(&mut steps),
+        }
+        steps
+    }
+
     /// Evaluates to JSON, or hands a payload on.
     pub(super) fn evaluate(&self, scope: &Scope, place: &str) -> Result<Payload, EvalError> {
         match self {
@@ -144,6 +157,23 @@ fn part(value: &Value, at: &str, finder: &mut impl Finder) -> Part {
 }
 
 impl Part {
+    fn sources(&self, steps: &mut BTreeSet<StepId>) {
+        let mut of = |expression: &Expression| {
+            let named = expression.references().steps.iter();
+            steps.extend(named.map(|step| StepId::new(step.id.as_str())));
+        };
+        match self {
+            Self::Fixed(_) => (),
+            Self::Whole(_, expression) | Self::Expression(expression) => of(expression),
+            Self::Text(pieces) => pieces.iter().for_each(|piece| match piece {
+                Piece::Text(_) => (),
+                Piece::Expression(expression) => of(expression),
+            }),
+            Self::List(parts) => parts.iter().for_each(|part| part.sources(steps)),
+            Self::Table(parts) => parts.iter().for_each(|(_, part)| part.sources(steps)),
+        }
+    }
+
     /// Whether the part is what was written. Text with an escape is not.
     fn is_unchanged(&self) -> bool {
         matches!(self, Self::Fixed(_))

@@ -16,7 +16,7 @@ use minijinja::{
 use orchestrator_contract::{Payload, RunId, SessionId, StepId, StepOutcome};
 
 use super::{
-    bounds::{DATA_BYTES_MAX, Data},
+    bounds::{DATA_BYTES_MAX, Data, may_decode},
     expression::{Ref, References},
 };
 
@@ -88,6 +88,10 @@ impl Slot {
             return kept.clone();
         }
         let decoded = match &self.payload {
+            // Not kept: it will be decoded where that may take its time.
+            Some(payload) if !may_decode(payload.len()) => {
+                return Err("it is too much to look into here".to_owned());
+            }
             Some(payload) => decode(payload),
             None => Ok(Data::null()),
         };

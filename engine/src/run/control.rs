@@ -1,7 +1,7 @@
 //! Ends a run from outside of its driver.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -38,6 +38,14 @@ pub(crate) struct ActiveRuns(Arc<List>);
 struct List {
     runs: Mutex<HashMap<RunId, watch::Sender<Option<String>>>>,
     left: Notify,
+    given_up: Mutex<GivenUp>,
+}
+
+/// The runs that were left and that this engine does not go on with by itself.
+#[derive(Debug, Default)]
+struct GivenUp {
+    runs: HashSet<RunId>,
+    all: bool,
 }
 
 /// Takes the run off the list when it is dropped. Unless it was told that the
@@ -59,6 +67,7 @@ impl ActiveRuns {
         }
         runs.insert(run, sender);
         drop(runs);
+        self.given_up().runs.remove(&run);
         let guard = ActiveGuard {
             runs: self.clone(),
             run,
@@ -86,6 +95,29 @@ impl ActiveRuns {
     /// Whether a run is on the list.
     pub(crate) fn contains(&self, run: RunId) -> bool {
         self.lock().contains_key(&run)
+    }
+
+    /// Takes note that a run that was left stays so.
+    pub(crate) fn give_up(&self, run: RunId) {
+        self.given_up().runs.insert(run);
+    }
+
+    /// Takes note that no run that was left is gone on with any more.
+    pub(crate) fn give_up_all(&self) {
+        self.given_up().all = true;
+    }
+
+    /// Whether a run is not on the list and will not come back by itself.
+    pub(crate) fn is_given_up(&self, run: RunId) -> bool {
+        let given_up = self.given_up();
+        let is_given_up = given_up.all || given_up.runs.contains(&run);
+        drop(given_up);
+        is_given_up && !self.contains(run)
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, GivenUp> {
+        let given_up = self.0.given_up.lock();
+        given_up.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until a run was taken off the list that may not be over. One

@@ -3,9 +3,9 @@
 use orchestrator_contract::{Payload, StepOutcome};
 
 use crate::{
-    journal::{Resolved, RunState, RunStatus, StepState},
-    pipeline::{Pipeline, Scope, StepSpec, words::printable},
-    report::{RunReport, StepReport},
+    journal::{HandedOut, Resolved, RunState, RunStatus, StepState},
+    pipeline::{Output, Pipeline, Scope, StepSpec, words::printable},
+    report::{Describe as _, OutputView, RunReport, StepReport},
 };
 
 /// How a step ended; `None` while it may still change.
@@ -52,23 +52,52 @@ pub(crate) fn output(state: &StepState) -> Option<Payload> {
     }
 }
 
+/// The most bytes of names and types that the record of a run's end lists.
+const LISTED_BYTES_MAX: usize = 128 << 10;
+
+/// What the record of a run's end says about its outputs.
+pub(crate) fn handed_out(outputs: &[Output]) -> Option<Vec<HandedOut>> {
+    let bytes = outputs.iter().map(|output| {
+        // Escaped, at worst.
+        6 * (output.name.len() + output.payload.content_type.as_str().len())
+    });
+    let listed = outputs.iter().map(|output| HandedOut {
+        name: output.name.clone(),
+        payload: output.view().payload,
+    });
+    (bytes.sum::<usize>() <= LISTED_BYTES_MAX).then(|| listed.collect())
+}
+
+/// The outputs of a run whose end lists them.
+pub(crate) fn views(pipeline: &Pipeline, listed: &[HandedOut]) -> Vec<OutputView> {
+    let view = |output: &HandedOut| {
+        let spec = pipeline.output(&output.name);
+        OutputView {
+            name: output.name.clone(),
+            primary: spec.is_some_and(|spec| spec.primary),
+            description: spec.and_then(|spec| spec.description.clone()),
+            payload: output.payload.clone(),
+        }
+    };
+    listed.iter().map(view).collect()
+}
+
 /// From a run's creation to its last record.
 pub(crate) fn duration_ms(state: &RunState) -> u64 {
     // The wall clock may step back between two records.
     u64::try_from(state.updated_ms - state.created_ms).unwrap_or_default()
 }
 
-/// Tells a run to people.
-pub(crate) fn report(pipeline: &Pipeline, state: &RunState) -> RunReport {
+/// Whether it has ended so that there is something to hand out.
+pub(crate) const fn has_outputs(state: &RunState) -> bool {
+    matches!(state.status, RunStatus::Finished(outcome) if outcome.has_outputs())
+}
+
+/// Tells a run to people. `outputs` is what it hands out.
+pub(crate) fn report<O>(pipeline: &Pipeline, state: &RunState, outputs: Vec<O>) -> RunReport<O> {
     let finished = match state.status {
         RunStatus::Finished(outcome) => Some(outcome),
         RunStatus::Running => None,
-    };
-    let outputs = match finished {
-        Some(outcome) if outcome.has_outputs() => pipeline
-            .evaluate_outputs(&scope(pipeline, state))
-            .unwrap_or_default(),
-        _ => Vec::new(),
     };
     RunReport {
         id: state.run,
@@ -140,6 +169,9 @@ fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
     // A step that was in flight when the run was cancelled gets no result any more.
     if matches!(step, StepState::Started { .. }) && state.status != RunStatus::Running {
         report.outcome = Some(StepOutcome::Cancelled);
+        let reason =
+            "its run was ended while it was in flight; whether its effect happened is unknown";
+        report.reason = Some(reason.to_owned());
     }
     report
 }

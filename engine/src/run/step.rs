@@ -8,11 +8,29 @@ use tokio::{sync::Notify, time::Instant};
 use tower::ServiceExt;
 
 use crate::{
-    error::EngineError,
     journal::{NewRecord, RecordBody, RunState, idempotency_key},
+    pipeline::{EvalError, Scope, StepSpec},
     plan::{Plan, PlannedStep},
     stack::{Attempts, PhaseStack, StackCall},
 };
+
+/// Evaluates condition and input of a step. `Err` is the record of a step that
+/// ends without being run.
+pub(crate) fn input(spec: &StepSpec, scope: &Scope) -> Result<Payload, RecordBody> {
+    let failed = |error: EvalError| RecordBody::StepFailed {
+        step: spec.id.clone(),
+        attempts: 0,
+        duration_ms: 0,
+        error: CallError::invalid_input(error.to_string()),
+    };
+    if !spec.evaluate_when(scope).map_err(failed)? {
+        return Err(RecordBody::StepSkipped {
+            step: spec.id.clone(),
+            reason: "its condition is false".to_owned(),
+        });
+    }
+    spec.evaluate_input(scope).map_err(failed)
+}
 
 /// A step that is about to be called.
 pub(crate) struct StepTask {
@@ -152,8 +170,8 @@ impl StepDone {
     }
 }
 
-/// The end of a step whose own end, in `record`, the journal cannot hold.
-pub(crate) fn too_large(record: &NewRecord, why: &EngineError) -> NewRecord {
+/// The end of a step whose own end, in `record`, cannot be held.
+pub(crate) fn too_large(record: &NewRecord, why: String) -> NewRecord {
     let (step, attempts, duration_ms) = match &record.body {
         RecordBody::StepCompleted {
             step,
@@ -175,7 +193,7 @@ pub(crate) fn too_large(record: &NewRecord, why: &EngineError) -> NewRecord {
         duration_ms,
         error: CallError::ResourceLimit {
             resource: "output".to_owned(),
-            message: why.to_string(),
+            message: why,
         },
     })
 }

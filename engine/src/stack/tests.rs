@@ -182,6 +182,8 @@ async fn a_refusal_by_the_bulkhead_does_not_trip_the_breaker() {
     let rig = Rig::new(Does::AnswersAfter(Duration::from_secs(1)), |policy| {
         once(policy);
         policy.bulkhead.max_concurrent = 1.try_into().unwrap();
+        policy.bulkhead.max_queue = 0;
+        policy.bulkhead.max_wait = Duration::ZERO;
         policy.breaker.consecutive_failures = 1.try_into().unwrap();
     });
 

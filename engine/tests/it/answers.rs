@@ -76,7 +76,7 @@ steps:
 
 /// Each is small enough, together they are more than one transaction takes.
 #[tokio::test]
-async fn answers_that_are_large_together_are_written_one_by_one() {
+async fn answers_that_are_large_together_are_written_all_the_same() {
     let rig = Rig::new();
     let builder = rig.builder(|config| {
         config.run.concurrency = 64.try_into().unwrap();
@@ -92,4 +92,9 @@ async fn answers_that_are_large_together_are_written_one_by_one() {
     let report = run_with(&engine, RunRequest::new(pipeline(&body))).await;
     assert_eq!(report.outcome, Some(RunOutcome::Success));
     assert_eq!(report.resumed, 0);
+
+    // And taken over all together.
+    let again = engine.retry(report.id, Some("s0")).await.unwrap();
+    let again = again.wait().await.unwrap();
+    assert_eq!(again.outcome, Some(RunOutcome::Success));
 }

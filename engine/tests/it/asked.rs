@@ -4,6 +4,8 @@
 use orchestrator_contract::RunOutcome;
 use orchestrator_engine::{Engine, ErrorClass, RunRequest, journal::RunFilter};
 
+use serde_json::json;
+
 use crate::support::{Rig, pipeline, run_with, within};
 
 const BODY: &str = "steps:\n  - { id: a, plugin: echo, phase: say }\n";
@@ -73,5 +75,33 @@ async fn a_step_that_does_not_exist_is_named_in_few_words() {
         let error = engine.retry(report.id, Some(unfit)).await.unwrap_err();
         assert!(error.to_string().len() < 200);
         assert!(!error.to_string().contains(char::is_control));
+    }
+}
+
+/// A key is for one request, and not for whatever comes later.
+#[tokio::test]
+async fn a_key_of_another_request_is_refused() {
+    let rig = Rig::new();
+    let engine = rig.start().await;
+    let with_key = |body: &str, input: serde_json::Value| {
+        let request = RunRequest::new(pipeline(body)).input(input);
+        request.idempotency_key("order-17")
+    };
+    let large = json!({ "text": "x".repeat(300_000) });
+    for (key, input) in [("small", json!({ "a": 1 })), ("large", large)] {
+        let ask = async |body: &str, input| {
+            let request = with_key(body, input).tenant(key);
+            engine.submit(request).await
+        };
+        let first = ask(BODY, input.clone()).await.unwrap();
+        let same = ask(BODY, input.clone()).await.unwrap();
+        assert_eq!((same.id(), same.is_new()), (first.id(), false));
+        let other = BODY.replace("id: a", "id: b");
+        for refused in [ask(BODY, json!({ "a": 2 })).await, ask(&other, input).await] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Conflict, "{error}");
+            assert!(error.to_string().contains(&first.id().to_string()));
+        }
+        within(first.wait()).await.unwrap();
     }
 }

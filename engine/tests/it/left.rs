@@ -104,6 +104,24 @@ async fn a_run_goes_on_after_its_driver_panicked() {
     assert_eq!(report.resumed, 1);
 }
 
+/// Nobody waits for ever for a run that its engine cannot go on with.
+#[tokio::test]
+async fn a_wait_ends_for_a_run_that_stays_left() {
+    let rig = Rig::new();
+    let faulty = Arc::new(Faulty(AtomicBool::new(false)));
+    let engine = rig.builder(|_| ()).sink(faulty).start().await.unwrap();
+    let handle = engine.submit(large("x")).await.unwrap();
+    let id = handle.id();
+    within(handle.wait()).await.unwrap_err();
+    let database = rig.home.path().join("journal/journal.db");
+    let database = rusqlite::Connection::open(database).unwrap();
+    let sql = "UPDATE events SET at = at + 1 WHERE seq = 1";
+    assert_eq!(database.execute(sql, []).unwrap(), 1);
+
+    let error = within(engine.history().wait(id)).await.unwrap_err();
+    assert!(matches!(error, EngineError::Interrupted { .. }), "{error}");
+}
+
 /// Whoever asks to resume a run that is being driven must not end its driver.
 #[tokio::test]
 async fn a_run_in_flight_is_not_resumed_again() {
@@ -138,7 +156,10 @@ async fn a_run_that_a_drain_leaves_open_is_no_longer_in_flight() {
         .unwrap();
     within(engine.drain(Duration::ZERO)).await.unwrap();
 
+    let run = handle.id();
     assert!(within(handle.wait()).await.is_err());
+    let error = within(engine.history().wait(run)).await.unwrap_err();
+    assert!(matches!(error, EngineError::Interrupted { .. }), "{error}");
     assert_eq!(rig.told.count(left), 1);
     let page = engine.telemetry().render();
     assert!(page.contains(&format!("{IN_FLIGHT} 0\n")), "{page}");

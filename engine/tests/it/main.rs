@@ -6,6 +6,7 @@ mod asked;
 mod disk;
 mod doubt;
 mod hostile;
+mod large;
 mod left;
 mod resolve;
 mod resume;

@@ -60,8 +60,8 @@ impl Shop {
         self.paid.load(Ordering::Relaxed)
     }
 
-    /// An engine, and a run of which `unknown` steps are in doubt.
-    async fn in_doubt(body: &str, unknown: u32) -> (Self, Engine, RunId) {
+    /// An engine, and a run of which `count` steps have been called.
+    async fn ordered(body: &str, count: u32) -> (Self, Engine, RunId) {
         let shop = Self {
             rig: Rig::new(),
             paid: Arc::default(),
@@ -70,11 +70,17 @@ impl Shop {
         let request = RunRequest::new(pipeline(body));
         let run = engine.submit(request).await.unwrap().id();
         let all = async {
-            while shop.paid() < unknown {
+            while shop.paid() < count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         within(all).await;
+        (shop, engine, run)
+    }
+
+    /// An engine, and a run of which `unknown` steps are in doubt.
+    async fn in_doubt(body: &str, unknown: u32) -> (Self, Engine, RunId) {
+        let (shop, engine, run) = Self::ordered(body, unknown).await;
         within(engine.drain(Duration::ZERO)).await.unwrap();
         let engine = shop.open().await;
         let handle = within(engine.resume(run)).await.unwrap();
@@ -242,4 +248,54 @@ async fn a_retry_repeats_a_step_in_doubt_only_when_it_is_named() {
         engine.cancel(handle.id(), "enough").await.unwrap();
         within(handle.wait()).await.unwrap();
     }
+}
+
+/// Whoever drives the run when it is cancelled, or whether anybody does: what it
+/// was about to do may have happened.
+#[tokio::test]
+async fn a_step_in_flight_when_its_run_is_cancelled_is_in_doubt() {
+    for is_driven in [true, false] {
+        let (shop, engine, run) = Shop::ordered(ONE, 1).await;
+        let engine = match is_driven {
+            true => engine,
+            false => {
+                within(engine.drain(Duration::ZERO)).await.unwrap();
+                shop.open().await
+            }
+        };
+        engine.cancel(run, "enough").await.unwrap();
+        within(engine.history().wait(run)).await.unwrap();
+
+        let refused = engine.retry(run, None).await.unwrap_err();
+        assert!(matches!(refused, EngineError::InDoubt { .. }), "{refused}");
+        let report = engine.history().report(run).await.unwrap();
+        let reason = report.steps[1].reason.as_deref().unwrap();
+        assert!(reason.contains("unknown"), "{reason}");
+        let report = resolve(&engine, run, "order", done("1")).await.unwrap();
+        assert_eq!(report.outcome, Some(RunOutcome::Success));
+        assert_eq!(shop.paid(), 1, "nothing twice");
+    }
+}
+
+/// A step that got no answer is not one that did nothing.
+#[tokio::test]
+async fn a_step_that_timed_out_is_in_doubt() {
+    let body = r#"
+steps:
+  - { id: order, plugin: pay, phase: order, timeout: 100ms }
+  - { id: other, plugin: pay, phase: order, timeout: 100ms }
+"#;
+    let (shop, engine, run) = Shop::ordered(body, 2).await;
+    let report = within(engine.history().wait(run)).await.unwrap();
+    assert_eq!(report.outcome, Some(RunOutcome::Failed));
+
+    let refused = engine.retry(run, None).await.unwrap_err();
+    assert!(matches!(refused, EngineError::InDoubt { .. }), "{refused}");
+    let first = resolve(&engine, run, "order", done("1")).await.unwrap();
+    assert_eq!(of(&first, StepOutcome::Unknown), ["other"]);
+    let second = resolve(&engine, first.id, "other", done("1"))
+        .await
+        .unwrap();
+    assert_eq!(second.outcome, Some(RunOutcome::Success));
+    assert_eq!(shop.paid(), 2, "nothing twice");
 }

@@ -201,6 +201,14 @@ steps:
 
     let unknown = engine.retry(first.id, Some("cuont")).await.unwrap_err();
     assert!(matches!(unknown, EngineError::UnknownStep { .. }));
+
+    let body = "steps:\n  - { id: count, plugin: counted, phase: count }\n";
+    let good = run(&engine, body).await;
+    let nothing = engine.retry(good.id, None).await.unwrap_err();
+    assert!(
+        matches!(nothing, EngineError::NothingToRetry { .. }),
+        "{nothing}"
+    );
 }
 
 #[tokio::test]

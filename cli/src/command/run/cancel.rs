@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use miette::MietteDiagnostic;
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::run_id;
-use crate::{
-    context::Context,
-    exit::Exit,
-    failure::{Failure, Result},
-};
+use crate::{context::Context, error::CliError, failure::Result};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,9 +35,9 @@ impl Args {
         let history = context.history().await?;
         history.request_cancel(run, &self.reason).await?;
         if !self.wait.is_zero() {
-            match timeout(self.wait, history.wait(run)).await {
-                Ok(report) => drop(report?),
-                Err(_) => return Err(still_running(&self.run)),
+            match timeout(self.wait, history.ended(run)).await {
+                Ok(ended) => ended?,
+                Err(_) => return Err(CliError::StillRunning { run }.into()),
             }
         }
         let status = history.summary(run).await?.status;
@@ -51,11 +46,4 @@ impl Args {
             .out
             .show(&value, |_| format!("run {run} is {}", status.as_str()))
     }
-}
-
-fn still_running(run: &str) -> Failure {
-    let error = MietteDiagnostic::new(format!("run {run} has not ended yet"))
-        .with_code("ORC-5017")
-        .with_help("the request stays; `orchestrator run watch` shows when it is taken up");
-    Failure::new(Exit::TimedOut, error)
 }

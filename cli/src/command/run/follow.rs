@@ -121,13 +121,14 @@ impl Follow {
             Some(dir) => saved_outputs::save(&report, dir)?,
             None => Vec::new(),
         };
-        let mut document = run_view::json(&report, &saved)?;
+        let shown = report.overview();
+        let mut document = run_view::json(&shown, &saved)?;
         document["warnings"] = engine.warnings().into();
         match self.is_one_of_many && context.out.is_json() {
             true => context.out.json_line(&document)?,
             false => context
                 .out
-                .show(&document, |_| run_view::text(context.out, &report, &saved))?,
+                .show(&document, |_| run_view::text(context.out, &shown, &saved))?,
         }
         match interrupted {
             true => Err(Failure::silent(Exit::Interrupted)),
@@ -163,7 +164,7 @@ async fn wait(
 }
 
 /// The exit status that a run's report means.
-pub(crate) fn verdict(report: &RunReport) -> Result {
+pub(crate) fn verdict<O>(report: &RunReport<O>) -> Result {
     match report.outcome {
         Some(RunOutcome::Success | RunOutcome::Degraded) => Ok(()),
         Some(RunOutcome::Failed) => {

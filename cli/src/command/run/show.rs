@@ -1,14 +1,7 @@
 //! `orchestrator run show`
 
-use miette::MietteDiagnostic;
-
 use super::run_id;
-use crate::{
-    context::Context,
-    exit::Exit,
-    failure::{Failure, Result},
-    run_record, run_view,
-};
+use crate::{context::Context, failure::Result, run_output::run_output, run_record, run_view};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -36,23 +29,13 @@ impl Args {
                 lines.map(|line| format!("{line}\n")).collect()
             });
         }
-        let report = history.report(run).await?;
-        let Some(name) = self.output else {
-            let document = run_view::json(&report, &[])?;
-            let text = |_: &_| run_view::text(context.out, &report, &[]);
-            return context.out.show(&document, text);
-        };
-        let found = report.outputs.iter().find(|output| output.name == name);
-        let Some(output) = found else {
-            let names: Vec<_> = report.outputs.iter().map(|output| &*output.name).collect();
-            let error = MietteDiagnostic::new(format!("run {run} has no output `{name}`"))
-                .with_code("ORC-5016")
-                .with_help(match names.is_empty() {
-                    true => "it has none; only a run that succeeded has outputs".to_owned(),
-                    false => format!("it has: {}", names.join(", ")),
-                });
-            return Err(Failure::new(Exit::NotFound, error));
-        };
-        context.out.bytes(&output.payload.bytes)
+        if let Some(name) = self.output {
+            let output = run_output(&history, run, &name).await?;
+            return context.out.bytes(&output.payload.bytes);
+        }
+        let report = history.overview(run).await?;
+        let document = run_view::json(&report, &[])?;
+        let text = |_: &_| run_view::text(context.out, &report, &[]);
+        context.out.show(&document, text)
     }
 }

@@ -4,7 +4,9 @@ use orchestrator_contract::Criticality;
 use orchestrator_engine::RunRequest;
 
 use super::follow::{self, Follow, Watch};
-use crate::{context::Context, failure::Result, named_pipeline, run_input::RunInput};
+use crate::{
+    command::plugin::lock, context::Context, failure::Result, named_pipeline, run_input::RunInput,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -24,6 +26,13 @@ pub(crate) struct Args {
     /// On whose behalf; limits may be kept for each tenant
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
+
+    /// Start nothing unless exactly what the lock file names is installed
+    #[arg(long)]
+    locked: bool,
+
+    #[command(flatten)]
+    lock: lock::At,
 
     /// What is refused first when there is too much to do
     #[arg(long, value_enum, default_value_t)]
@@ -64,6 +73,9 @@ impl Args {
         }
         if let Some(tenant) = self.tenant {
             request = request.tenant(tenant);
+        }
+        if self.locked {
+            self.lock.require(context)?;
         }
         self.follow.prepare()?;
         let engine = context.engine().await?;

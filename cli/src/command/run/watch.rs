@@ -23,15 +23,16 @@ impl Args {
         let run = run_id(&self.run)?;
         let history = context.history().await?;
         let mut last = 0;
-        let mut ended = std::pin::pin!(history.wait(run));
+        let mut ended = std::pin::pin!(history.ended(run));
         loop {
             last = news(context, &history, run, last).await?;
-            let report = tokio::select! {
-                report = &mut ended => report,
+            let ended = tokio::select! {
+                ended = &mut ended => ended,
                 () = tokio::time::sleep(POLL) => continue,
             };
             news(context, &history, run, last).await?;
-            return follow::verdict(&report?);
+            ended?;
+            return follow::verdict(&history.overview(run).await?);
         }
     }
 }

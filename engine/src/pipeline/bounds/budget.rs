@@ -11,6 +11,7 @@ use std::sync::{
 use minijinja::{Error, ErrorKind, State, Value};
 use thiserror::Error;
 
+use super::light::spend;
 use crate::pipeline::RESULT_BYTES_MAX;
 
 /// Longest text that an evaluation may make, in bytes.
@@ -109,9 +110,9 @@ impl Budget {
     /// Says that work on so many bytes is about to be done.
     pub(super) fn work(&mut self, bytes: usize) -> Result<(), Exhausted> {
         self.work = self.work.saturating_add(bytes);
-        match self.work > WORK_MAX {
-            true => Err(Exhausted::Work),
-            false => Ok(()),
+        match self.work <= WORK_MAX && spend(bytes) {
+            true => Ok(()),
+            false => Err(Exhausted::Work),
         }
     }
 

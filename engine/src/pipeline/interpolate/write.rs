@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Part, Piece};
 use crate::pipeline::{
+    bounds::may_decode,
     error::EvalError,
     expression::{Expression, Ref},
     json::{self, Bounded, NotJson},
@@ -130,6 +131,10 @@ impl<'s> Writer<'s> {
         let Some(payload) = whole(self.scope, reference, self.place)? else {
             return self.push(at, "", |out| out.push("null"));
         };
+        if !may_decode(payload.len()) {
+            // Nobody sees this: it is done again where it may take its time.
+            return self.push(at, "", |out| out.push("null"));
+        }
         let is_json = payload.content_type.is_json()
             && serde_json::from_slice::<IgnoredAny>(&payload.bytes).is_ok();
         if is_json {
