@@ -69,6 +69,15 @@ pub(crate) enum Command {
     )]
     Trust(command::trust::Command),
 
+    /// Show, check and prove what was allowed and refused
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  orchestrator audit show --denied --since 24h
+  orchestrator audit verify --from /mnt/copy/checkpoints"
+    )]
+    Audit(command::audit::Command),
+
     /// Check and show pipelines
     #[command(
         subcommand,

@@ -17,6 +17,7 @@ use orchestrator_observability::{
 use orchestrator_plugin_runtime::Runtime;
 
 use crate::{
+    audit::{Audit, Listener},
     error::CliError,
     exit::Exit,
     failure::{Failure, Result},
@@ -69,6 +70,7 @@ pub(crate) struct Context {
     pub(crate) out: Output,
     /// Set once there is a log; the last clone writes out what waits.
     log: Arc<OnceLock<Flush>>,
+    audit: Arc<Audit>,
 }
 
 impl Context {
@@ -78,6 +80,7 @@ impl Context {
             global,
             out,
             log: Arc::default(),
+            audit: Arc::default(),
         }
     }
 
@@ -94,6 +97,23 @@ impl Context {
         };
         let home = Home::resolve(given, &|name| std::env::var_os(name));
         home.map_err(|error| Failure::new(Exit::Invalid, error))
+    }
+
+    /// The audit log of the home, opened unless it is off.
+    pub(crate) fn audit(&self) -> Result<Arc<Audit>> {
+        self.audit.open(&self.home()?, &self.config()?.audit)?;
+        Ok(Arc::clone(&self.audit))
+    }
+
+    /// The audit log as it is, open or not.
+    pub(crate) fn audit_log(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Records nothing more. What is logged of that stands before what follows.
+    pub(crate) fn close_audit(&self) {
+        self.audit.close();
+        self.flush_log();
     }
 
     /// The effective configuration.
@@ -129,7 +149,7 @@ impl Context {
     pub(crate) async fn engine(&self) -> Result<Engine> {
         let config = self.config()?;
         self.log_to_stderr(&config, Use::OneCommand);
-        let engine = self.builder(config)?.start().await?;
+        let engine = self.start(self.builder(config)?).await?;
         self.warn_of(engine.warnings());
         Ok(engine)
     }
@@ -152,7 +172,15 @@ impl Context {
     /// Starts an engine that serves others.
     pub(crate) async fn serving_engine(&self, config: Config) -> Result<Engine> {
         self.log_to_stderr(&config, Use::Service);
-        Ok(self.builder(config)?.service().start().await?)
+        self.start(self.builder(config)?.service()).await
+    }
+
+    /// What becomes of the plugins is recorded.
+    async fn start(&self, builder: EngineBuilder) -> Result<Engine> {
+        let listener = Listener(self.audit()?);
+        let engine = builder.sink(Arc::new(listener)).start().await?;
+        self.audit.note_loaded(&engine.plugins());
+        Ok(engine)
     }
 
     fn builder(&self, config: Config) -> Result<EngineBuilder> {

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use miette::Diagnostic;
+use orchestrator_contract::RunId;
 use thiserror::Error;
 
 use crate::exit::Exit;
@@ -125,6 +126,25 @@ pub(crate) enum CliError {
     )]
     UnknownTopic { topic: String },
 
+    /// The pipeline of the run declares no output of that name, or the run has not
+    /// succeeded: only a run that succeeded has outputs. Status 404.
+    #[error("run {run} has no output `{name}`")]
+    #[diagnostic(code("ORC-5016"), help("{}", there_are(names)))]
+    NoOutput {
+        run: RunId,
+        name: String,
+        names: Vec<String>,
+    },
+
+    /// The cancellation was asked for, and the run did not end while the command
+    /// waited: its engine is busy, has stopped, or the plugin takes its time to end.
+    #[error("run {run} has not ended yet")]
+    #[diagnostic(
+        code("ORC-5017"),
+        help("the request stays; `orchestrator run watch {run}` shows when it is taken up")
+    )]
+    StillRunning { run: RunId },
+
     /// The file holds no text, is too large, or should hold a JSON object and
     /// does not.
     #[error("`{}` cannot be an input: {reason}", .path.display())]
@@ -136,6 +156,18 @@ pub(crate) enum CliError {
     )]
     InputFile { path: PathBuf, reason: String },
 
+    /// The digest was learnt over another way than the file, and one of the two
+    /// is not what its sender meant.
+    #[error("the trust root has the digest {found}, not {wanted}")]
+    #[diagnostic(
+        code("ORC-5040"),
+        help("get both again from whoever makes the root; do not adopt this one")
+    )]
+    OtherRoot {
+        wanted: orchestrator_signing::Digest,
+        found: orchestrator_signing::Digest,
+    },
+
     /// As many clients are connected as may be. Status 503; `/livez`, `/readyz`
     /// and `/metrics` are answered all the same.
     #[error("too many connections")]
@@ -144,6 +176,13 @@ pub(crate) enum CliError {
         help("try again later, or raise `server.connections_max`")
     )]
     Full,
+}
+
+fn there_are(outputs: &[String]) -> String {
+    match outputs {
+        [] => "it has none; only a run that succeeded has outputs".to_owned(),
+        names => format!("it has: {}", names.join(", ")),
+    }
 }
 
 fn nearest_hint(name: Option<&str>) -> String {
@@ -183,8 +222,11 @@ impl CliError {
             }
             Self::UnknownPipeline { .. }
             | Self::UnknownPlugin { .. }
+            | Self::NoOutput { .. }
             | Self::UnknownTopic { .. } => Exit::NotFound,
+            Self::StillRunning { .. } => Exit::TimedOut,
             Self::InputFile { .. } => Exit::Invalid,
+            Self::OtherRoot { .. } => Exit::Trust,
             Self::Full => Exit::Unreachable,
             Self::NotLoopback { .. } | Self::TokenExposed { .. } | Self::TokenMalformed { .. } => {
                 Exit::Denied

@@ -5,6 +5,7 @@
 //! speaks is in `output.rs`, how it fails in `failure.rs` and `exit.rs`.
 
 mod args;
+mod audit;
 mod command;
 mod context;
 mod error;
@@ -16,11 +17,14 @@ mod passphrase;
 mod progress;
 mod redaction;
 mod run_input;
+mod run_output;
 mod run_record;
 mod run_view;
 mod saved_outputs;
 mod serve;
 mod signals;
+mod source;
+mod signer;
 mod table;
 mod whoami;
 
@@ -37,7 +41,7 @@ fn main() -> ExitCode {
     let result = match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
             let context = Context::new(cli.global);
-            let result = start(&context, cli.command);
+            let result = audit::around(&context, &arguments, || start(&context, cli.command));
             if let Err(failure) = &result {
                 failure.tell(context.out);
             }
@@ -67,7 +71,8 @@ async fn dispatch(context: &Context, command: Command) -> failure::Result {
         Command::Run(command) => command.execute(context).await,
         Command::Plugin(command) => command.execute(context).await,
         Command::Key(command) => command.execute(context).await,
-        Command::Trust(command) => command.execute(context),
+        Command::Trust(command) => command.execute(context).await,
+        Command::Audit(command) => command.execute(context).await,
         Command::Pipeline(command) => command.execute(context).await,
         Command::Serve(args) => args.execute(context).await,
         Command::Config(command) => command.execute(context),

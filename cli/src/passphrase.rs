@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use orchestrator_signing::{Kdf, Protection};
 use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
 use zeroize::Zeroizing;
 
-use crate::{error::CliError, failure::Result};
+use crate::{context::Context, error::CliError, failure::Result};
 
 /// The longest passphrase, in bytes.
 const LENGTH_MAX: u64 = 1_024;
@@ -28,8 +29,46 @@ pub(crate) struct Source {
 
     /// Run this program and read the passphrase from its output; words are
     /// separated by spaces and no shell is involved
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", alias = "passphrase-cmd")]
     passphrase_command: Option<String>,
+}
+
+/// Where to get the passphrase of a key file that is written, where the one of
+/// another is read too.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct NewSource {
+    /// Read the new passphrase from this open file descriptor
+    #[arg(long, value_name = "N", conflicts_with = "new_passphrase_command")]
+    new_passphrase_fd: Option<u32>,
+
+    /// Run this program and read the new passphrase from its output
+    #[arg(long, value_name = "PROGRAM", alias = "new-passphrase-cmd")]
+    new_passphrase_command: Option<String>,
+
+    /// Do not encrypt the secret key: whoever reads its file can sign
+    #[arg(long, conflicts_with_all = ["new_passphrase_fd", "new_passphrase_command"])]
+    no_passphrase: bool,
+}
+
+impl NewSource {
+    /// Whether the command line says anything about it.
+    pub(crate) fn is_given(&self) -> bool {
+        let has_source = self.new_passphrase_fd.is_some() || self.new_passphrase_command.is_some();
+        has_source || self.no_passphrase
+    }
+
+    /// How to protect the file of the key `name`; asks when nothing is said.
+    pub(crate) async fn protection(&self, context: &Context, name: &str) -> Result<Protection> {
+        if self.no_passphrase {
+            return Ok(Protection::None);
+        }
+        let source = Source {
+            passphrase_fd: self.new_passphrase_fd,
+            passphrase_command: self.new_passphrase_command.clone(),
+        };
+        let passphrase = source.new_one(name, context.may_ask()).await?;
+        Ok(Protection::Passphrase(passphrase, Kdf::RECOMMENDED))
+    }
 }
 
 impl Source {
@@ -149,6 +188,7 @@ mod tests {
     #[test]
     fn only_the_line_end_is_taken_off() {
         assert_eq!(*first_line(b" a b \r\nmore").unwrap(), " a b ");
+        assert_eq!(*first_line(b"without one").unwrap(), "without one");
         assert!(first_line(b"\n").is_err());
         assert!(first_line(&[b'a'; 1_025]).is_err());
         assert!(first_line(&[0xff]).is_err());

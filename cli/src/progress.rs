@@ -2,6 +2,7 @@
 //! line for each thing that happens elsewhere. Always on standard error.
 
 mod terminal;
+mod transfer;
 
 use std::{
     collections::HashMap,
@@ -14,6 +15,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use orchestrator_contract::{Event, RunId, StepId, StepOutcome};
 
 use self::terminal::Terminal;
+pub(crate) use self::transfer::Transfer;
 use crate::output::{Output, harmless};
 
 const REDRAWS_A_SECOND: u8 = 20;
@@ -21,6 +23,20 @@ const REDRAWS_A_SECOND: u8 = 20;
 /// What moves on the terminal, if anything does. Whoever writes to standard
 /// error meanwhile has to push it aside.
 static MOVING: OnceLock<MultiProgress> = OnceLock::new();
+
+/// A terminal of which nothing is known may move nothing.
+fn may_move() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stderr().is_terminal() && !dumb
+}
+
+fn moving() -> &'static MultiProgress {
+    MOVING.get_or_init(|| {
+        let terminal = Box::new(Terminal::default());
+        let target = ProgressDrawTarget::term_like_with_hz(terminal, REDRAWS_A_SECOND);
+        MultiProgress::with_draw_target(target)
+    })
+}
 
 /// Writes to the terminal without tearing the moving lines.
 pub(crate) fn beside_moving_lines<T>(write: impl FnOnce() -> T) -> T {
@@ -69,11 +85,9 @@ enum Form {
 impl Progress {
     /// Of no run yet.
     pub(crate) fn new(out: Output) -> Self {
-        // A terminal of which nothing is known may move nothing.
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let form = if out.is_json() || out.is_quiet() {
             Form::Silent
-        } else if io::stderr().is_terminal() && !dumb {
+        } else if may_move() {
             Form::Bars(Bars::new())
         } else {
             Form::Lines
@@ -190,11 +204,7 @@ pub(crate) fn line(event: &Event) -> Option<String> {
 }
 
 fn move_bars(bars: &mut Bars, prefix: &str, event: &Event) {
-    let moving = MOVING.get_or_init(|| {
-        let terminal = Box::new(Terminal::default());
-        let target = ProgressDrawTarget::term_like_with_hz(terminal, REDRAWS_A_SECOND);
-        MultiProgress::with_draw_target(target)
-    });
+    let moving = moving();
     match event {
         Event::StepStarted {
             run,

@@ -30,6 +30,17 @@ impl Digest {
         hasher.digest()
     }
 
+    /// Hashes everything that `reader` gives.
+    ///
+    /// # Errors
+    ///
+    /// Those of `reader`.
+    pub fn of_reader(mut reader: impl io::Read) -> io::Result<Self> {
+        let mut hasher = Hasher::default();
+        io::copy(&mut reader, &mut hasher)?;
+        Ok(hasher.digest())
+    }
+
     /// Reads 64 lower-case hex digits.
     ///
     /// # Errors

@@ -64,6 +64,16 @@ pub enum EnvelopeError {
         )
     )]
     Damaged(String),
+    /// A signature of something else, or by another key.
+    #[error("it is not the signature of the key `{key}` over this payload")]
+    #[diagnostic(
+        code("ORC-2023"),
+        help("sign this very payload, with the key that the public key belongs to")
+    )]
+    Foreign {
+        /// The key's name.
+        key: String,
+    },
     /// An envelope without signatures.
     #[error("the signature file holds no signature")]
     #[diagnostic(
@@ -105,15 +115,58 @@ impl Envelope {
         }
     }
 
-    /// Adds the signature of one more key.
+    /// A payload that nobody has signed yet.
+    pub fn unsigned(payload_type: &str, payload: Vec<u8>) -> Self {
+        Self::sign(payload_type, payload, &[])
+    }
+
+    /// Adds the signature of one more key, wherever it was made, in place of any
+    /// that claims to be of this key.
+    ///
+    /// # Errors
+    ///
+    /// [`EnvelopeError::Foreign`] when it is no signature of this payload by this
+    /// key, [`EnvelopeError::TooLarge`] when there are as many as may be. The
+    /// envelope is then as it was.
+    pub fn add(
+        &mut self,
+        key: &PublicKey,
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> Result<(), EnvelopeError> {
+        if !key.verifies(&pae(&self.payload_type, &self.payload), signature) {
+            return Err(EnvelopeError::Foreign {
+                key: key.name().to_owned(),
+            });
+        }
+        let others = |it: &&EnvelopeSignature| it.key_id != Some(key.id());
+        let mut signatures: Vec<_> = self.signatures.iter().filter(others).cloned().collect();
+        if signatures.len() >= SIGNATURES_MAX {
+            return Err(EnvelopeError::TooLarge);
+        }
+        signatures.push(EnvelopeSignature {
+            key_id: Some(key.id()),
+            bytes: *signature,
+        });
+        self.signatures = signatures;
+        Ok(())
+    }
+
+    /// Adds the signature of one more key, in place of any that claims to be of
+    /// this key.
     pub fn countersign(&mut self, key: &SecretKey) {
-        let signed = Self::sign(
-            &self.payload_type,
-            std::mem::take(&mut self.payload),
-            &[key],
-        );
-        self.payload = signed.payload;
-        self.signatures.extend(signed.signatures);
+        let id = key.public().id();
+        self.signatures.retain(|it| it.key_id != Some(id));
+        self.signatures.push(EnvelopeSignature {
+            key_id: Some(id),
+            bytes: key.sign(&pae(&self.payload_type, &self.payload)),
+        });
+    }
+
+    /// The first signature that is this key's.
+    pub(crate) fn signature_of(&self, key: &PublicKey) -> Option<[u8; SIGNATURE_LEN]> {
+        let message = pae(&self.payload_type, &self.payload);
+        let mut all = self.signatures.iter().map(|signature| signature.bytes);
+        all.find(|signature| key.verifies(&message, signature))
     }
 
     /// Reads an envelope. Strict: one JSON value and nothing around it, no

@@ -1,6 +1,7 @@
 //! Files that are either the old or the new, whatever happens in between.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, Read, Write},
     os::{
@@ -99,6 +100,35 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let file = staged(path, bytes, mode)?;
     file.persist(path).map_err(|error| error.error)?;
     sync_parent(path)
+}
+
+/// Puts a file in place of another in a folder that need not be ours, which
+/// nobody sweeps: what a killed process leaves there has one name, and the next
+/// one takes it up.
+pub(crate) fn replace_elsewhere(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut name = OsString::from(STAGED);
+    name.push(path.file_name().unwrap_or_default());
+    let staged = parent(path).join(name);
+    loop {
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed())
+            .open(&staged)?;
+        // Waits at most until another process has given its file the final name.
+        flock(&file, FlockOperation::LockExclusive)?;
+        let open = file.metadata()?;
+        let is_named = staged
+            .symlink_metadata()
+            .is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino()));
+        if is_named {
+            file.set_len(0)?;
+            fill(&file, bytes, mode)?;
+            fs::rename(&staged, path)?;
+            return sync_parent(path);
+        }
+    }
 }
 
 /// Removes what processes that were killed left unfinished in `dir`, which has
@@ -241,6 +271,20 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"secret");
         assert_eq!(names(dir.path()), ["new"]);
+    }
+
+    #[test]
+    fn what_was_left_elsewhere_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(dir.path().join(".staged-file"), "half of something longer").unwrap();
+        replace_elsewhere(&path, b"whole", 0o640).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(names(dir.path()), ["file"]);
+        std::os::unix::fs::symlink("elsewhere", dir.path().join(".staged-file")).unwrap();
+        assert!(replace_elsewhere(&path, b"other", 0o640).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
     }
 
     #[test]

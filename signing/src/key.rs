@@ -10,11 +10,15 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use jiff::Timestamp;
 use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::digest::{BadDigest, Digest};
+use crate::{
+    digest::{BadDigest, Digest},
+    minisign::MinisignId,
+};
 
 /// Length of a signature in bytes.
 pub const SIGNATURE_LEN: usize = 64;
@@ -24,6 +28,9 @@ const NAME_MAX: usize = 64;
 
 /// What a public key starts with when it is written on a line.
 const PUBLIC_PREFIX: &str = "orchestrator-key-v1";
+
+/// The algorithm of a key in a signed note.
+const NOTE_ED25519: u8 = 1;
 
 /// Identifies a key: the SHA-256 of `"ed25519\n"` and the public key. It is
 /// derived, so a key that is swapped cannot keep its identity.
@@ -39,6 +46,11 @@ impl KeyId {
     /// [`BadDigest`] for anything else.
     pub fn parse(text: &str) -> Result<Self, BadDigest> {
         Digest::parse(text).map(Self)
+    }
+
+    /// What minisign calls a key that has no number of its own.
+    pub(crate) fn minisign(self) -> MinisignId {
+        MinisignId::derived(self.0)
     }
 }
 
@@ -86,6 +98,12 @@ pub enum KeyError {
     #[error("a key's name has 1 to {NAME_MAX} letters, digits and any of `. _ @ -`")]
     #[diagnostic(code("ORC-2005"), help("for example `release-2026`"))]
     Name,
+    /// A comment that would not survive being written down.
+    #[error(
+        "a key's comment is one line of at most {COMMENT_MAX} bytes without control characters"
+    )]
+    #[diagnostic(code("ORC-2007"), help("for example `offline, in the safe`"))]
+    Comment,
     /// The operating system has no random numbers to give.
     #[error("the operating system gives no random numbers")]
     #[diagnostic(code("ORC-2006"), help("check that getrandom(2) works here"))]
@@ -93,12 +111,22 @@ pub enum KeyError {
 }
 
 /// A public key that is safe to trust, and the name its owner gave it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct PublicKey {
     point: VerifyingKey,
     id: KeyId,
     name: String,
+    minisign_id: MinisignId,
 }
+
+/// What minisign calls the key is no part of what it is.
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.name == other.name
+    }
+}
+
+impl Eq for PublicKey {}
 
 impl PublicKey {
     /// Reads the 32 bytes of a public key.
@@ -122,6 +150,7 @@ impl PublicKey {
             point,
             id,
             name: name.to_owned(),
+            minisign_id: id.minisign(),
         })
     }
 
@@ -171,6 +200,49 @@ impl PublicKey {
         &self.name
     }
 
+    /// The 32 bytes of the key.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.point.as_bytes()
+    }
+
+    /// The key as the C2SP's signed notes name it: a name, four bytes of a hash of
+    /// both, and the key.
+    pub fn to_note(&self) -> String {
+        let key = [&[NOTE_ED25519], &self.as_bytes()[..]].concat();
+        let name = format!("{}\n", self.name);
+        let hash = Digest::of_parts([name.as_bytes(), &key]).to_string();
+        format!("{}+{}+{}", self.name, &hash[..8], BASE64.encode(key))
+    }
+
+    /// The first half of the identity in groups of four digits, to be read aloud.
+    pub fn fingerprint(&self) -> String {
+        let id = self.id.to_string();
+        let groups: Vec<_> = (0..8).map(|group| &id[group * 4..group * 4 + 4]).collect();
+        groups.join(" ")
+    }
+
+    /// What minisign calls this key: derived from the key, unless the key came
+    /// from minisign with a number of its own.
+    pub fn minisign_id(&self) -> MinisignId {
+        self.minisign_id
+    }
+
+    pub(crate) fn with_minisign_id(mut self, id: MinisignId) -> Self {
+        self.minisign_id = id;
+        self
+    }
+
+    /// The same key under another name.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Name`].
+    pub fn renamed(mut self, name: &str) -> Result<Self, KeyError> {
+        check_name(name)?;
+        name.clone_into(&mut self.name);
+        Ok(self)
+    }
+
     /// Returns whether `signature` is this key's signature of `message`.
     pub fn verifies(&self, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
         let signature = Signature::from_bytes(signature);
@@ -184,10 +256,15 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+/// Longest comment of a key, in bytes.
+const COMMENT_MAX: usize = 256;
+
 /// A secret key. Its bytes are wiped from memory when it is dropped.
 pub struct SecretKey {
     key: SigningKey,
     public: PublicKey,
+    created: Option<Timestamp>,
+    comment: Option<String>,
 }
 
 impl SecretKey {
@@ -200,7 +277,9 @@ impl SecretKey {
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *seed).map_err(|_| KeyError::Random)?;
-        Self::from_seed(&seed, name)
+        // Seconds are enough, and all that a person reads.
+        let now = Timestamp::from_second(Timestamp::now().as_second());
+        Ok(Self::from_seed(&seed, name)?.made_at(now.ok()))
     }
 
     /// The key that belongs to a 32-byte seed (RFC 8032 §5.1.5). The public
@@ -213,7 +292,53 @@ impl SecretKey {
     pub fn from_seed(seed: &[u8; 32], name: &str) -> Result<Self, KeyError> {
         let key = SigningKey::from_bytes(seed);
         let public = PublicKey::from_bytes(key.verifying_key().as_bytes(), name)?;
-        Ok(Self { key, public })
+        Ok(Self {
+            key,
+            public,
+            created: None,
+            comment: None,
+        })
+    }
+
+    pub(crate) fn made_at(mut self, created: Option<Timestamp>) -> Self {
+        self.created = created;
+        self
+    }
+
+    /// The key with a comment for people, which proves nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Comment`] when it is too long or not one line of text.
+    pub fn with_comment(mut self, comment: &str) -> Result<Self, KeyError> {
+        check_comment(comment)?;
+        self.comment = Some(comment.to_owned());
+        Ok(self)
+    }
+
+    /// The same key under another name.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Name`].
+    pub fn renamed(mut self, name: &str) -> Result<Self, KeyError> {
+        self.public = self.public.renamed(name)?;
+        Ok(self)
+    }
+
+    pub(crate) fn with_minisign_id(mut self, id: MinisignId) -> Self {
+        self.public = self.public.with_minisign_id(id);
+        self
+    }
+
+    /// When it was made, if its file says so.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.created
+    }
+
+    /// What its owner wrote beside it.
+    pub fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
     }
 
     /// The public half.
@@ -234,6 +359,19 @@ impl SecretKey {
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretKey({} {})", self.public.name, self.public.id)
+    }
+}
+
+/// One line that shows as what it is: nothing that moves a cursor, turns text
+/// around or is not there to the eye.
+pub(crate) fn check_comment(comment: &str) -> Result<(), KeyError> {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    match comment.len() > COMMENT_MAX || comment.chars().any(hides) {
+        true => Err(KeyError::Comment),
+        false => Ok(()),
     }
 }
 

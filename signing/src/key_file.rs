@@ -6,29 +6,24 @@
 //! file is readable by its owner alone, or it is not read at all.
 
 mod error;
+mod sealed;
+mod text;
 
 use std::{io, path::Path};
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use chacha20poly1305::{
-    KeyInit, XChaCha20Poly1305,
-    aead::{Aead, Payload},
-};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-pub use self::error::KeyFileError;
+use self::text::FileText;
+pub use self::{error::KeyFileError, text::Revocation};
 use crate::{
     durable::{self, ReadError, Want},
-    key::{KeyError, PublicKey, SecretKey},
+    key::{KeyError, PublicKey, SecretKey, check_comment},
+    minisign::{MinisignError, is_minisign},
 };
 
-const FORMAT: &str = "orchestrator-secret-key-v1";
-const SALT_LEN: usize = 16;
-const NONCE_LEN: usize = 24;
 const FILE_SIZE_MAX: u64 = 16 * 1024;
-const PLAIN_WARNING: &str = "not encrypted: whoever reads this file can sign";
 
 /// What it costs to try one passphrase (Argon2id, RFC 9106).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,41 +87,60 @@ pub enum Protection {
     None,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileText {
-    format: String,
-    name: String,
-    key_id: String,
-    public: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encrypted: Option<Encrypted>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plain: Option<Plain>,
+/// What a secret key file says of itself, without its passphrase. That the
+/// secret half belongs to it shows when the key is read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct KeyFacts {
+    /// The public half.
+    pub public: PublicKey,
+    /// When the key was made, if the file says so.
+    pub created: Option<Timestamp>,
+    /// What its owner wrote beside it.
+    pub comment: Option<String>,
+    /// What it costs to try a passphrase; `None` when there is none.
+    pub kdf: Option<Kdf>,
+    /// That it is no longer used.
+    pub revoked: Option<Revocation>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Encrypted {
-    cipher: String,
-    kdf: String,
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-    salt: String,
-    nonce: String,
-    ciphertext: String,
-}
+impl KeyFacts {
+    /// Reads what the file says of itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`SecretKey::read_file`], but for those about the passphrase.
+    pub fn read_file(path: &Path) -> Result<Self, KeyFileError> {
+        let facts = FileText::read(path)?.facts();
+        facts.map_err(|error| error.in_file(path))
+    }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Plain {
-    warning: String,
-    secret: Zeroizing<String>,
+    /// Notes in the file that the key is no longer used; from then on it cannot
+    /// be read. Needs no passphrase, since one revokes what one has lost, so the
+    /// note is not authenticated: it keeps its owner from a mistake, and nobody
+    /// else from anything. A file that says so already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`]; the file is then as it was.
+    pub fn revoke_file(path: &Path, reason: &str) -> Result<Self, KeyFileError> {
+        check_comment(reason)?;
+        let mut file = FileText::read(path)?;
+        let facts = file.facts().map_err(|error| error.in_file(path))?;
+        if facts.revoked.is_some() {
+            return Ok(facts);
+        }
+        let at = Timestamp::now();
+        let revoked = Some(Revocation {
+            at: Timestamp::from_second(at.as_second()).unwrap_or(at),
+            reason: reason.to_owned(),
+        });
+        file.revoked.clone_from(&revoked);
+        let text = file.to_toml()?;
+        durable::replace(path, text.as_bytes(), 0o600).map_err(|source| io_error(path, source))?;
+        Ok(Self { revoked, ..facts })
+    }
 }
-
-const CIPHER: &str = "xchacha20poly1305";
-const KDF: &str = "argon2id";
 
 impl SecretKey {
     /// Writes the key to a new file with mode 0600. An existing file is never
@@ -137,28 +151,28 @@ impl SecretKey {
     ///
     /// [`KeyFileError`]; nothing is left behind.
     pub fn write_file(&self, path: &Path, protection: &Protection) -> Result<(), KeyFileError> {
-        let (encrypted, plain) = match protection {
-            Protection::Passphrase(passphrase, kdf) => {
-                let encrypted = encrypt(self, passphrase, *kdf);
-                (Some(encrypted.map_err(|error| error.in_file(path))?), None)
-            }
-            Protection::None => {
-                let secret = Zeroizing::new(BASE64.encode(*self.seed()));
-                let warning = PLAIN_WARNING.to_owned();
-                (None, Some(Plain { warning, secret }))
-            }
-        };
-        let text = FileText {
-            format: FORMAT.to_owned(),
-            name: self.public().name().to_owned(),
-            key_id: self.public().id().to_string(),
-            public: self.public().to_base64(),
-            encrypted,
-            plain,
-        };
-        let text = toml::to_string(&text).map_err(|error| damaged(error).in_file(path))?;
-        let text = Zeroizing::new(text);
+        let text = self.text(path, protection)?;
         durable::create(path, text.as_bytes(), 0o600).map_err(|source| io_error(path, source))
+    }
+
+    /// Writes the key in place of the file that is there, under another
+    /// protection. Killed at any moment it leaves the old file or the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`]; the old file is then still there.
+    pub fn replace_file(&self, path: &Path, protection: &Protection) -> Result<(), KeyFileError> {
+        let text = self.text(path, protection)?;
+        durable::replace(path, text.as_bytes(), 0o600).map_err(|source| io_error(path, source))
+    }
+
+    fn text(
+        &self,
+        path: &Path,
+        protection: &Protection,
+    ) -> Result<Zeroizing<String>, KeyFileError> {
+        let text = FileText::of(self, protection).and_then(|file| file.to_toml());
+        text.map_err(|error| error.in_file(path))
     }
 
     /// Reads a key from its file. `passphrase` is asked for only when the
@@ -177,63 +191,6 @@ impl SecretKey {
     }
 }
 
-impl FileText {
-    fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let want = Want {
-            size_max: FILE_SIZE_MAX,
-            is_private: true,
-        };
-        let bytes = durable::read(path, want).map_err(|error| read_error(path, error))?;
-        let bytes = Zeroizing::new(bytes);
-        Self::parse(&bytes).map_err(|error| error.in_file(path))
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self, KeyFileError> {
-        let text = std::str::from_utf8(bytes).map_err(damaged)?;
-        // The error of the parser would quote the text, so it is not passed on.
-        let file: Self = toml::from_str(text).map_err(|_| damaged("it does not parse"))?;
-        match file.format == FORMAT {
-            true => Ok(file),
-            false => Err(damaged("unknown format")),
-        }
-    }
-
-    /// The public half as the file states it.
-    fn public(&self) -> Result<PublicKey, KeyFileError> {
-        let key = PublicKey::from_base64(&self.public, &self.name)?;
-        match key.id().to_string() == self.key_id {
-            true => Ok(key),
-            false => Err(halves_differ()),
-        }
-    }
-
-    fn secret(
-        &self,
-        passphrase: impl FnOnce() -> Option<Zeroizing<String>>,
-    ) -> Result<SecretKey, KeyFileError> {
-        let seed = match (&self.encrypted, &self.plain) {
-            (Some(encrypted), None) => {
-                let passphrase = passphrase().ok_or(KeyFileError::PassphraseNeeded)?;
-                decrypt(self, encrypted, &passphrase)?
-            }
-            (None, Some(plain)) => {
-                let secret =
-                    Zeroizing::new(BASE64.decode(plain.secret.as_bytes()).map_err(damaged)?);
-                seed_from(&secret)?
-            }
-            _ => return Err(damaged("neither encrypted nor plain")),
-        };
-        let key = SecretKey::from_seed(&seed, &self.name)?;
-        let is_same =
-            key.public().to_base64() == self.public && key.public().id().to_string() == self.key_id;
-        if is_same {
-            Ok(key)
-        } else {
-            Err(halves_differ())
-        }
-    }
-}
-
 impl PublicKey {
     /// Writes the key to a new file of one line. An existing file is never
     /// overwritten.
@@ -246,7 +203,19 @@ impl PublicKey {
         durable::create(path, line.as_bytes(), 0o644).map_err(|source| io_error(path, source))
     }
 
-    /// Reads a public key file.
+    /// Writes the key to a new file as minisign reads it. An existing file is never
+    /// overwritten.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError::Io`].
+    pub fn write_minisign_file(&self, path: &Path) -> Result<(), KeyFileError> {
+        let text = self.to_minisign();
+        durable::create(path, text.as_bytes(), 0o644).map_err(|source| io_error(path, source))
+    }
+
+    /// Reads a public key file, of ours or of minisign. One of minisign does not
+    /// say what the key is called: its own name does, without the ending.
     ///
     /// # Errors
     ///
@@ -257,21 +226,77 @@ impl PublicKey {
             is_private: false,
         };
         let bytes = durable::read(path, want).map_err(|error| read_error(path, error))?;
-        let line = std::str::from_utf8(&bytes).map_err(|_| KeyError::Line);
-        let key = line.and_then(Self::from_line);
-        key.map_err(|error| KeyFileError::from(error).in_file(path))
+        let text = std::str::from_utf8(&bytes).map_err(|_| KeyError::Line);
+        let text = text.map_err(|error| KeyFileError::from(error).in_file(path))?;
+        if is_minisign(text) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let key = Self::from_minisign(text, &name);
+            return key.map_err(|source| foreign(path, source));
+        }
+        Self::from_line(text).map_err(|error| KeyFileError::from(error).in_file(path))
     }
+}
 
-    /// Reads the public half of a secret key file, without its passphrase: what
-    /// the file says of itself. Good for showing a key and for writing its public
-    /// file again; that the secret half belongs to it shows when it is read.
+impl SecretKey {
+    /// Reads a secret key file of minisign, to be written anew as one of ours. As
+    /// [`Self::from_minisign`]; the file has to be its owner's alone too.
     ///
     /// # Errors
     ///
-    /// As [`SecretKey::read_file`], but for those about the passphrase.
-    pub fn read_secret_file(path: &Path) -> Result<Self, KeyFileError> {
-        let public = FileText::read(path)?.public();
-        public.map_err(|error| error.in_file(path))
+    /// [`KeyFileError`] says which of: no file, readable by others, damaged,
+    /// wrong passphrase, too costly.
+    pub fn read_minisign_file(
+        path: &Path,
+        name: &str,
+        passphrase: impl FnOnce() -> Option<Zeroizing<String>>,
+    ) -> Result<Self, KeyFileError> {
+        let want = Want {
+            size_max: FILE_SIZE_MAX,
+            is_private: true,
+        };
+        let bytes = durable::read(path, want).map_err(|error| read_error(path, error))?;
+        let bytes = Zeroizing::new(bytes);
+        let text = std::str::from_utf8(&bytes).map_err(|error| damaged(error).in_file(path))?;
+        Self::from_minisign(text, name, passphrase).map_err(|source| foreign(path, source))
+    }
+}
+
+/// What a file with a key in it is, as far as its first line tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFileKind {
+    /// A secret key of ours.
+    Secret,
+    /// A public key of ours.
+    Public,
+    /// A secret key of minisign.
+    MinisignSecret,
+    /// A public key of minisign.
+    MinisignPublic,
+}
+
+impl KeyFileKind {
+    /// Looks at the file.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`] for a file that cannot be read or is none of these.
+    pub fn of_file(path: &Path) -> Result<Self, KeyFileError> {
+        let want = Want {
+            size_max: FILE_SIZE_MAX,
+            is_private: false,
+        };
+        let bytes = durable::read(path, want).map_err(|error| read_error(path, error))?;
+        let bytes = Zeroizing::new(bytes);
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        // A secret key of minisign is nearly four times as long as a public one.
+        let key_len = text.lines().nth(1).map_or(0, str::len);
+        match text {
+            text if is_minisign(text) && key_len > 100 => Ok(Self::MinisignSecret),
+            text if is_minisign(text) => Ok(Self::MinisignPublic),
+            text if text.starts_with("format = ") => Ok(Self::Secret),
+            text if PublicKey::from_line(text).is_ok() => Ok(Self::Public),
+            _ => Err(KeyFileError::from(KeyError::Line).in_file(path)),
+        }
     }
 }
 
@@ -279,108 +304,6 @@ impl PublicKey {
 /// Holds nothing up: what cannot be removed stays until the next time.
 pub fn clear_unfinished_keys(dir: &Path) {
     let _ = durable::sweep(dir);
-}
-
-fn encrypt(key: &SecretKey, passphrase: &str, kdf: Kdf) -> Result<Encrypted, KeyFileError> {
-    let kdf = kdf.checked()?;
-    if passphrase.is_empty() {
-        return Err(KeyFileError::EmptyPassphrase);
-    }
-    let mut salt = [0; SALT_LEN];
-    let mut nonce = [0; NONCE_LEN];
-    getrandom::fill(&mut salt).map_err(|_| KeyError::Random)?;
-    getrandom::fill(&mut nonce).map_err(|_| KeyError::Random)?;
-    let public = key.public();
-    let aad = authenticated(public.name(), &public.to_base64(), kdf, &salt);
-    let seed = key.seed();
-    let payload = Payload {
-        msg: &*seed,
-        aad: aad.as_bytes(),
-    };
-    let ciphertext = cipher(passphrase, kdf, &salt)?
-        .encrypt(&nonce.into(), payload)
-        .map_err(|_| damaged("encryption failed"))?;
-    Ok(Encrypted {
-        cipher: CIPHER.to_owned(),
-        kdf: KDF.to_owned(),
-        memory_kib: kdf.memory_kib,
-        passes: kdf.passes,
-        lanes: kdf.lanes,
-        salt: BASE64.encode(salt),
-        nonce: BASE64.encode(nonce),
-        ciphertext: BASE64.encode(ciphertext),
-    })
-}
-
-fn decrypt(
-    file: &FileText,
-    encrypted: &Encrypted,
-    passphrase: &str,
-) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
-    if encrypted.cipher != CIPHER || encrypted.kdf != KDF {
-        return Err(damaged("unknown cipher or key derivation"));
-    }
-    let kdf = Kdf {
-        memory_kib: encrypted.memory_kib,
-        passes: encrypted.passes,
-        lanes: encrypted.lanes,
-    };
-    let kdf = kdf.checked()?;
-    let salt: [u8; SALT_LEN] = fixed(&encrypted.salt)?;
-    let nonce: [u8; NONCE_LEN] = fixed(&encrypted.nonce)?;
-    let ciphertext = BASE64.decode(&encrypted.ciphertext).map_err(damaged)?;
-    let aad = authenticated(&file.name, &file.public, kdf, &salt);
-    let payload = Payload {
-        msg: &ciphertext,
-        aad: aad.as_bytes(),
-    };
-    let seed = cipher(passphrase, kdf, &salt)?
-        .decrypt(&nonce.into(), payload)
-        .map_err(|_| KeyFileError::WrongPassphrase {
-            path: String::new(),
-        })?;
-    seed_from(&Zeroizing::new(seed))
-}
-
-fn cipher(
-    passphrase: &str,
-    kdf: Kdf,
-    salt: &[u8; SALT_LEN],
-) -> Result<XChaCha20Poly1305, KeyFileError> {
-    let params = Params::new(kdf.memory_kib, kdf.passes, kdf.lanes, Some(32))
-        .map_err(|_| too_costly(kdf))?;
-    let mut key = Zeroizing::new([0; 32]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(passphrase.as_bytes(), salt, &mut *key)
-        .map_err(|_| too_costly(kdf))?;
-    Ok(XChaCha20Poly1305::new(&(*key).into()))
-}
-
-/// Everything in the file that is not secret, in one spelling.
-fn authenticated(name: &str, public: &str, kdf: Kdf, salt: &[u8]) -> String {
-    let Kdf {
-        memory_kib,
-        passes,
-        lanes,
-    } = kdf;
-    let salt = BASE64.encode(salt);
-    format!(
-        "{FORMAT}\n{name}\n{public}\n{CIPHER}\n{KDF}\n{memory_kib}\n{passes}\n{lanes}\n{salt}\n"
-    )
-}
-
-fn seed_from(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
-    let seed = bytes
-        .try_into()
-        .map_err(|_| damaged("the secret is not 32 bytes"))?;
-    Ok(Zeroizing::new(seed))
-}
-
-fn fixed<const N: usize>(text: &str) -> Result<[u8; N], KeyFileError> {
-    let bytes = BASE64.decode(text).map_err(damaged)?;
-    bytes
-        .try_into()
-        .map_err(|_| damaged("a field has the wrong length"))
 }
 
 fn too_costly(kdf: Kdf) -> KeyFileError {
@@ -397,6 +320,14 @@ fn damaged(reason: impl ToString) -> KeyFileError {
     KeyFileError::Damaged {
         path: String::new(),
         reason: reason.to_string(),
+    }
+}
+
+fn foreign(path: &Path, source: MinisignError) -> KeyFileError {
+    let path = path.display().to_string();
+    match source {
+        MinisignError::PassphraseNeeded => KeyFileError::PassphraseNeeded,
+        source => KeyFileError::Foreign { path, source },
     }
 }
 

@@ -14,13 +14,17 @@
 //! then [`TrustStore`], then [`GrantStore`]. What is signed: `statement.rs`;
 //! how: `dsse.rs`; whose signature counts: `trust.rs`.
 
+pub mod audit;
 mod digest;
 mod dsse;
 mod durable;
 mod grants;
 mod key;
 mod key_file;
+mod lock_file;
+mod minisign;
 mod package;
+mod rotation;
 mod statement;
 mod store;
 mod trust;
@@ -30,15 +34,27 @@ pub use digest::{BadDigest, Digest};
 pub use dsse::{ENVELOPE_SIZE_MAX, Envelope, EnvelopeError, SIGNATURES_MAX, pae};
 pub use grants::{Grant, GrantError, GrantStore, Granted, requested_set};
 pub use key::{KeyError, KeyId, PublicKey, SIGNATURE_LEN, SecretKey};
-pub use key_file::{Kdf, KeyFileError, Protection, clear_unfinished_keys};
-pub use package::{
-    BYTES_MAX, ENTRIES_MAX, FileReader, Package, PackageFile, Publisher, ReleaseInfo, SignError,
-    SignOptions, SignReport, UnsignedPaths, VerifyError, cosign, read_unsigned, sign, verify,
-    verify_or_unsigned,
+pub use key_file::{
+    Kdf, KeyFacts, KeyFileError, KeyFileKind, Protection, Revocation, clear_unfinished_keys,
 };
+pub use lock_file::{LOCK_FILE_SIZE_MAX, LockFile, LockFileError, Locked};
+pub use minisign::{MinisignError, MinisignId, MinisignSignature};
+pub use package::archive;
+pub use package::{
+    Attestation, BYTES_MAX, Draft, ENTRIES_MAX, FileReader, Package, PackageFile, Publisher,
+    ReleaseInfo, ReleasePayload, ReleaseSummary, SignError, SignOptions, UnsignedPaths,
+    VerifyError, attach, attach_minisig, cosign, read_unsigned, remove_leftovers, sign,
+    signed_payload, verify, verify_or_unsigned,
+};
+pub use rotation::{Rotation, RotationError};
 pub use statement::{API, ApiRange, FileMode, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE};
-pub use store::{InstallError, InstallOptions, Installed, install, installed, remove};
+pub use store::{
+    CollectOptions, Collected, InUse, InstallError, InstallOptions, Installed, Receipt, Removed,
+    RolledBack, Source, collect, install, install_from, installed, migrate, receipt, remove,
+    roll_back, rolled_back, stored, tree_digest,
+};
 pub use trust::{
-    Delegation, KeyStatus, NamePattern, TrustError, TrustLevel, TrustRoot, TrustStore,
+    Delegation, KeyStatus, NamePattern, NextRoot, RootFile, TrustError, TrustLevel, TrustRoot,
+    TrustStore,
 };
 pub use verified::Verified;

@@ -8,10 +8,15 @@
 //! Files are read piece by piece: a package of [`BYTES_MAX`] costs no more memory
 //! than a small one with as many files.
 
+pub mod archive;
+mod attach;
+mod attestation;
 mod error;
 mod file;
 mod layout;
+mod payload;
 mod sign;
+mod standing;
 mod tree;
 mod unsigned;
 mod verify;
@@ -23,9 +28,12 @@ use orchestrator_manifest::{Channel, Manifest};
 
 pub(crate) use self::layout::SIGNATURES;
 pub use self::{
+    attach::{attach, attach_minisig, cosign, signed_payload},
+    attestation::Attestation,
     error::VerifyError,
     file::{FileReader, PackageFile},
-    sign::{SignError, SignOptions, SignReport, cosign, sign},
+    payload::{ReleasePayload, ReleaseSummary},
+    sign::{Draft, SignError, SignOptions, remove_leftovers, sign},
     tree::{BYTES_MAX, ENTRIES_MAX},
     unsigned::{UnsignedPaths, read_unsigned, verify_or_unsigned},
     verify::verify,
@@ -65,6 +73,7 @@ impl fmt::Display for Publisher {
 #[derive(Clone)]
 pub struct Package(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     manifest: Manifest,
     files: Vec<PackageFile>,

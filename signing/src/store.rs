@@ -1,154 +1,87 @@
-//! Installed packages: `<plugins>/<name>/<version>/`.
+//! Installed packages.
+//!
+//! ```text
+//! <plugins>/.store/sha256-<tree>/       the files, read-only, named after their digest
+//! <plugins>/.store/sha256-<tree>.json   where they came from
+//! <plugins>/<name>/<version>            a link to them: what is installed
+//! <plugins>/<name>/.held-<version>      the same link, after a rollback
+//! ```
 //!
 //! A package is verified where it comes from, and the verified bytes are
-//! written to a new folder, which gets its name only when it is complete. An
-//! interrupted installation leaves a folder whose name starts with a dot, that
-//! nothing looks at and the next installation removes.
+//! written to a new folder, which gets its name only when it is complete; then
+//! the link is put in place by one rename. An interrupted installation leaves a
+//! folder whose name starts with a dot, which the next one removes, or a content
+//! that nothing refers to, which the next one uses and [`collect`] removes. Where
+//! `<name>/<version>` is a folder, an older release of this program installed it;
+//! it stays usable,
+//! and [`migrate`] brings it to this form.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
-};
+mod collect;
+mod content;
+mod error;
+mod migrate;
+mod pointer;
+mod receipt;
 
-use miette::Diagnostic;
+use std::{fs, io, os::unix::fs::symlink, path::Path, thread, time::Duration};
+
+use jiff::Timestamp;
 use orchestrator_manifest::{PluginName, Version};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+pub(crate) use self::content::mark_in_use;
+pub use self::{
+    collect::{CollectOptions, Collected, Removed, collect},
+    content::{InUse, tree_digest},
+    error::InstallError,
+    migrate::migrate,
+    pointer::{Installed, installed, rolled_back, stored},
+    receipt::{Receipt, Source, receipt},
+};
+use self::{
+    content::{create_dir, discard, discard_content, sync_dir},
+    error::io_error,
+    pointer::{Spot, link_text, linked_tree, versions_of},
+};
 use crate::{
     digest::Digest,
     durable::Lock,
-    package::{Package, SIGNATURES, VerifyError, verify},
-    trust::{TrustError, TrustStore},
+    lock_file::LockFile,
+    package::{Package, ReleaseInfo, VerifyError, verify},
+    trust::{TrustRoot, TrustStore},
     verified::Verified,
 };
 
 const LOCK_FILE: &str = ".lock";
-/// What unfinished work is called.
-const INCOMING: &str = ".incoming-";
-const OUTGOING: &str = ".outgoing-";
+/// How long another process may take to install something.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the lock is asked for meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What an operator may overrule when installing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct InstallOptions {
+#[derive(Clone, Copy, Debug)]
+pub struct InstallOptions<'a> {
     /// Accept a release that is older than one that was installed before.
     pub allow_downgrade: bool,
+    /// How long to wait for another process that changes the store.
+    pub patience: Duration,
+    /// Accept nothing but what is written down here.
+    pub locked: Option<&'a LockFile>,
 }
 
-/// A package in the store.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Installed {
-    /// The plugin's identity.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Where it lies.
-    pub path: PathBuf,
-}
-
-/// Why a package was not installed or removed.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-#[non_exhaustive]
-pub enum InstallError {
-    /// The package does not verify.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Verify(#[from] VerifyError),
-    /// The trust store cannot be used.
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Trust(#[from] TrustError),
-    /// A newer release was installed before. An older release may have faults
-    /// that the newer one mended.
-    #[error(
-        "release {serial} of plugin `{plugin}` is older than release {newest}, which this host has had"
-    )]
-    #[diagnostic(
-        code("ORC-2150"),
-        help("install a newer release, or go back on purpose with `--allow-downgrade`")
-    )]
-    Rollback {
-        /// The plugin.
-        plugin: String,
-        /// The serial number of the package.
-        serial: u64,
-        /// The highest one so far.
-        newest: u64,
-    },
-    /// The publisher wants it no longer installed. Its signature states until
-    /// when it may be installed.
-    #[error("this release of plugin `{plugin}` has expired")]
-    #[diagnostic(
-        code("ORC-2151"),
-        help(
-            "install a newer release; if there is none that has not expired, check this host's clock"
-        )
-    )]
-    Expired {
-        /// The plugin.
-        plugin: String,
-    },
-    /// The same version is installed with other content. Mostly the package was
-    /// signed again without a new version.
-    #[error(
-        "plugin `{plugin}` {version} is installed already, as release {present}, and this is release {given}"
-    )]
-    #[diagnostic(
-        code("ORC-2152"),
-        help("a version never changes: raise the version, or remove the installed one first")
-    )]
-    Different {
-        /// The plugin.
-        plugin: String,
-        /// Its version.
-        version: String,
-        /// The installed release.
-        present: Digest,
-        /// The release that was to be installed.
-        given: Digest,
-    },
-    /// The same version is installed and no longer verifies.
-    #[error("the installed plugin `{plugin}` {version} no longer verifies")]
-    #[diagnostic(
-        code("ORC-2153"),
-        help("find out what changed it, remove it, and install it again")
-    )]
-    Damaged {
-        /// The plugin.
-        plugin: String,
-        /// Its version.
-        version: String,
-        /// What is wrong with it.
-        source: VerifyError,
-    },
-    /// Nothing with that name and version is installed.
-    #[error("`{0}` is not installed")]
-    #[diagnostic(code("ORC-2154"), help("`orchestrator plugin list` shows what is"))]
-    NotInstalled(String),
-    /// Another process is installing or removing.
-    #[error("another process is changing `{0}`")]
-    #[diagnostic(code("ORC-2155"), help("wait for it and try again"))]
-    Busy(String),
-    /// The operating system refused.
-    #[error("`{path}` cannot be changed")]
-    #[diagnostic(
-        code("ORC-2156"),
-        help(
-            "check that there is room and that the folder belongs to you; what was installed before is untouched"
-        )
-    )]
-    Io {
-        /// The file or folder.
-        path: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
+impl Default for InstallOptions<'_> {
+    fn default() -> Self {
+        Self {
+            allow_downgrade: false,
+            patience: PATIENCE,
+            locked: None,
+        }
+    }
 }
 
 /// Verifies the package in `dir` and copies the verified bytes to
-/// `plugins_dir`. Installing what is installed already does nothing.
+/// `plugins_dir`. Installing what is installed already does nothing; what was
+/// rolled back is used again.
 ///
 /// # Errors
 ///
@@ -157,11 +90,28 @@ pub fn install(
     dir: &Path,
     trust: &mut TrustStore,
     plugins_dir: &Path,
-    options: InstallOptions,
+    options: InstallOptions<'_>,
+) -> Result<Verified<Package>, InstallError> {
+    install_from(dir, &Source::folder(dir), trust, plugins_dir, options)
+}
+
+/// [`install`] of a package that was fetched from `source` to `dir`.
+///
+/// # Errors
+///
+/// As [`install`].
+pub fn install_from(
+    dir: &Path,
+    source: &Source,
+    trust: &mut TrustStore,
+    plugins_dir: &Path,
+    options: InstallOptions<'_>,
 ) -> Result<Verified<Package>, InstallError> {
     create_dir(plugins_dir)?;
-    let _lock = lock(plugins_dir)?;
-    sweep(plugins_dir);
+    let _lock = lock_store(plugins_dir, options.patience)?;
+    content::sweep(plugins_dir);
+    // Whoever was waited for may have installed a newer release.
+    trust.reload()?;
     let root = trust.root();
     let package = verify(dir, &root)?;
     let manifest = package.manifest();
@@ -172,33 +122,75 @@ pub fn install(
         }
         .into());
     };
-    let target = plugins_dir.join(name.as_str()).join(&version);
-    if target.symlink_metadata().is_ok() {
-        return already_there(&target, &package, release.digest, trust);
+    if let Some(locked) = options.locked {
+        locked.admit(&package, &root)?;
     }
+    let spot = Spot::of(plugins_dir, name.as_str(), &version);
+    if spot.active.symlink_metadata().is_ok() {
+        return already_there(&spot.active, &package, release.digest, trust);
+    }
+    check_age(name, release, &root, options)?;
+    if spot.held.symlink_metadata().is_ok() {
+        let verified = already_there(&spot.held, &package, release.digest, trust)?;
+        trust.record_serial(name, release.serial)?;
+        rename(&spot.held, &spot.active)?;
+        return Ok(verified);
+    }
+    let verified = content::put(&package, plugins_dir, &root)?;
+    // Before the link: a crash in between must not make a step back possible.
+    trust.record_serial(name, release.serial)?;
+    let tree = tree_digest(&verified);
+    let receipt = Receipt {
+        plugin: name.clone(),
+        version,
+        statement: release.digest,
+        source: source.location.clone(),
+        archive: source.archive,
+        installed_at: Timestamp::now(),
+    };
+    receipt::write(plugins_dir, tree, &receipt)?;
+    publish(plugins_dir, tree, &spot.active)?;
+    Ok(verified)
+}
+
+/// Refuses what is too old to be installed now.
+fn check_age(
+    name: &PluginName,
+    release: &ReleaseInfo,
+    root: &TrustRoot,
+    options: InstallOptions<'_>,
+) -> Result<(), InstallError> {
+    let plugin = name.to_string();
     if release.expires.is_some_and(|end| end < root.now()) {
-        return Err(InstallError::Expired {
-            plugin: name.to_string(),
-        });
+        return Err(InstallError::Expired { plugin });
     }
-    let newest = root.serial_floor(name);
-    if release.serial < newest && !options.allow_downgrade {
-        let (plugin, serial) = (name.to_string(), release.serial);
+    let (serial, newest) = (release.serial, root.serial_floor(name));
+    if serial < newest && !options.allow_downgrade {
         return Err(InstallError::Rollback {
             plugin,
             serial,
             newest,
         });
     }
-    let staged = private_dir(plugins_dir, INCOMING)?;
-    let content = staged.path().join("package");
-    write_package(&package, &content)?;
-    // Read back through the same checks: what is installed is what loads.
-    let verified = verify(&content, &root)?;
-    // Before the rename: a crash in between must not make a step back possible.
-    trust.record_serial(name, release.serial)?;
-    publish(&content, &target)?;
-    Ok(verified)
+    Ok(())
+}
+
+/// Gives a content its name.
+fn publish(plugins_dir: &Path, tree: Digest, link: &Path) -> Result<(), InstallError> {
+    let folder = link.parent().unwrap_or(plugins_dir);
+    create_dir(folder)?;
+    let staged = content::incoming(plugins_dir)?;
+    let new = staged.path().join("link");
+    symlink(link_text(tree), &new).map_err(|error| io_error(&new, error))?;
+    rename(&new, link)?;
+    sync_dir(plugins_dir)
+}
+
+/// In one step, over nothing, and durably.
+fn rename(from: &Path, to: &Path) -> Result<(), InstallError> {
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+        .map_err(|error| io_error(to, error))?;
+    sync_dir(to.parent().unwrap_or(to))
 }
 
 fn already_there(
@@ -226,7 +218,8 @@ fn already_there(
 }
 
 /// Removes one version of a plugin, or all of them. What it was granted and
-/// its highest serial number are kept.
+/// its highest serial number are kept. Files that a process has loaded stay
+/// until [`collect`] finds them unused.
 ///
 /// # Errors
 ///
@@ -236,199 +229,123 @@ pub fn remove(
     name: &PluginName,
     version: Option<&Version>,
 ) -> Result<(), InstallError> {
-    let _lock = lock(plugins_dir)?;
-    sweep(plugins_dir);
-    let mut target = plugins_dir.join(name.as_str());
-    let mut shown = name.to_string();
-    if let Some(version) = version {
-        target = target.join(version.to_string());
-        shown = format!("{name} {version}");
+    let folder = plugins_dir.join(name.as_str());
+    let not_installed = || {
+        let version = version.map(|version| format!(" {version}"));
+        InstallError::NotInstalled(format!("{name}{}", version.unwrap_or_default()))
+    };
+    if folder.symlink_metadata().is_err() {
+        return Err(not_installed());
     }
-    if target.symlink_metadata().is_err() {
-        return Err(InstallError::NotInstalled(shown));
+    let _lock = lock_store(plugins_dir, PATIENCE)?;
+    content::sweep(plugins_dir);
+    let targets = match version {
+        Some(version) => {
+            let spot = Spot::of(plugins_dir, name.as_str(), &version.to_string());
+            vec![spot.active, spot.held]
+        }
+        None => vec![folder.clone()],
+    };
+    let mut trees = Vec::new();
+    let mut is_found = false;
+    for target in targets {
+        if target.symlink_metadata().is_err() {
+            continue;
+        }
+        is_found = true;
+        trees.extend(linked_tree(&target));
+        for entry in fs::read_dir(&target).into_iter().flatten().flatten() {
+            trees.extend(linked_tree(&entry.path()));
+        }
+        discard(plugins_dir, &target)?;
     }
-    // Out of sight in one step, then gone at leisure.
-    let outgoing = private_dir(plugins_dir, OUTGOING)?;
-    make_writable(&target);
-    fs::rename(&target, outgoing.path().join("package"))
-        .map_err(|error| io_error(&target, error))?;
-    let parent = plugins_dir.join(name.as_str());
+    if !is_found {
+        return Err(not_installed());
+    }
     // Only succeeds when that was the last version.
-    let _ = fs::remove_dir(&parent);
+    let _ = fs::remove_dir(&folder);
     sync_dir(plugins_dir)?;
-    make_writable(outgoing.path());
-    outgoing
-        .close()
-        .map_err(|error| io_error(plugins_dir, error))
+    for tree in trees {
+        discard_content(plugins_dir, tree)?;
+    }
+    Ok(())
 }
 
-/// Every package in the store, sorted by name; not verified.
+/// What a rollback did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RolledBack {
+    /// The version that was used.
+    pub from: String,
+    /// The version that is used from now on.
+    pub to: String,
+}
+
+/// Takes the highest version of a plugin out of use, so that the one below it
+/// takes its place. The version stays in the store; installing it again brings
+/// it back. What already runs is not touched.
+///
+/// It is the operator's decision, so the rule that serial numbers only rise does
+/// not hold; whatever else the trust root asks for does.
 ///
 /// # Errors
 ///
-/// [`InstallError::Io`] when the folder cannot be listed. One that does not
-/// exist is empty.
-pub fn installed(plugins_dir: &Path) -> Result<Vec<Installed>, InstallError> {
-    let mut found = Vec::new();
-    for (name, folder) in folders(plugins_dir)? {
-        if PluginName::parse(&name).is_err() {
-            continue;
-        }
-        for (version, path) in folders(&folder)? {
-            found.push(Installed {
-                name: name.clone(),
-                version,
-                path,
-            });
-        }
+/// [`InstallError::NoPrevious`] when there is no lower version,
+/// [`InstallError::Damaged`] when the lower version does not verify or is no
+/// longer trusted.
+pub fn roll_back(
+    plugins_dir: &Path,
+    name: &PluginName,
+    trust: &TrustStore,
+) -> Result<RolledBack, InstallError> {
+    if plugins_dir.join(name.as_str()).symlink_metadata().is_err() {
+        return Err(InstallError::NotInstalled(name.to_string()));
     }
-    found.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
-    Ok(found)
-}
-
-fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>, InstallError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error(dir, error)),
+    let _lock = lock_store(plugins_dir, PATIENCE)?;
+    let mut versions = versions_of(plugins_dir, name)?;
+    let Some(current) = versions.pop() else {
+        return Err(InstallError::NotInstalled(name.to_string()));
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| io_error(dir, error))?;
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let name = entry.file_name().into_string();
-        if let Ok(name) = name
-            && is_folder
-            && !name.starts_with('.')
-        {
-            found.push((name, entry.path()));
-        }
-    }
-    Ok(found)
-}
-
-fn write_package(package: &Package, content: &Path) -> Result<(), InstallError> {
-    create_dir(content)?;
-    for file in package.files() {
-        let path = file.path().as_str();
-        write_file(content, path, file.open()?, file.mode().installed())?;
-    }
-    write_file(content, SIGNATURES, package.envelope(), 0o444)?;
-    seal_folders(content).map_err(|error| io_error(content, error))
-}
-
-fn write_file(
-    content: &Path,
-    path: &str,
-    mut bytes: impl Read,
-    mode: u32,
-) -> Result<(), InstallError> {
-    let target = content.join(path);
-    if let Some(parent) = target.parent() {
-        create_dir(parent)?;
-    }
-    let mut write = || {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&target)?;
-        io::copy(&mut bytes, &mut file)?;
-        // The mode given above passes through the umask.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()
+    let plugin = name.to_string();
+    let Some(previous) = versions.pop() else {
+        let current = current.version;
+        return Err(InstallError::NoPrevious { plugin, current });
     };
-    write().map_err(|error| match error.downcast::<VerifyError>() {
-        Ok(changed) => changed.into(),
-        Err(error) => io_error(&target, error),
+    if let Err(source) = verify(&previous.path, &trust.root()) {
+        let version = previous.version;
+        return Err(InstallError::Damaged {
+            plugin,
+            version,
+            source,
+        });
+    }
+    let spot = Spot::of(plugins_dir, name.as_str(), &current.version);
+    rename(&spot.active, &spot.held)?;
+    Ok(RolledBack {
+        from: current.version,
+        to: previous.version,
     })
 }
 
-/// Makes every folder read-only and durable. The topmost one stays writable
-/// by its owner: a folder that is not cannot be renamed into place.
-fn seal_folders(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            seal_folders(&entry.path())?;
-            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o555))?;
-        }
-    }
-    File::open(folder)?.sync_all()
-}
-
-fn publish(content: &Path, target: &Path) -> Result<(), InstallError> {
-    let parent = target.parent().unwrap_or(target);
-    create_dir(parent)?;
-    renameat_with(CWD, content, CWD, target, RenameFlags::NOREPLACE)
-        .map_err(|error| io_error(target, error.into()))?;
-    fs::set_permissions(target, fs::Permissions::from_mode(0o555))
-        .map_err(|error| io_error(target, error))?;
-    sync_dir(parent)?;
-    sync_dir(parent.parent().unwrap_or(parent))
-}
-
-/// A folder for unfinished work, for its owner alone whatever the umask is.
-fn private_dir(plugins_dir: &Path, prefix: &str) -> Result<tempfile::TempDir, InstallError> {
-    tempfile::Builder::new()
-        .prefix(prefix)
-        .permissions(fs::Permissions::from_mode(0o700))
-        .tempdir_in(plugins_dir)
-        .map_err(|error| io_error(plugins_dir, error))
-}
-
-/// Removes what interrupted work left behind. The lock is held, so it is
-/// nobody's work any more.
-fn sweep(plugins_dir: &Path) {
-    let Ok(entries) = fs::read_dir(plugins_dir) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(INCOMING) || name.starts_with(OUTGOING) {
-            make_writable(&entry.path());
-            // Whatever cannot be removed now is tried again next time.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Gives the owner back the right to remove what is in a folder.
-fn make_writable(folder: &Path) {
-    let is_folder = folder
-        .symlink_metadata()
-        .is_ok_and(|metadata| metadata.is_dir());
-    if !is_folder {
-        return;
-    }
-    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o755));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        make_writable(&entry.path());
-    }
-}
-
-fn lock(plugins_dir: &Path) -> Result<Lock, InstallError> {
+/// Keeps other processes out. They take their turn, though not for ever.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "everything here blocks, as the crate says"
+)]
+fn lock_store(plugins_dir: &Path, patience: Duration) -> Result<Lock, InstallError> {
     let path = plugins_dir.join(LOCK_FILE);
-    Lock::acquire(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => InstallError::Busy(plugins_dir.display().to_string()),
-        _ => io_error(&path, error),
-    })
-}
-
-fn create_dir(dir: &Path) -> Result<(), InstallError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o755);
-    builder.create(dir).map_err(|error| io_error(dir, error))
-}
-
-fn sync_dir(dir: &Path) -> Result<(), InstallError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| io_error(dir, error))
-}
-
-fn io_error(path: &Path, source: io::Error) -> InstallError {
-    let path = path.display().to_string();
-    InstallError::Io { path, source }
+    let mut turns = patience.as_millis() / PAUSE.as_millis();
+    loop {
+        match Lock::acquire(&path) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Err(io_error(&path, error));
+            }
+            Err(_) if turns == 0 => {
+                return Err(InstallError::Busy(plugins_dir.display().to_string()));
+            }
+            Err(_) => thread::sleep(PAUSE),
+        }
+        turns -= 1;
+    }
 }

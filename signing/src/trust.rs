@@ -5,21 +5,32 @@
 //! decides; [`TrustStore`] keeps the root on disk, beside a root key of this host
 //! that is **not encrypted** (see [`TrustStore::add`]).
 
+mod anchor;
 mod delegation;
+mod edit;
 mod error;
+mod file;
+mod local_key;
 mod root_file;
 mod serials;
 mod store;
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use orchestrator_manifest::PluginName;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
     delegation::{Delegation, KeyStatus},
+    edit::NextRoot,
     error::TrustError,
+    file::RootFile,
     store::TrustStore,
 };
 pub(crate) use self::{root_file::RootDocument, serials::Serials};
@@ -27,6 +38,9 @@ use crate::{
     digest::Digest,
     key::{KeyId, PublicKey},
 };
+
+/// How far clocks may differ without a word.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_hours(24);
 
 /// How far a plugin is trusted. It states the least confinement; a host that
 /// cannot give that much does not start the plugin.
@@ -155,7 +169,10 @@ impl From<NamePattern> for String {
 pub struct TrustRoot {
     document: Arc<RootDocument>,
     serials: Arc<Serials>,
-    now: Option<Timestamp>,
+    /// The clock when the root was stored.
+    stored_at: Option<Timestamp>,
+    /// In place of the system clock.
+    clock: Option<Timestamp>,
 }
 
 /// What a package says about itself that trust depends on.
@@ -169,7 +186,7 @@ pub(crate) struct Release<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     NotDelegated,
-    Revoked,
+    Revoked { reason: Option<String> },
     Retired,
     BelowMinSerial(u64),
     Threshold { have: u32, need: u32 },
@@ -186,28 +203,85 @@ pub(crate) struct Decision {
 }
 
 impl TrustRoot {
-    pub(crate) fn new(document: Arc<RootDocument>, serials: Arc<Serials>) -> Self {
-        Self {
-            document,
-            serials,
-            now: None,
-        }
-    }
-
     /// The same trust at another time than the system clock's. For tools that
     /// ask what will happen, and for tests.
     pub fn at(self, now: Timestamp) -> Self {
-        let now = Some(now);
-        Self { now, ..self }
+        let clock = Some(now);
+        Self { clock, ..self }
     }
 
+    /// What the clock says, but not before the root was stored: a clock that
+    /// went back makes nothing valid again.
     pub(crate) fn now(&self) -> Timestamp {
-        self.now.unwrap_or_else(Timestamp::now)
+        let clock = self.clock();
+        self.stored_at.map_or(clock, |stored| clock.max(stored))
+    }
+
+    fn clock(&self) -> Timestamp {
+        self.clock.unwrap_or_else(Timestamp::now)
+    }
+
+    /// Whether new releases may be installed.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Expired`]: what was revoked since the root expired is not
+    /// known here.
+    pub fn check_not_expired(&self) -> Result<(), TrustError> {
+        match self.document.expires {
+            Some(end) if end < self.now() => Err(TrustError::Expired {
+                end,
+                now: self.clock(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an operator should know of the root itself, whatever is loaded.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Err(expired) = self.check_not_expired() {
+            warnings.push(format!(
+                "{expired}: fetch a new one, or check this host's clock; nothing new is installed"
+            ));
+        }
+        if let Some(stored) = self.stored_at.filter(|it| *it > self.clock() + CLOCK_SLACK) {
+            warnings.push(format!(
+                "this host's clock says {}, and the trust root was stored at {stored}: what has expired since is not noticed before the clock is set",
+                self.clock()
+            ));
+        }
+        warnings
     }
 
     /// The version of the root; 0 when nobody is trusted yet.
     pub fn version(&self) -> u64 {
         self.document.version
+    }
+
+    /// The keys that sign roots.
+    pub fn root_keys(&self) -> &[PublicKey] {
+        &self.document.root_keys
+    }
+
+    /// How many of them have to sign a root.
+    pub fn root_threshold(&self) -> u32 {
+        self.document.root_threshold
+    }
+
+    /// Until when new releases may be installed; for ever without a time.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.document.expires
+    }
+
+    /// Releases that are refused whoever signed them, each with the reason.
+    pub fn revoked_digests(&self) -> &BTreeMap<Digest, String> {
+        &self.document.revoked_digests
+    }
+
+    /// Releases that are accepted although their key is retired or revoked.
+    pub fn allowed_digests(&self) -> &BTreeSet<Digest> {
+        &self.document.allowed_digests
     }
 
     /// Every key and what it may sign.
@@ -283,7 +357,7 @@ impl TrustRoot {
             trust_level: chosen.trust_level,
             key_id: chosen.key.id(),
             key_name: chosen.key.name().to_owned(),
-            warnings: self.warnings(chosen),
+            warnings: self.warnings_of(chosen),
         })
     }
 
@@ -294,12 +368,14 @@ impl TrustRoot {
         if let Some(min) = delegation.min_serial.filter(|min| release.serial < *min) {
             return Err(Refused::BelowMinSerial(min));
         }
+        let min_serial = self.min_serial(release.name);
         let is_known = self
             .serials
-            .highest(release.name)
-            .is_some_and(|highest| release.serial <= highest);
+            .is_known(release.name, release.serial, min_serial);
         match delegation.status {
-            KeyStatus::Revoked => Err(Refused::Revoked),
+            KeyStatus::Revoked => Err(Refused::Revoked {
+                reason: delegation.reason.clone(),
+            }),
             KeyStatus::Retired if !is_known => Err(Refused::Retired),
             KeyStatus::Active if self.has_expired(delegation) && !is_known => Err(Refused::Retired),
             KeyStatus::Active | KeyStatus::Retired => Ok(()),
@@ -310,7 +386,7 @@ impl TrustRoot {
         delegation.not_after.is_some_and(|end| end < self.now())
     }
 
-    fn warnings(&self, chosen: &Delegation) -> Vec<String> {
+    fn warnings_of(&self, chosen: &Delegation) -> Vec<String> {
         let mut warnings = Vec::new();
         let name = chosen.key.name();
         match chosen.status {
@@ -327,12 +403,7 @@ impl TrustRoot {
                 ));
             }
         }
-        if self.document.expires.is_some_and(|end| end < self.now()) {
-            warnings.push(
-                "the trust root has expired; fetch a new one, or check this host's clock"
-                    .to_owned(),
-            );
-        }
+        warnings.extend(self.warnings());
         warnings
     }
 }

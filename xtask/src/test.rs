@@ -14,6 +14,8 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     let nextest = tools::nextest()?;
     let promtool = tools::promtool()?;
     let valgrind = tools::valgrind()?;
+    let minisign = tools::minisign()?;
+    let securesystemslib = tools::securesystemslib()?;
     // The tests start the command and the example plugins as real processes.
     let bins = [
         "build",
@@ -45,6 +47,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     let env = [
         ("ORCHESTRATOR_TEST_PROMTOOL", OsStr::new(&promtool)),
         ("ORCHESTRATOR_TEST_VALGRIND", OsStr::new(&valgrind)),
+        ("ORCHESTRATOR_TEST_MINISIGN", OsStr::new(&minisign)),
+        (
+            "ORCHESTRATOR_TEST_SECURESYSTEMSLIB",
+            OsStr::new(&securesystemslib),
+        ),
         (
             "ORCHESTRATOR_TEST_POLICIES_INSTRUCTIONS",
             OsStr::new(&counted),

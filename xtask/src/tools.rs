@@ -1,7 +1,11 @@
 //! The programs the tests need beside the Rust toolchain. What is not on `PATH`
 //! is put under `target/tools`, and nothing is installed anywhere else.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use crate::process::{self, Result};
 
@@ -51,19 +55,79 @@ pub(crate) fn valgrind() -> Result<PathBuf> {
     debian_tool("valgrind", "valgrind")
 }
 
+/// The reference implementation of minisign, to compare ours with.
+pub(crate) fn minisign() -> Result<PathBuf> {
+    if let Some(found) = process::find("minisign") {
+        return Ok(found);
+    }
+    let dir = unpacked("minisign", "usr/bin/minisign")?;
+    let libraries = "usr/lib/x86_64-linux-gnu";
+    let library = format!("{libraries}/libsodium.so.23");
+    let library = unpacked("libsodium23", &library)?.join(libraries);
+    // What is not installed has to be told where its library lies.
+    let program = dir.join("with-its-library");
+    let script = format!(
+        "#!/bin/sh\nLD_LIBRARY_PATH='{}' exec '{}' \"$@\"\n",
+        library.display(),
+        dir.join("usr/bin/minisign").display()
+    );
+    write_program(&program, &script).map_err(|error| format!("{}: {error}", program.display()))?;
+    Ok(program)
+}
+
+fn write_program(path: &Path, script: &str) -> std::io::Result<()> {
+    fs::write(path, script)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+/// The folder of the reference implementation of DSSE for Python, which runs on
+/// `python3` alone.
+pub(crate) fn securesystemslib() -> Result<PathBuf> {
+    let dir = process::target().join("tools/securesystemslib");
+    if dir.join("securesystemslib/dsse.py").is_file() {
+        return Ok(dir);
+    }
+    let pins = process::root().join("xtask/securesystemslib.txt");
+    let (dir_text, pins) = (dir.display().to_string(), pins.display().to_string());
+    let args = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "--only-binary=:all:",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        &dir_text,
+        "--requirement",
+        &pins,
+    ];
+    process::run(Path::new("python3"), &args, &[])?;
+    Ok(dir)
+}
+
 /// A program of one of Debian's packages: the one on `PATH`, else unpacked
 /// into `target/tools` without installing anything.
 fn debian_tool(package: &str, name: &str) -> Result<PathBuf> {
     if let Some(found) = process::find(name) {
         return Ok(found);
     }
+    let wanted = format!("usr/bin/{name}");
+    Ok(unpacked(package, &wanted)?.join(wanted))
+}
+
+/// The folder that one of Debian's packages is unpacked in; the file `wanted` is
+/// in it.
+fn unpacked(package: &str, wanted: &str) -> Result<PathBuf> {
     let dir = process::target().join("tools").join(package);
-    let program = dir.join("usr/bin").join(name);
-    if program.is_file() {
-        return Ok(program);
+    if dir.join(wanted).is_file() {
+        return Ok(dir);
     }
-    let help =
-        || format!("{name} is needed: install {package}, or run on a system with Debian's apt-get");
+    let help = || {
+        format!("{wanted} is needed: install {package}, or run on a system with Debian's apt-get")
+    };
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let download = || process::output("apt-get", &["download", package], &dir);
     if download().is_none() {
@@ -80,8 +144,8 @@ fn debian_tool(package: &str, name: &str) -> Result<PathBuf> {
         .ok_or_else(help)?;
     let archive = archive.display().to_string();
     process::output("dpkg-deb", &["-x", &archive, "."], &dir).ok_or_else(help)?;
-    match program.is_file() {
-        true => Ok(program),
+    match dir.join(wanted).is_file() {
+        true => Ok(dir),
         false => Err(help()),
     }
 }

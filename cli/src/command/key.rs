@@ -1,6 +1,13 @@
 //! `orchestrator key`
 
+mod export;
+mod generate;
+mod import;
 mod list;
+mod passphrase;
+mod revoke;
+mod rotate;
+mod show;
 
 use std::{
     fs::DirBuilder,
@@ -11,11 +18,9 @@ use std::{
 
 use clap::Subcommand;
 use orchestrator_signing::{
-    Kdf, KeyFileError, Protection, PublicKey, SecretKey, clear_unfinished_keys,
+    KeyFacts, KeyFileError, Protection, PublicKey, SecretKey, clear_unfinished_keys,
 };
-use serde_json::json;
 
-use self::list::List;
 use crate::{context::Context, error::CliError, failure::Result, passphrase::Source};
 
 #[derive(Debug, Subcommand)]
@@ -25,7 +30,7 @@ pub(crate) enum Command {
   orchestrator key generate release
   orchestrator key generate ci --passphrase-fd 3 3< passphrase.txt
   orchestrator key generate throw-away --no-passphrase")]
-    Generate(Generate),
+    Generate(generate::Generate),
 
     /// List the keys of this home
     #[command(after_help = "Examples:
@@ -35,20 +40,54 @@ pub(crate) enum Command {
 
 Files that cannot be used are listed with what is wrong with them, which does not make the
 command fail unless you name the key. A public file that is missing is written again.")]
-    List(List),
-}
+    List(list::List),
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Generate {
-    /// What to call the key
-    name: String,
+    /// Show everything about one key, and who trusts it here
+    #[command(after_help = "Examples:
+  orchestrator key show release
+  orchestrator key show ./partner.pub --json")]
+    Show(show::Show),
 
-    #[command(flatten)]
-    passphrase: Source,
+    /// Write the public half of a key as other programs read it
+    #[command(after_help = "Examples:
+  orchestrator key export release > release.pub
+  orchestrator key export release --format minisign > minisign.pub
+  orchestrator key export release --format note")]
+    Export(export::Export),
 
-    /// Do not encrypt the secret key: whoever reads its file can sign
-    #[arg(long, conflicts_with_all = ["passphrase_fd", "passphrase_command"])]
-    no_passphrase: bool,
+    /// Take a key from a file of ours or of minisign into this home
+    #[command(after_help = "Examples:
+  orchestrator key import ~/.minisign/minisign.key --name release
+  orchestrator key import partner.pub
+  orchestrator key import backup/release.key --passphrase-fd 3 3< passphrase.txt
+
+A secret key is written anew under its own passphrase, unless another is given. The file it comes
+from stays where it is.")]
+    Import(import::Import),
+
+    /// Make the key that takes the place of another, and a statement that says so
+    #[command(after_help = "Examples:
+  orchestrator key rotate release
+  orchestrator key rotate release --to release-2027
+  orchestrator key rotate release --check release-2027.rotation.json
+
+The old key stays, and goes on signing until you stop using it. What has to be done at the hosts
+that trust it is printed.")]
+    Rotate(rotate::Rotate),
+
+    /// Mark a secret key as one that is no longer used
+    #[command(after_help = "Examples:
+  orchestrator key revoke release --reason 'stolen laptop'
+
+Signing with it fails from then on, in this home. Other copies of it still sign: what has to be done
+at the hosts that trust it is printed.")]
+    Revoke(revoke::Revoke),
+
+    /// Change the passphrase of a secret key
+    #[command(after_help = "Examples:
+  orchestrator key passphrase release
+  orchestrator key passphrase ci --passphrase-fd 3 --new-passphrase-fd 4 3< old.txt 4< new.txt")]
+    Passphrase(passphrase::Change),
 }
 
 impl Command {
@@ -56,6 +95,12 @@ impl Command {
         match self {
             Self::Generate(args) => args.execute(context).await,
             Self::List(args) => args.execute(context),
+            Self::Show(args) => args.execute(context),
+            Self::Export(args) => args.execute(context),
+            Self::Import(args) => args.execute(context).await,
+            Self::Rotate(args) => args.execute(context).await,
+            Self::Revoke(args) => args.execute(context),
+            Self::Passphrase(args) => args.execute(context).await,
         }
     }
 }
@@ -68,54 +113,45 @@ fn files(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
     )
 }
 
-impl Generate {
-    async fn execute(self, context: &Context) -> Result {
-        // Refuses a bad name before it becomes a path, and before anybody types.
-        let key = SecretKey::generate(&self.name).map_err(KeyFileError::from)?;
-        let dir = context.home()?.keys();
-        clear_unfinished_keys(&dir);
-        let (secret, public) = files(&dir, &self.name);
-        for path in [&secret, &public] {
-            if path.symlink_metadata().is_ok() {
-                let taken = io::ErrorKind::AlreadyExists.into();
-                return Err(CliError::file("make", path, taken).into());
-            }
+/// Where a new key of this home goes, its secret file and its public one. Nothing
+/// is there yet.
+fn new_files(context: &Context, name: &str) -> Result<(PathBuf, PathBuf)> {
+    let dir = context.home()?.keys();
+    clear_unfinished_keys(&dir);
+    let (secret, public) = files(&dir, name);
+    for path in [&secret, &public] {
+        if path.symlink_metadata().is_ok() {
+            let taken = io::ErrorKind::AlreadyExists.into();
+            return Err(CliError::file("make", path, taken).into());
         }
-        let protection = if self.no_passphrase {
-            context.out.warn(&format!(
-                "the key is not encrypted: whoever reads {} can sign",
-                secret.display()
-            ));
-            Protection::None
-        } else {
-            let passphrase = self
-                .passphrase
-                .new_one(&self.name, context.may_ask())
-                .await?;
-            Protection::Passphrase(passphrase, Kdf::RECOMMENDED)
-        };
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.map_err(|error| CliError::file("make", &dir, error))?;
-        key.write_file(&secret, &protection)?;
-        key.public().write_file(&public)?;
-        let value = json!({
-            "name": self.name,
-            "key_id": key.public().id(),
-            "public": key.public().to_line(),
-            "public_file": public.display().to_string(),
-            "secret_file": secret.display().to_string(),
-            "encrypted": !self.no_passphrase,
-        });
-        context.out.show(&value, |_| {
-            format!(
-                "made the key {} ({})\n  secret  {}\n  public  {}\n",
-                self.name,
-                key.public().id(),
-                secret.display(),
-                public.display()
-            )
-        })
     }
+    Ok((secret, public))
+}
+
+fn make_dir(context: &Context) -> Result {
+    let dir = context.home()?.keys();
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    made.map_err(|error| CliError::file("make", &dir, error).into())
+}
+
+/// Writes a new key of this home.
+fn write_new(
+    context: &Context,
+    key: &SecretKey,
+    protection: &Protection,
+) -> Result<(PathBuf, PathBuf)> {
+    let (secret, public) = new_files(context, key.public().name())?;
+    make_dir(context)?;
+    key.write_file(&secret, protection)?;
+    key.public().write_file(&public)?;
+    Ok((secret, public))
+}
+
+fn warn_plain(context: &Context, secret: &Path) {
+    context.out.warn(&format!(
+        "the key is not encrypted: whoever reads {} can sign",
+        secret.display()
+    ));
 }
 
 /// The public key that a command line names: a file, or a key of this home.
@@ -126,9 +162,24 @@ pub(crate) fn public(context: &Context, text: &str) -> Result<PublicKey> {
     let (secret, public) = files(&context.home()?.keys(), text);
     // `key generate` may have been killed between the two.
     match public.symlink_metadata().is_err() && secret.is_file() {
-        true => Ok(PublicKey::read_secret_file(&secret)?),
+        true => Ok(KeyFacts::read_file(&secret)?.public),
         false => Ok(PublicKey::read_file(&public)?),
     }
+}
+
+/// The public keys of this home that can be used.
+pub(crate) fn publics(context: &Context) -> Result<Vec<PublicKey>> {
+    let names = list::names(&context.home()?.keys())?;
+    let keys = names.into_keys().map(|name| public(context, &name));
+    Ok(keys.filter_map(Result::ok).collect())
+}
+
+/// The secret file that a command line names, likewise.
+fn secret_file(context: &Context, text: &str) -> Result<PathBuf> {
+    Ok(match is_file(text, "key") {
+        true => PathBuf::from(text),
+        false => files(&context.home()?.keys(), text).0,
+    })
 }
 
 /// The secret key that a command line names, likewise. Asks for its passphrase
@@ -138,10 +189,7 @@ pub(crate) async fn secret(
     text: &str,
     passphrase: &Source,
 ) -> Result<SecretKey> {
-    let path = match is_file(text, "key") {
-        true => PathBuf::from(text),
-        false => files(&context.home()?.keys(), text).0,
-    };
+    let path = secret_file(context, text)?;
     match SecretKey::read_file(&path, || None) {
         Err(KeyFileError::PassphraseNeeded) => {}
         other => return Ok(other?),
@@ -157,4 +205,13 @@ fn is_file(text: &str, ending: &str) -> bool {
         || Path::new(text)
             .extension()
             .is_some_and(|found| found == ending)
+}
+
+/// A word as a shell takes it back.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._@/-:,=+".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }

@@ -1,10 +1,17 @@
 //! `orchestrator plugin`
 
+mod attach;
+mod digest;
+mod gc;
 mod grant;
 mod info;
 mod install;
 mod list;
+mod pack;
+pub(crate) mod lock;
+mod rollback;
 mod sign;
+mod update;
 mod validate;
 mod verify;
 
@@ -17,6 +24,7 @@ pub(crate) enum Command {
     /// List every plugin that is found, also those that cannot be used
     #[command(after_help = "Examples:
   orchestrator plugin list
+  orchestrator plugin list --installed
   orchestrator plugin list --json | jq -r '.[] | select(.state == \"error\") | .error.message'")]
     List(list::Args),
 
@@ -33,22 +41,60 @@ pub(crate) enum Command {
   orchestrator plugin validate --schema > plugin.schema.json")]
     Validate(validate::Args),
 
+    /// Show what signing would sign, and write it for a machine with the key
+    #[command(after_help = "Examples:
+  orchestrator plugin digest ./greeter
+  orchestrator plugin digest ./greeter --serial 7 --out greeter.payload
+
+The file holds the very bytes that are signed. Sign it with `plugin sign --detached`, or with any
+program that makes Ed25519 signatures.")]
+    Digest(digest::Args),
+
     /// Sign a package with a release key
     #[command(after_help = "Examples:
   orchestrator plugin sign ./greeter --key release
-  orchestrator plugin sign ./greeter --key release --serial 7
-  orchestrator plugin sign ./greeter --key second --add")]
+  orchestrator plugin sign ./greeter --key release --serial 7 --minisign
+  orchestrator plugin sign ./greeter --key second --add
+  orchestrator plugin sign ./greeter --key release --attest provenance.dsse
+  orchestrator plugin sign ./greeter --key-command 'pkcs11-sign --slot 0' --public release.pub
+  orchestrator plugin sign --detached greeter.payload --key release --out greeter.sig")]
     Sign(sign::Args),
+
+    /// Put a signature that was made elsewhere on a package
+    #[command(after_help = "Examples:
+  orchestrator plugin attach ./greeter greeter.sig --public release.pub
+  orchestrator plugin attach ./greeter raw.sig --payload greeter.payload --public hsm.pub
+
+Nothing is written unless the signature is of this very package. Signatures of several keys are
+attached one after the other.")]
+    Attach(attach::Args),
+
+    /// Put a signed package into one file
+    #[command(after_help = "Examples:
+  orchestrator plugin pack ./greeter
+  orchestrator plugin pack ./greeter --out dist/greeter.opkg
+
+The same package gives the same file. `tar xzf` unpacks it too.")]
+    Pack(pack::Pack),
+
+    /// Unpack an archive into a new directory; verifies nothing
+    #[command(after_help = "Examples:
+  orchestrator plugin unpack greeter-0.1.0.opkg ./greeter")]
+    Unpack(pack::Unpack),
 
     /// Check the signature and every file of a package, as loading does
     #[command(after_help = "Examples:
   orchestrator plugin verify ./greeter
+  orchestrator plugin verify greeter-0.1.0.opkg
   orchestrator plugin verify ./greeter --json")]
     Verify(verify::Args),
 
     /// Verify a package and copy it into this home
     #[command(after_help = "Examples:
   orchestrator plugin install ./greeter
+  orchestrator plugin install greeter-1.0.0.opkg
+  orchestrator plugin install https://example.org/greeter-1.0.0.opkg --sha256 DIGEST
+  orchestrator plugin install --locked
   orchestrator plugin install ./greeter-0.9 --allow-downgrade")]
     Install(install::Install),
 
@@ -57,6 +103,40 @@ pub(crate) enum Command {
   orchestrator plugin remove greeter
   orchestrator plugin remove greeter 0.9.0")]
     Remove(install::Remove),
+
+    /// Install the newest releases from where the installed ones came from
+    #[command(after_help = "Examples:
+  orchestrator plugin update
+  orchestrator plugin update greeter
+
+A lock file that is there is written anew. A release that was rolled back is not installed again.")]
+    Update(update::Update),
+
+    /// Show for which plugins there is a newer release
+    #[command(after_help = "Examples:
+  orchestrator plugin outdated
+  orchestrator plugin outdated --json")]
+    Outdated(update::Outdated),
+
+    /// Use the version before the present one again
+    #[command(after_help = "Examples:
+  orchestrator plugin rollback greeter
+
+Running engines go on with what they have loaded.")]
+    Rollback(rollback::Args),
+
+    /// Write down exactly which releases are installed, or compare
+    #[command(after_help = "Examples:
+  orchestrator plugin lock
+  orchestrator plugin lock --lock-file ./orchestrator.lock
+  orchestrator plugin lock --locked")]
+    Lock(lock::Args),
+
+    /// Remove what nothing refers to and nothing has loaded
+    #[command(after_help = "Examples:
+  orchestrator plugin gc --dry-run
+  orchestrator plugin gc --keep 2")]
+    Gc(gc::Args),
 
     /// Give a plugin capabilities, besides those it has
     #[command(after_help = "Examples:
@@ -88,10 +168,19 @@ impl Command {
             Self::List(args) => args.execute(context).await,
             Self::Info(args) => args.execute(context).await,
             Self::Validate(args) => args.execute(context),
+            Self::Digest(args) => args.execute(context),
             Self::Sign(args) => args.execute(context).await,
+            Self::Attach(args) => args.execute(context),
+            Self::Pack(args) => args.execute(context),
+            Self::Unpack(args) => args.execute(context),
             Self::Verify(args) => args.execute(context),
             Self::Install(args) => args.execute(context),
             Self::Remove(args) => args.execute(context),
+            Self::Update(args) => args.execute(context),
+            Self::Outdated(args) => args.execute(context),
+            Self::Rollback(args) => args.execute(context),
+            Self::Lock(args) => args.execute(context),
+            Self::Gc(args) => args.execute(context),
             Self::Grant(args) => args.execute(context).await,
             Self::Revoke(args) => args.execute(context),
             Self::Grants(args) => args.execute(context),

@@ -4,8 +4,11 @@ use std::io;
 
 use orchestrator_manifest::{ManifestError, Rule};
 use orchestrator_signing::{
-    GrantError, InstallError, KeyError, KeyFileError, SignError, TrustError, VerifyError,
+    GrantError, InstallError, KeyError, KeyFileError, LockFileError, MinisignError, SignError,
+    TrustError, VerifyError,
 };
+
+use orchestrator_signing::{archive::ArchiveError, audit::AuditError};
 
 use super::Failure;
 use crate::exit::Exit;
@@ -31,20 +34,18 @@ classified! {
     VerifyError => |it| of_verify(&it);
     SignError => |it| match &it {
         SignError::Unfit(why) => of_unfit(why),
-        SignError::ChangedSince => Exit::Trust,
+        SignError::ChangedSince { .. }
+        | SignError::ForeignSignature { .. }
+        | SignError::OtherRelease { .. }
+        | SignError::Envelope(_)
+        | SignError::Minisign(_) => Exit::Trust,
+        SignError::NoPayload { .. } | SignError::NoAttestation { .. } => Exit::Invalid,
         _ => Exit::Failed,
     };
-    InstallError => |it| match &it {
-        InstallError::Verify(why) => of_verify(why),
-        InstallError::Trust(why) => of_trust(why),
-        InstallError::NotInstalled(_) => Exit::NotFound,
-        InstallError::Busy(_) => Exit::Unreachable,
-        InstallError::Rollback { .. }
-        | InstallError::Expired { .. }
-        | InstallError::Different { .. }
-        | InstallError::Damaged { .. } => Exit::Trust,
-        _ => Exit::Failed,
-    };
+    InstallError => |it| of_install(&it);
+    LockFileError => |it| of_lock_file(&it);
+    ArchiveError => |it| of_archive(&it);
+    AuditError => |it| of_audit(&it);
     GrantError => |it| match &it {
         GrantError::NotGranted { .. }
         | GrantError::AsksForMore { .. }
@@ -67,7 +68,17 @@ fn of_io(error: &io::Error) -> Exit {
 fn of_key_file(error: &KeyFileError) -> Exit {
     match error {
         KeyFileError::Io { source, .. } => of_io(source),
-        KeyFileError::Exposed { .. } | KeyFileError::WrongPassphrase { .. } => Exit::Denied,
+        KeyFileError::Exposed { .. }
+        | KeyFileError::WrongPassphrase { .. }
+        | KeyFileError::Foreign {
+            source: MinisignError::WrongPassphrase,
+            ..
+        } => Exit::Denied,
+        KeyFileError::Foreign {
+            source: MinisignError::Key(fault),
+            ..
+        } => of_key(*fault),
+        KeyFileError::Foreign { .. } => Exit::Invalid,
         KeyFileError::PassphraseNeeded
         | KeyFileError::EmptyPassphrase
         | KeyFileError::Key(KeyError::Name) => Exit::Usage,
@@ -89,9 +100,62 @@ fn of_trust(error: &TrustError) -> Exit {
     match error {
         TrustError::Io { source, .. } => of_io(source),
         TrustError::NoSuchKey(_) => Exit::NotFound,
-        TrustError::Ambiguous(_) | TrustError::BadDelegation(_) => Exit::Usage,
+        TrustError::Ambiguous(_) | TrustError::BadDelegation(_) | TrustError::BadRootRole(_) => {
+            Exit::Usage
+        }
+        TrustError::BadFile(_) => Exit::Invalid,
+        TrustError::NoRoot => Exit::NotFound,
+        TrustError::RootThere { .. } => Exit::Failed,
         TrustError::Busy { .. } => Exit::Unreachable,
         TrustError::OtherTerms { .. } => Exit::Failed,
+        _ => Exit::Trust,
+    }
+}
+
+fn of_install(error: &InstallError) -> Exit {
+    match error {
+        InstallError::Verify(why) => of_verify(why),
+        InstallError::Trust(why) => of_trust(why),
+        InstallError::Locked(why) => of_lock_file(why),
+        InstallError::NotInstalled(_) | InstallError::NoPrevious { .. } => Exit::NotFound,
+        InstallError::Busy(_) => Exit::Unreachable,
+        InstallError::Rollback { .. }
+        | InstallError::Expired { .. }
+        | InstallError::Different { .. }
+        | InstallError::Damaged { .. } => Exit::Trust,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_lock_file(error: &LockFileError) -> Exit {
+    match error {
+        LockFileError::Unusable { .. } => Exit::Invalid,
+        LockFileError::Missing { .. } => Exit::NotFound,
+        LockFileError::Store(why) => of_install(why),
+        LockFileError::Changed { .. } | LockFileError::Damaged { .. } => Exit::Trust,
+        _ => Exit::Failed,
+    }
+}
+
+fn of_archive(error: &ArchiveError) -> Exit {
+    match error {
+        ArchiveError::Package(why) => of_verify(why),
+        ArchiveError::Read(_) | ArchiveError::Write { .. } | ArchiveError::Exists { .. } => {
+            Exit::Failed
+        }
+        _ => Exit::Invalid,
+    }
+}
+
+fn of_audit(error: &AuditError) -> Exit {
+    match error {
+        AuditError::Io { source, .. } => of_io(source),
+        AuditError::NotRecorded { .. } => Exit::Failed,
+        AuditError::Busy { .. } => Exit::Unreachable,
+        AuditError::Malformed { .. } => Exit::Invalid,
+        AuditError::NoSuchRecord { .. } => Exit::NotFound,
+        AuditError::KeyFile(why) => of_key_file(why),
+        AuditError::Key(why) => of_key(*why),
         _ => Exit::Trust,
     }
 }

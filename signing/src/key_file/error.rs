@@ -2,10 +2,11 @@
 
 use std::{io, path::Path};
 
+use jiff::Timestamp;
 use miette::Diagnostic;
 
 use super::Kdf;
-use crate::key::KeyError;
+use crate::{key::KeyError, minisign::MinisignError};
 
 /// Why a key file was not read or written.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -102,6 +103,29 @@ pub enum KeyFileError {
         help("choose one, or ask for a key file without a passphrase")
     )]
     EmptyPassphrase,
+    /// Its owner has noted in the file that the key is no longer used.
+    #[error("the key in `{path}` was revoked at {at}: {reason}")]
+    #[diagnostic(
+        code("ORC-2018"),
+        help("sign with another key; `orchestrator key list` shows those of this home")
+    )]
+    Revoked {
+        /// The file.
+        path: String,
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// A key file of minisign that is not taken.
+    #[error("key file `{path}`")]
+    #[diagnostic(forward(source))]
+    Foreign {
+        /// The file.
+        path: String,
+        /// Why.
+        source: MinisignError,
+    },
     /// The key in the file is unusable.
     #[error("key file `{path}` holds no usable key")]
     #[diagnostic(forward(source))]
@@ -126,6 +150,7 @@ impl KeyFileError {
             Self::WrongPassphrase { .. } => Self::WrongPassphrase { path },
             Self::Cost { kdf, .. } => Self::Cost { path, kdf },
             Self::HalvesDiffer { .. } => Self::HalvesDiffer { path },
+            Self::Revoked { at, reason, .. } => Self::Revoked { path, at, reason },
             Self::Key(source) => Self::Unusable { path, source },
             other => other,
         }

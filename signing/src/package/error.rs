@@ -58,6 +58,19 @@ pub enum VerifyError {
         /// The key's name.
         key: String,
     },
+    /// The signature is of something that is no package, a trust root for
+    /// instance. What a key signs for one purpose counts for no other.
+    #[error("what was signed for plugin {plugin} is no package, but `{purpose}`")]
+    #[diagnostic(
+        code("ORC-2100"),
+        help("get the package again from the publisher; somebody may have put this together")
+    )]
+    WrongPurpose {
+        /// The folder.
+        plugin: String,
+        /// What the signature says it is for.
+        purpose: String,
+    },
     /// Too few keys signed. The trust in this publisher asks for several
     /// signatures.
     #[error("plugin `{plugin}` is signed by {have} of {need} keys")]
@@ -98,7 +111,7 @@ pub enum VerifyError {
     },
     /// The key has been revoked. Its owner or this host says that somebody else
     /// may have it: nothing it signed is taken.
-    #[error("the key `{key}` that signed plugin `{plugin}` is revoked")]
+    #[error("the key `{key}` that signed plugin `{plugin}` is revoked{}", because(reason.as_deref()))]
     #[diagnostic(
         code("ORC-2046"),
         help("get a release signed by a key that is not revoked")
@@ -108,6 +121,8 @@ pub enum VerifyError {
         plugin: String,
         /// The key's name.
         key: String,
+        /// Why, if somebody said so.
+        reason: Option<String>,
     },
     /// The key has been retired, or has expired, and this release is new here.
     #[error("the key `{key}` that signed plugin `{plugin}` no longer signs new releases")]
@@ -344,4 +359,8 @@ pub enum VerifyError {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }

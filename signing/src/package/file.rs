@@ -93,6 +93,29 @@ impl PackageFile {
         self.digest
     }
 
+    /// All of it; `None` when it has more than `max` bytes.
+    pub(super) fn small(&self, max: u64) -> io::Result<Option<Vec<u8>>> {
+        if self.size > max {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.open()
+            .map_err(io::Error::other)?
+            .read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Another file of its folder, which nobody vouches for; `None` when it is not
+    /// there, no plain file or larger than this.
+    pub(super) fn beside(&self, path: &str, max: u64) -> Option<Vec<u8>> {
+        let file = beneath(&self.folder, Path::new(path), OFlags::NONBLOCK).ok()?;
+        let stat = fstat(&file).ok()?;
+        check_plain(path, &stat).ok()?;
+        let mut bytes = Vec::new();
+        let read = File::from(file).take(max + 1).read_to_end(&mut bytes);
+        (read.ok()? as u64 <= max).then_some(bytes)
+    }
+
     /// Opens it to read the bytes that were verified.
     ///
     /// # Errors

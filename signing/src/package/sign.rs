@@ -1,28 +1,33 @@
 //! Signs a package.
 
-use std::{fs, io, os::unix::fs::DirBuilderExt, path::Path};
+mod error;
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
-use miette::Diagnostic;
 use orchestrator_manifest::{Channel, Manifest, PackagePath};
 
+pub use self::error::SignError;
 use super::{
-    PackageFile, VerifyError,
-    layout::{LISTING, META, MINISIG, SIGNATURES},
+    PackageFile, ReleasePayload, ReleaseSummary, VerifyError,
+    attach::drop_export,
+    attestation::path_for,
+    layout::{LISTING, META, SIGNATURES},
     shown,
     tree::Tree,
-    verify::{
-        check_references, entry_claim, listing_text, manifest_of, parse_statement, requested,
-    },
+    verify::{check_references, entry_claim, listing_text, manifest_of, requested},
 };
 use crate::{
     digest::Digest,
-    dsse::{ENVELOPE_SIZE_MAX, Envelope, EnvelopeError},
     durable,
-    key::{KeyId, SecretKey},
+    key::{PublicKey, SIGNATURE_LEN, SecretKey},
     statement::{
-        API, DigestSet, FileClaim, FileMode, PAYLOAD_TYPE, PREDICATE_TYPE, Predicate,
-        STATEMENT_TYPE, Statement, Subject,
+        API, DigestSet, FileClaim, FileMode, PREDICATE_TYPE, Predicate, STATEMENT_TYPE, Statement,
+        Subject,
     },
 };
 
@@ -39,6 +44,9 @@ pub struct SignOptions {
     pub channel: Option<Channel>,
     /// The platform of a native entry, such as `x86_64-unknown-linux-gnu`.
     pub triple: Option<String>,
+    /// Attestations to carry along, as file name and bytes. Those that lie in
+    /// `META` already are carried along anyway.
+    pub attestations: Vec<(String, Vec<u8>)>,
 }
 
 impl SignOptions {
@@ -50,130 +58,127 @@ impl SignOptions {
             expires: None,
             channel: None,
             triple: None,
+            attestations: Vec::new(),
         }
     }
 }
 
-/// What was signed.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct SignReport {
-    /// The plugin's identity.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// The serial number of the release.
-    pub serial: u64,
-    /// The SHA-256 of the signed statement.
-    pub digest: Digest,
-    /// The key that signed.
-    pub key_id: KeyId,
-    /// How many files are covered.
-    pub files: usize,
-    /// How many bytes they have.
-    pub bytes: u64,
+/// A package that is ready to be signed. Nothing has been written.
+#[derive(Debug)]
+pub struct Draft {
+    dir: PathBuf,
+    payload: ReleasePayload,
+    /// What lies in `META` once it is signed.
+    extra: Vec<(PackagePath, Vec<u8>)>,
 }
 
-/// Why a package was not signed.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-#[non_exhaustive]
-pub enum SignError {
-    /// The package could not be verified once signed, so it is not signed. What
-    /// is wrong with it follows, and the help names its code.
-    #[error("the package cannot be signed")]
-    #[diagnostic(code("ORC-2070"), help("nothing was written; {}", advice(.0)))]
-    Unfit(#[from] VerifyError),
-    /// The signature could not be written.
-    #[error("`{path}` cannot be written")]
-    #[diagnostic(code("ORC-2071"), help("check that the folder can be written to"))]
-    Write {
-        /// The file.
-        path: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// The package is not what the signature to be added to says.
-    #[error("the package changed since it was signed")]
-    #[diagnostic(code("ORC-2072"), help("sign it anew with every key"))]
-    ChangedSince,
+impl Draft {
+    /// Reads the package in `dir`.
+    ///
+    /// Blocks: it reads and hashes the whole package, piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError`]. A package that would not verify cannot be signed.
+    pub fn new(dir: &Path, options: &SignOptions) -> Result<Self, SignError> {
+        let tree = Tree::open_listed(dir)?;
+        let mut extra = Vec::new();
+        for (name, bytes) in &options.attestations {
+            extra.push((path_for(name, bytes)?, bytes.clone()));
+        }
+        let (listing, files) = contents(&tree, &extra)?;
+        let (_, manifest) = manifest_of(&files, &shown(dir))?;
+        check_references(&manifest, &files)?;
+        extra.push((listing_path(), listing.into_bytes()));
+        Ok(Self {
+            dir: dir.to_owned(),
+            payload: ReleasePayload::new(statement(&manifest, &files, options)?),
+            extra,
+        })
+    }
+
+    /// What is to be signed.
+    pub fn payload(&self) -> &ReleasePayload {
+        &self.payload
+    }
+
+    /// Writes `META/MANIFEST` and `META/signatures.json` with this signature, in
+    /// place of any that were there. Killed at any moment, it leaves a package
+    /// that verifies as the old release or as the new one, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`SignError`]. A signature that is not this key's over
+    /// [the payload](Self::payload) is not written.
+    pub fn seal(
+        self,
+        key: &PublicKey,
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> Result<ReleaseSummary, SignError> {
+        let envelope = self.payload.envelope(key, signature);
+        let envelope = envelope.map_err(VerifyError::Envelope)?.to_json();
+        drop_export(&self.dir)?;
+        for (path, bytes) in &self.extra {
+            write(&self.dir, path.as_str(), bytes)?;
+        }
+        write(&self.dir, SIGNATURES, envelope.as_bytes())?;
+        Ok(self.payload.summary())
+    }
 }
 
-/// The code and the help of what is wrong.
-fn advice(fault: &VerifyError) -> String {
-    let parts = [fault.code(), fault.help()];
-    let parts = parts.iter().flatten().map(ToString::to_string);
-    parts.collect::<Vec<_>>().join(": ")
-}
-
-/// Signs the package in `dir` with one key: writes `META/MANIFEST` and
-/// `META/signatures.json`, in place of any that were there.
-///
-/// Blocks: it reads and hashes the whole package, piece by piece.
+/// Signs the package in `dir` with one key; see [`Draft`].
 ///
 /// # Errors
 ///
 /// [`SignError`]. A package that would not verify is not signed.
-pub fn sign(dir: &Path, key: &SecretKey, options: &SignOptions) -> Result<SignReport, SignError> {
+pub fn sign(
+    dir: &Path,
+    key: &SecretKey,
+    options: &SignOptions,
+) -> Result<ReleaseSummary, SignError> {
     remove_leftovers(dir)?;
-    let tree = Tree::open_listed(dir)?;
-    let mut files = tree.hash_all()?;
-    files.retain(|file| file.path().as_str() != LISTING);
-    let (_, manifest) = manifest_of(&files, &shown(dir))?;
-    check_references(&manifest, &files)?;
-    let listing = listing_text(&files);
-    files.push(PackageFile::known(
-        &tree.root,
-        &PackagePath::parse(LISTING).expect("a constant path parses"),
-        FileMode::Data,
-        listing.len() as u64,
-        Digest::of(listing.as_bytes()),
-    ));
-    files.sort_by(|a, b| a.path().cmp(b.path()));
-    let statement = statement(&manifest, &files, options)?;
-    let payload = serde_json::to_vec(&statement).expect("texts and numbers always serialise");
-    let digest = Digest::of(&payload);
-    let envelope = Envelope::sign(PAYLOAD_TYPE, payload, &[key]).to_json();
-    if envelope.len() > ENVELOPE_SIZE_MAX {
-        return Err(VerifyError::Envelope(EnvelopeError::TooLarge).into());
-    }
-    write(dir, LISTING, listing.as_bytes())?;
-    write(dir, SIGNATURES, envelope.as_bytes())?;
-    Ok(report(&statement, digest, key))
+    let draft = Draft::new(dir, options)?;
+    let signature = key.sign(&draft.payload().message());
+    draft.seal(key.public(), &signature)
 }
 
-/// Adds the signature of one more key, for releases that need several.
+/// What an interrupted signing left in `META`.
 ///
 /// # Errors
 ///
-/// [`SignError::ChangedSince`] when the package is no longer what the first
-/// key signed, and whatever [`sign`] may return.
-pub fn cosign(dir: &Path, key: &SecretKey) -> Result<SignReport, SignError> {
-    let tree = Tree::open_listed(dir)?;
-    let Some(bytes) = tree.read_small(SIGNATURES, ENVELOPE_SIZE_MAX as u64)? else {
-        return Err(VerifyError::Unsigned { plugin: shown(dir) }.into());
-    };
-    let mut envelope = Envelope::parse(&bytes).map_err(VerifyError::Envelope)?;
-    let signed = parse_statement(envelope.unverified_payload())?;
-    let files = tree.hash_all()?;
-    let (_, manifest) = manifest_of(&files, &shown(dir))?;
-    let options = SignOptions {
-        serial: signed.predicate.serial,
-        created: signed.predicate.created,
-        expires: signed.predicate.expires,
-        channel: Some(signed.predicate.channel),
-        triple: signed.predicate.entry.triple.clone(),
-    };
-    // Signing what is there now, said in the words of the first signer.
-    if statement(&manifest, &files, &options)? != signed {
-        return Err(SignError::ChangedSince);
-    }
-    let digest = Digest::of(envelope.unverified_payload());
-    envelope.countersign(key);
-    write(dir, SIGNATURES, envelope.to_json().as_bytes())?;
-    Ok(report(&signed, digest, key))
+/// [`SignError::Write`] when it cannot be removed.
+pub fn remove_leftovers(dir: &Path) -> Result<(), SignError> {
+    let meta = dir.join(META);
+    durable::sweep(&meta).map_err(|source| write_error(&meta, source))
 }
 
-fn statement(
+/// The listing, and every file that a signature covers once `extra` lies there.
+pub(super) fn contents(
+    tree: &Tree,
+    extra: &[(PackagePath, Vec<u8>)],
+) -> Result<(String, Vec<PackageFile>), VerifyError> {
+    let mut files = tree.hash_all()?;
+    let is_written = |path: &PackagePath| {
+        path.as_str() == LISTING || extra.iter().any(|(other, _)| other == path)
+    };
+    files.retain(|file| !is_written(file.path()));
+    let known = |path: &PackagePath, bytes: &[u8]| {
+        let (size, digest) = (bytes.len() as u64, Digest::of(bytes));
+        PackageFile::known(&tree.root, path, FileMode::Data, size, digest)
+    };
+    files.extend(extra.iter().map(|(path, bytes)| known(path, bytes)));
+    files.sort_by(|a, b| a.path().cmp(b.path()));
+    let listing = listing_text(&files);
+    files.push(known(&listing_path(), listing.as_bytes()));
+    files.sort_by(|a, b| a.path().cmp(b.path()));
+    Ok((listing, files))
+}
+
+fn listing_path() -> PackagePath {
+    PackagePath::parse(LISTING).expect("a constant path parses")
+}
+
+pub(super) fn statement(
     manifest: &Manifest,
     files: &[PackageFile],
     options: &SignOptions,
@@ -210,18 +215,7 @@ fn statement(
     })
 }
 
-/// What an interrupted signing, or an earlier one, left in `META`.
-fn remove_leftovers(dir: &Path) -> Result<(), SignError> {
-    let meta = dir.join(META);
-    durable::sweep(&meta).map_err(|source| write_error(&meta, source))?;
-    let export = dir.join(MINISIG);
-    match fs::remove_file(&export) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(&export, error)),
-        _ => Ok(()),
-    }
-}
-
-fn write(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), SignError> {
+pub(super) fn write(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), SignError> {
     let path = dir.join(file);
     let mut builder = fs::DirBuilder::new();
     builder
@@ -232,22 +226,9 @@ fn write(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), SignError> {
         .map_err(|source| write_error(&path, source))
 }
 
-fn write_error(path: &Path, source: io::Error) -> SignError {
+pub(super) fn write_error(path: &Path, source: io::Error) -> SignError {
     SignError::Write {
         path: shown(path),
         source,
-    }
-}
-
-fn report(statement: &Statement, digest: Digest, key: &SecretKey) -> SignReport {
-    let predicate = &statement.predicate;
-    SignReport {
-        name: predicate.name.to_string(),
-        version: predicate.version.clone(),
-        serial: predicate.serial,
-        digest,
-        key_id: key.public().id(),
-        files: predicate.files.len(),
-        bytes: predicate.files.iter().map(|file| file.size).sum(),
     }
 }

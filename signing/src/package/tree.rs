@@ -17,7 +17,10 @@ use orchestrator_manifest::{PATH_DEPTH_MAX, PackagePath};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, statat};
 
 use super::{PackageFile, error::VerifyError, layout::is_signature, shown};
-use crate::statement::FileMode;
+use crate::{
+    statement::FileMode,
+    store::{mark_in_use, stored},
+};
 
 /// Most files and folders in a package.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -40,10 +43,16 @@ pub(super) struct FileFacts {
 }
 
 impl Tree {
-    /// Opens `dir`. Nothing in it is looked at yet.
+    /// Opens `dir`, which may be a link of the store but no other link. Nothing
+    /// in it is looked at yet.
     pub(super) fn open(dir: &Path) -> Result<Self, VerifyError> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let root = open(dir, flags, Mode::empty()).map_err(|error| io_error(dir, error))?;
+        let stored = stored(dir);
+        let real = stored.as_deref().unwrap_or(dir);
+        let root = open(real, flags, Mode::empty()).map_err(|error| io_error(dir, error))?;
+        if stored.is_some() {
+            mark_in_use(&root);
+        }
         Ok(Self {
             root: Arc::new(root),
             files: BTreeMap::new(),

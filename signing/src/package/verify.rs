@@ -37,8 +37,16 @@ use crate::{
 /// are of a special kind, extra, missing or changed; statement and manifest
 /// disagree; others could change the folder.
 pub fn verify(dir: &Path, trust: &TrustRoot) -> Result<Verified<Package>, VerifyError> {
+    verify_named(dir, shown(dir), trust)
+}
+
+/// The same for a package that people know as `plugin`, wherever it lies.
+pub(super) fn verify_named(
+    dir: &Path,
+    plugin: String,
+    trust: &TrustRoot,
+) -> Result<Verified<Package>, VerifyError> {
     let mut tree = Tree::open(dir)?;
-    let plugin = shown(dir);
     let envelope_bytes = read_envelope(&tree, &plugin)?;
     let envelope = Envelope::parse(&envelope_bytes)?;
     let (payload, signers) = envelope
@@ -61,6 +69,7 @@ pub fn verify(dir: &Path, trust: &TrustRoot) -> Result<Verified<Package>, Verify
     let files = read_files(&tree, &claims)?;
     let manifest = check_predicate(&statement, &files, &plugin)?;
     let mut warnings = decision.warnings.clone();
+    warnings.extend(bad_signatures(&envelope, trust, &signers));
     check_exposure(&tree, &decision, &statement.predicate, &mut warnings)?;
     if predicate.expires.is_some_and(|end| end < trust.now()) {
         warnings.push(
@@ -93,10 +102,32 @@ fn read_envelope(tree: &Tree, plugin: &str) -> Result<Vec<u8>, VerifyError> {
     }
 }
 
-/// Which of "unknown key" and "bad signature" to say.
-fn nobody_signed(envelope: &Envelope, trust: &TrustRoot, plugin: &str) -> VerifyError {
+/// Signatures that name a trusted key and are not its own. They count for
+/// nothing, and there are enough others.
+fn bad_signatures<'t>(
+    envelope: &Envelope,
+    trust: &'t TrustRoot,
+    signers: &[&PublicKey],
+) -> impl Iterator<Item = String> + use<'t> {
     let claimed: Vec<_> = envelope.claimed_keys().collect();
+    let signers: Vec<_> = signers.iter().map(|key| key.id()).collect();
+    trust
+        .keys()
+        .map(|key| (key.id(), key.name()))
+        .filter(move |(id, _)| claimed.contains(id) && !signers.contains(id))
+        .map(|(_, name)| {
+            format!("a signature names the key `{name}`, is not its own and does not count")
+        })
+}
+
+/// Which of "unknown key" and "bad signature" to say.
+pub(super) fn nobody_signed(envelope: &Envelope, trust: &TrustRoot, plugin: &str) -> VerifyError {
     let plugin = plugin.to_owned();
+    if envelope.payload_type() != PAYLOAD_TYPE {
+        let purpose = envelope.payload_type().escape_debug().to_string();
+        return VerifyError::WrongPurpose { plugin, purpose };
+    }
+    let claimed: Vec<_> = envelope.claimed_keys().collect();
     match trust.keys().find(|key| claimed.contains(&key.id())) {
         Some(key) => VerifyError::BadSignature {
             plugin,
@@ -133,7 +164,7 @@ pub(super) fn parse_statement(payload: &[u8]) -> Result<Statement, VerifyError> 
     Ok(statement)
 }
 
-fn decide(
+pub(super) fn decide(
     predicate: &Predicate,
     digest: Digest,
     trust: &TrustRoot,
@@ -152,7 +183,11 @@ fn decide(
             .unwrap_or_default();
         match refused {
             Refused::NotDelegated => VerifyError::WrongName { plugin, key },
-            Refused::Revoked => VerifyError::RevokedKey { plugin, key },
+            Refused::Revoked { reason } => VerifyError::RevokedKey {
+                plugin,
+                key,
+                reason,
+            },
             Refused::Retired => VerifyError::RetiredKey { plugin, key },
             Refused::BelowMinSerial(min) => VerifyError::TooOld {
                 plugin,
@@ -166,13 +201,15 @@ fn decide(
 }
 
 /// A file as it was signed.
-struct Claim<'s> {
+pub(super) struct Claim<'s> {
     digest: Digest,
     file: &'s FileClaim,
 }
 
 /// The subjects and the files of the predicate, which have to be the same.
-fn claims(statement: &Statement) -> Result<BTreeMap<&PackagePath, Claim<'_>>, VerifyError> {
+pub(super) fn claims(
+    statement: &Statement,
+) -> Result<BTreeMap<&PackagePath, Claim<'_>>, VerifyError> {
     let mut files = BTreeMap::new();
     for file in &statement.predicate.files {
         if files.insert(&file.path, file).is_some() {
@@ -205,7 +242,7 @@ fn claims(statement: &Statement) -> Result<BTreeMap<&PackagePath, Claim<'_>>, Ve
     Ok(claims)
 }
 
-fn compare_lists(
+pub(super) fn compare_lists(
     tree: &Tree,
     claims: &BTreeMap<&PackagePath, Claim<'_>>,
 ) -> Result<(), VerifyError> {
@@ -238,7 +275,7 @@ fn compare_lists(
     Ok(())
 }
 
-fn read_files(
+pub(super) fn read_files(
     tree: &Tree,
     claims: &BTreeMap<&PackagePath, Claim<'_>>,
 ) -> Result<Vec<PackageFile>, VerifyError> {

@@ -46,9 +46,11 @@ pub struct Delegation {
     /// Whether its signatures still count.
     pub status: KeyStatus,
     /// Releases below this serial number are refused. When it rises it also
-    /// replaces the highest serial this host has seen, which is how a host
+    /// replaces, for every name the key may sign, the highest serial this host has seen, which is how a host
     /// recovers from a stolen key that signed an enormous one.
     pub min_serial: Option<u64>,
+    /// Why the key was retired or revoked, for whoever meets its signatures.
+    pub reason: Option<String>,
 }
 
 impl Delegation {
@@ -62,6 +64,7 @@ impl Delegation {
             not_after: None,
             status: KeyStatus::Active,
             min_serial: None,
+            reason: None,
         }
     }
 
@@ -83,6 +86,7 @@ impl Delegation {
                 "valid until",
                 [self, to].map(|it| or_none(it.not_after.map(|end| end.to_string()))),
             ),
+            ("reason", [self, to].map(|it| or_none(it.reason.clone()))),
             (
                 "oldest release",
                 [self, to].map(|it| or_none(it.min_serial.map(|serial| serial.to_string()))),

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use jiff::Timestamp;
 use miette::Diagnostic;
 
 #[cfg(doc)]
@@ -61,7 +62,7 @@ pub enum TrustError {
     #[diagnostic(
         code("ORC-2084"),
         help(
-            "if this host made it, restore `root.key` in the trust store from a copy; a root that others sign is changed by them alone"
+            "if this host made it, restore `root.key` in the trust store from a copy; a root that others sign is changed with `--out FILE`, `orchestrator trust sign` and `orchestrator trust update`"
         )
     )]
     ForeignRoot,
@@ -72,6 +73,102 @@ pub enum TrustError {
         help("versions are applied one by one, each signed by enough old and new root keys")
     )]
     BadUpdate(String),
+    /// Something else that was signed is shown as a trust root. Signatures say
+    /// what they are for, and those of packages are for packages.
+    #[error("this is no trust root: it was signed as `{0}`")]
+    #[diagnostic(
+        code("ORC-2091"),
+        help("give the file that `orchestrator trust sign` wrote")
+    )]
+    NotARoot(String),
+    /// A root names a key that nobody may trust: of another kind, of another
+    /// length, of small order, or not the one its identity belongs to.
+    #[error("the trust root names a key that cannot be used: {0}")]
+    #[diagnostic(
+        code("ORC-2092"),
+        help("whoever makes the root has to name the key as its `.pub` file does")
+    )]
+    BadKey(String),
+    /// Too few root keys signed a root. Each key counts once, and only for the
+    /// version whose root role names it.
+    #[error("{have} of {need} root keys of version {version} signed the trust root")]
+    #[diagnostic(
+        code("ORC-2093"),
+        help(
+            "have the holders of the missing keys sign the file with `orchestrator trust sign`; a new version needs enough old and enough new root keys"
+        )
+    )]
+    TooFewSigned {
+        /// Distinct keys whose signatures hold.
+        have: usize,
+        /// How many are wanted.
+        need: usize,
+        /// The version whose keys these are.
+        version: u64,
+    },
+    /// The root says until when it may be relied upon for new installations.
+    /// What is installed goes on running.
+    #[error("the trust root has expired on {end}, and this host's clock says {now}")]
+    #[diagnostic(
+        code("ORC-2094"),
+        help(
+            "apply a newer root with `orchestrator trust update`; if the clock is wrong, set it. What is installed goes on running"
+        )
+    )]
+    Expired {
+        /// Until when it was good.
+        end: Timestamp,
+        /// What the clock says.
+        now: Timestamp,
+    },
+    /// This host trusts nobody yet, and a first root is not taken in passing:
+    /// whoever signs it decides everything from then on.
+    #[error("this host has no trust root yet")]
+    #[diagnostic(
+        code("ORC-2095"),
+        help("make one with `orchestrator trust init`, or adopt one with `--from FILE`")
+    )]
+    NoRoot,
+    /// There is a root, and the command would begin anew.
+    #[error("this host has a trust root already, version {version}")]
+    #[diagnostic(
+        code("ORC-2096"),
+        help(
+            "`orchestrator trust show` shows it; `orchestrator trust update` applies the next one"
+        )
+    )]
+    RootThere {
+        /// The version that is there.
+        version: u64,
+    },
+    /// A signature by this key would count for nothing.
+    #[error("the key `{key}` is no root key of version {version} or the one before")]
+    #[diagnostic(
+        code("ORC-2097"),
+        help("`orchestrator trust show FILE` lists the root keys whose signatures count")
+    )]
+    NotARootKey {
+        /// The key's name.
+        key: String,
+        /// The version that was to be signed.
+        version: u64,
+    },
+    /// A root that could never be changed again, or that anybody could change.
+    #[error("no root can have {0}")]
+    #[diagnostic(
+        code("ORC-2098"),
+        help(
+            "name each root key once, and a threshold of at least 1 and at most as many as there are"
+        )
+    )]
+    BadRootRole(String),
+    /// The text is neither a proposal nor a signed root.
+    #[error("this cannot be a trust root: {0}")]
+    #[diagnostic(
+        code("ORC-2099"),
+        help("make a proposal with `orchestrator trust propose`")
+    )]
+    BadFile(String),
     /// No key with that name or identity.
     #[error("no trusted key `{0}`")]
     #[diagnostic(

@@ -19,6 +19,11 @@ use crate::{
 pub(crate) const ROOT_TYPE: &str = "application/vnd.orchestrator.root.v1+json";
 /// Most keys in one root.
 const KEYS_MAX: usize = 1_000;
+/// The last version there can be. Nobody signs as many, and whoever signs one
+/// near it shall not be able to end all updates.
+const VERSION_MAX: u64 = u32::MAX as u64;
+/// Longest reason for a revocation, in bytes.
+const REASON_MAX: usize = 500;
 
 /// A trust root, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +77,8 @@ struct ReleaseText {
     status: KeyStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     min_serial: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,105 +98,179 @@ struct RevokedText {
     since_version: u64,
 }
 
+/// Why bytes are no root that this host may use.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RootFault {
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    #[error("it was signed as `{0}`")]
+    NotARoot(String),
+    #[error("it names a key that cannot be used: {0}")]
+    BadKey(String),
+    #[error("it has {0}")]
+    BadRole(String),
+    #[error("{have} of {need} root keys of version {version} signed it")]
+    TooFewSigned {
+        have: usize,
+        need: usize,
+        version: u64,
+    },
+    #[error("it is version {found}, and version {wanted} is the next")]
+    Version { wanted: u64, found: u64 },
+}
+
 impl RootDocument {
     /// Reads a root that signed itself: the first one of a host, or one that
     /// this host stored.
-    pub(crate) fn parse_self_signed(bytes: &[u8]) -> Result<Self, String> {
-        let envelope = Envelope::parse(bytes).map_err(|error| error.to_string())?;
-        let document = Self::parse_unverified(&envelope)?;
-        document.check_signed_by(&envelope, &document)?;
+    pub(crate) fn parse_self_signed(bytes: &[u8]) -> Result<Self, RootFault> {
+        let envelope = parse_envelope(bytes)?;
+        let document = Self::parse(envelope.unverified_payload())?;
+        document.check_signed(&envelope)?;
         Ok(document)
     }
 
     /// Reads the root that follows this one.
-    pub(crate) fn parse_next(&self, bytes: &[u8]) -> Result<Self, String> {
-        let envelope = Envelope::parse(bytes).map_err(|error| error.to_string())?;
+    pub(crate) fn parse_next(&self, bytes: &[u8]) -> Result<Self, RootFault> {
+        let envelope = parse_envelope(bytes)?;
         // The old root's keys vouch for the payload before it is parsed.
-        let keys = self.root_keys.iter();
-        if envelope.verified_by(ROOT_TYPE, keys).is_none() {
-            return Err("no key of the present root signed it".to_owned());
+        self.check_signed(&envelope)?;
+        let next = Self::parse(envelope.unverified_payload())?;
+        let wanted = self.version.saturating_add(1);
+        if next.version != wanted {
+            let found = next.version;
+            return Err(RootFault::Version { wanted, found });
         }
-        let next = Self::parse_unverified(&envelope)?;
-        if next.version != self.version + 1 {
-            return Err(format!(
-                "version {} follows version {}, not version {}",
-                self.version + 1,
-                self.version,
-                next.version
-            ));
-        }
-        self.check_signed_by(&envelope, self)?;
-        self.check_signed_by(&envelope, &next)?;
+        next.check_signed(&envelope)?;
         Ok(next)
     }
 
-    fn check_signed_by(&self, envelope: &Envelope, authority: &Self) -> Result<(), String> {
-        let signers = envelope.verified_by(ROOT_TYPE, &authority.root_keys);
+    /// Whether enough root keys of this version signed `envelope`.
+    fn check_signed(&self, envelope: &Envelope) -> Result<(), RootFault> {
+        let signers = envelope.verified_by(ROOT_TYPE, &self.root_keys);
         let have = signers.map_or(0, |(_, signers)| signers.len());
-        let need = authority.root_threshold as usize;
-        if have < need {
-            return Err(format!(
-                "{have} of {need} root keys of version {} signed it",
-                authority.version
-            ));
+        let need = self.root_threshold as usize;
+        match have < need {
+            true => Err(RootFault::TooFewSigned {
+                have,
+                need,
+                version: self.version,
+            }),
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    fn parse_unverified(envelope: &Envelope) -> Result<Self, String> {
-        let payload = envelope.unverified_payload();
-        let text: RootText = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    /// Reads what is signed, or will be.
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, RootFault> {
+        let text: RootText = serde_json::from_slice(payload)
+            .map_err(|error| RootFault::Damaged(error.to_string()))?;
         text.try_into()
+    }
+
+    /// The bytes that are signed. The same root always gives the same ones.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        serde_json::to_vec(&RootText::from(self)).expect("texts and numbers always serialise")
+    }
+
+    /// What [`Self::payload`] says, to be read by people.
+    pub(crate) fn to_text(&self) -> String {
+        let text = serde_json::to_string_pretty(&RootText::from(self));
+        format!("{}\n", text.expect("texts and numbers always serialise"))
     }
 
     /// Signs the root.
     pub(crate) fn to_signed(&self, keys: &[&SecretKey]) -> String {
-        let text = RootText::from(self);
-        let payload = serde_json::to_vec(&text).expect("texts and numbers always serialise");
-        Envelope::sign(ROOT_TYPE, payload, keys).to_json()
+        Envelope::sign(ROOT_TYPE, self.payload(), keys).to_json()
+    }
+
+    /// What must be true of every root, whoever made it.
+    pub(crate) fn check(&self) -> Result<(), RootFault> {
+        let (keys, threshold) = (self.root_keys.len(), self.root_threshold);
+        if !is_distinct(&self.root_keys) || threshold == 0 || threshold as usize > keys {
+            let role = format!("a root threshold of {threshold} with {keys} keys");
+            return Err(RootFault::BadRole(role));
+        }
+        if self.version == 0 || self.version > VERSION_MAX {
+            return Err(damaged(format!("version {}", self.version)));
+        }
+        if !is_distinct(self.release.iter().map(|it| &it.key)) {
+            return Err(damaged("a release key stands twice"));
+        }
+        if self.release.len() > KEYS_MAX || keys > KEYS_MAX {
+            return Err(damaged(format!("more than {KEYS_MAX} keys")));
+        }
+        if let Some(bad) = self.release.iter().find(|it| it.threshold == 0) {
+            let name = bad.key.name();
+            return Err(damaged(format!("a threshold of 0 for the key `{name}`")));
+        }
+        let mut reasons = self.revoked_digests.values();
+        let mut of_keys = self.release.iter().filter_map(|it| it.reason.as_ref());
+        if !reasons.all(|it| is_plain(it)) || !of_keys.all(|it| is_plain(it)) {
+            return Err(damaged("a reason that is no line of text"));
+        }
+        let mut allowed = self.allowed_digests.iter();
+        match allowed.find(|it| self.revoked_digests.contains_key(it)) {
+            Some(both) => Err(damaged(format!("{both} is both revoked and allowed"))),
+            None => Ok(()),
+        }
     }
 }
 
-impl TryFrom<RootText> for RootDocument {
-    type Error = String;
+pub(crate) fn parse_envelope(bytes: &[u8]) -> Result<Envelope, RootFault> {
+    let envelope = Envelope::parse(bytes).map_err(damaged)?;
+    match envelope.payload_type() {
+        ROOT_TYPE => Ok(envelope),
+        other => Err(RootFault::NotARoot(other.escape_debug().to_string())),
+    }
+}
 
-    fn try_from(text: RootText) -> Result<Self, String> {
-        let root_keys = distinct(text.roles.root.keys.into_iter().map(PublicKey::try_from))?;
-        let threshold = text.roles.root.threshold;
-        if threshold == 0 || threshold as usize > root_keys.len() {
-            return Err(format!(
-                "a root threshold of {threshold} with {} keys",
-                root_keys.len()
-            ));
-        }
-        if text.version == 0 {
-            return Err("version 0".to_owned());
-        }
-        let release: Vec<Delegation> = text
-            .roles
-            .release
-            .into_iter()
-            .map(Delegation::try_from)
-            .collect::<Result<_, _>>()?;
-        distinct(release.iter().map(|delegation| Ok(delegation.key.clone())))?;
-        let revoked = &text.revoked_digests;
-        Ok(Self {
+fn damaged(reason: impl ToString) -> RootFault {
+    RootFault::Damaged(reason.to_string())
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.len() <= REASON_MAX && !text.chars().any(char::is_control)
+}
+
+/// A key that stands twice would count twice.
+fn is_distinct<'k>(keys: impl IntoIterator<Item = &'k PublicKey>) -> bool {
+    let mut seen = BTreeSet::new();
+    keys.into_iter().all(|key| seen.insert(key.id()))
+}
+
+impl TryFrom<RootText> for RootDocument {
+    type Error = RootFault;
+
+    fn try_from(text: RootText) -> Result<Self, RootFault> {
+        let root_keys = text.roles.root.keys.into_iter().map(PublicKey::try_from);
+        let release = text.roles.release.into_iter().map(Delegation::try_from);
+        let mut document = Self {
             version: text.version,
             expires: text.expires,
-            root_keys,
-            root_threshold: threshold,
-            release,
-            revoked_since: revoked
-                .iter()
-                .map(|it| (it.sha256, it.since_version))
-                .collect(),
-            revoked_digests: text
+            root_keys: root_keys.collect::<Result<_, _>>()?,
+            root_threshold: text.roles.root.threshold,
+            release: release.collect::<Result<_, _>>()?,
+            ..Self::default()
+        };
+        for revoked in text.revoked_digests {
+            let (digest, since) = (revoked.sha256, revoked.since_version);
+            let is_new = document
                 .revoked_digests
-                .into_iter()
-                .map(|it| (it.sha256, it.reason))
-                .collect(),
-            allowed_digests: text.allowed_digests.into_iter().collect(),
-        })
+                .insert(digest, revoked.reason)
+                .is_none();
+            if !is_new || since > document.version {
+                return Err(damaged(format!(
+                    "{digest} is revoked twice, or in the future"
+                )));
+            }
+            document.revoked_since.insert(digest, since);
+        }
+        for digest in text.allowed_digests {
+            if !document.allowed_digests.insert(digest) {
+                return Err(damaged(format!("{digest} is allowed twice")));
+            }
+        }
+        document.check()?;
+        Ok(document)
     }
 }
 
@@ -224,12 +305,9 @@ impl From<&RootDocument> for RootText {
 }
 
 impl TryFrom<ReleaseText> for Delegation {
-    type Error = String;
+    type Error = RootFault;
 
-    fn try_from(text: ReleaseText) -> Result<Self, String> {
-        if text.threshold == 0 {
-            return Err("a release threshold of 0".to_owned());
-        }
+    fn try_from(text: ReleaseText) -> Result<Self, RootFault> {
         Ok(Self {
             key: text.key.try_into()?,
             names: text.names,
@@ -238,6 +316,7 @@ impl TryFrom<ReleaseText> for Delegation {
             not_after: text.not_after,
             status: text.status,
             min_serial: text.min_serial,
+            reason: text.reason,
         })
     }
 }
@@ -252,28 +331,31 @@ impl From<&Delegation> for ReleaseText {
             not_after: delegation.not_after,
             status: delegation.status,
             min_serial: delegation.min_serial,
+            reason: delegation.reason.clone(),
         }
     }
 }
 
 impl TryFrom<KeyText> for PublicKey {
-    type Error = String;
+    type Error = RootFault;
 
-    fn try_from(text: KeyText) -> Result<Self, String> {
+    fn try_from(text: KeyText) -> Result<Self, RootFault> {
+        let name = text.name.escape_debug();
         if text.keytype != "ed25519" {
-            return Err(format!(
-                "unknown key type `{}`",
-                text.keytype.escape_debug()
-            ));
+            let kind = text.keytype.escape_debug();
+            return Err(RootFault::BadKey(format!(
+                "`{name}` is of the kind `{kind}`"
+            )));
         }
-        let key = Self::from_base64(&text.public, &text.name).map_err(|error| error.to_string())?;
-        if key.id() != text.keyid {
-            return Err(format!(
-                "key `{}` does not have the identity {}",
-                text.name, text.keyid
-            ));
+        let key = Self::from_base64(&text.public, &text.name)
+            .map_err(|error| RootFault::BadKey(format!("`{name}`: {error}")))?;
+        match key.id() == text.keyid {
+            true => Ok(key),
+            false => Err(RootFault::BadKey(format!(
+                "`{name}` does not have the identity {}",
+                text.keyid
+            ))),
         }
-        Ok(key)
     }
 }
 
@@ -286,18 +368,4 @@ impl From<&PublicKey> for KeyText {
             public: key.to_base64(),
         }
     }
-}
-
-/// Each key once: a key that stands twice would count twice.
-fn distinct(
-    keys: impl Iterator<Item = Result<PublicKey, String>>,
-) -> Result<Vec<PublicKey>, String> {
-    let keys: Vec<PublicKey> = keys.collect::<Result<_, _>>()?;
-    let ids: BTreeSet<_> = keys.iter().map(PublicKey::id).collect();
-    if ids.len() != keys.len() || keys.len() > KEYS_MAX {
-        return Err(format!(
-            "a key stands twice, or there are more than {KEYS_MAX}"
-        ));
-    }
-    Ok(keys)
 }

@@ -24,8 +24,10 @@ struct Seen {
 }
 
 impl Serials {
-    pub(crate) fn highest(&self, name: &PluginName) -> Option<u64> {
-        self.plugins.get(name).map(|seen| seen.highest)
+    /// Whether this host has had that release or a later one. What a stolen
+    /// key made it believe before the minimum rose does not count.
+    pub(crate) fn is_known(&self, name: &PluginName, serial: u64, min_serial: u64) -> bool {
+        self.plugins.contains_key(name) && serial <= self.floor(name, min_serial)
     }
 
     /// The lowest serial number of `name` that is no step back, given the

@@ -2,8 +2,8 @@
 //!
 //! A folder with four files: `root.json` (signed), `root.key` (a key that
 //! this host made to sign its own root, when the operator adds keys by hand),
-//! `anchor.json` (which version there must be at least, so that a root that
-//! vanished or went back is noticed) and `serials.json`.
+//! `anchor.json` (which root this host follows, so that one that vanished, went
+//! back or was put there by something else is noticed) and `serials.json`.
 //!
 //! # The local root key is not encrypted
 //!
@@ -21,29 +21,26 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use orchestrator_manifest::PluginName;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::{Delegation, KeyStatus, RootDocument, Serials, TrustError, TrustRoot};
+use super::{
+    Delegation, NextRoot, RootDocument, RootFile, Serials, TrustError, TrustRoot, anchor::Anchor,
+    local_key, root_file::RootFault,
+};
 use crate::{
     digest::Digest,
     durable::{self, Lock, ReadError, Want},
-    key::{KeyId, SecretKey},
-    key_file::Protection,
 };
 
 const ROOT_FILE: &str = "root.json";
-const KEY_FILE: &str = "root.key";
 const ANCHOR_FILE: &str = "anchor.json";
 const SERIALS_FILE: &str = "serials.json";
 const LOCK_FILE: &str = ".lock";
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Anchor {
-    version: u64,
-}
+/// How often files that somebody is changing are read before giving up.
+const READS_MAX: u32 = 100;
 
 /// Whom this host trusts, on disk.
 #[derive(Debug)]
@@ -51,6 +48,9 @@ pub struct TrustStore {
     dir: PathBuf,
     document: Arc<RootDocument>,
     serials: Arc<Serials>,
+    /// Of the file that the document was read from.
+    digest: Option<Digest>,
+    stored_at: Option<Timestamp>,
 }
 
 impl TrustStore {
@@ -66,6 +66,8 @@ impl TrustStore {
             dir: dir.to_owned(),
             document: Arc::default(),
             serials: Arc::default(),
+            digest: None,
+            stored_at: None,
         };
         store.reload()?;
         Ok(store)
@@ -74,7 +76,12 @@ impl TrustStore {
     /// Whom this host trusts now. A snapshot: what changes later does not
     /// change it.
     pub fn root(&self) -> TrustRoot {
-        TrustRoot::new(Arc::clone(&self.document), Arc::clone(&self.serials))
+        TrustRoot {
+            document: Arc::clone(&self.document),
+            serials: Arc::clone(&self.serials),
+            stored_at: self.stored_at,
+            clock: None,
+        }
     }
 
     /// Every key and what it may sign.
@@ -96,7 +103,7 @@ impl TrustStore {
     /// [`TrustError::OtherTerms`] when the key is trusted on other terms, which
     /// only [`Self::replace`] changes. The store is then as it was.
     pub fn add(&mut self, delegation: Delegation) -> Result<(), TrustError> {
-        self.put(delegation, false)
+        self.edit(|next| next.add(delegation))
     }
 
     /// Trusts a key on these terms, whatever they were before.
@@ -105,105 +112,124 @@ impl TrustStore {
     ///
     /// [`TrustError`]; the store is then as it was.
     pub fn replace(&mut self, delegation: Delegation) -> Result<(), TrustError> {
-        self.put(delegation, true)
+        self.edit(|next| next.replace(delegation))
     }
 
-    fn put(&mut self, delegation: Delegation, may_replace: bool) -> Result<(), TrustError> {
-        if delegation.names.is_empty() || delegation.threshold == 0 {
-            let message = "a key without names, or with a threshold of 0, signs nothing";
-            return Err(TrustError::BadDelegation(message.to_owned()));
+    /// Makes the next version of the root and signs it with this host's own
+    /// key, which the first call makes. An edit that changes nothing makes no
+    /// version.
+    ///
+    /// # Errors
+    ///
+    /// What `edit` returns; [`TrustError::ForeignRoot`] when this host's key
+    /// cannot sign the next version alone; the store is then as it was.
+    pub fn edit<T>(
+        &mut self,
+        edit: impl FnOnce(&mut NextRoot) -> Result<T, TrustError>,
+    ) -> Result<T, TrustError> {
+        let _lock = self.lock()?;
+        self.reload()?;
+        let mut next = NextRoot::from_document(&self.document);
+        let before = next.document().clone();
+        let done = edit(&mut next)?;
+        if *next.document() != before {
+            self.sign_and_store(next)?;
         }
-        self.change(|document| {
-            let is_same = |known: &&mut Delegation| known.key.id() == delegation.key.id();
-            match document.release.iter_mut().find(is_same) {
-                Some(known) if may_replace || *known == delegation => *known = delegation,
-                Some(known) => {
-                    return Err(TrustError::OtherTerms {
-                        key: known.key.name().to_owned(),
-                        changes: known.changes(&delegation),
-                    });
-                }
-                None => document.release.push(delegation),
-            }
-            Ok(())
-        })
+        Ok(done)
     }
 
-    /// Forgets a key, given by its identity or name.
+    /// Makes the first root, which trusts nobody: a key of this host's own
+    /// signs it alone.
     ///
     /// # Errors
     ///
-    /// [`TrustError`]; the store is then as it was.
-    pub fn remove(&mut self, key: &str) -> Result<(), TrustError> {
-        self.change(|document| {
-            let position = position(document, key)?;
-            document.release.remove(position);
-            Ok(())
-        })
+    /// [`TrustError::RootThere`] when there is one; the store is then as it
+    /// was.
+    pub fn init(&mut self) -> Result<(), TrustError> {
+        let _lock = self.lock()?;
+        self.reload()?;
+        self.refuse_second_root()?;
+        self.sign_and_store(NextRoot::from_document(&self.document))
     }
 
-    /// Retires, revokes or reinstates a key, given by its identity or name.
+    /// Follows the root of somebody else from now on. Nothing vouches for it
+    /// but whoever calls this: compare its digest over another way first.
     ///
     /// # Errors
     ///
-    /// [`TrustError`]; the store is then as it was.
-    pub fn set_status(&mut self, key: &str, status: KeyStatus) -> Result<(), TrustError> {
-        self.change(|document| {
-            let position = position(document, key)?;
-            document.release[position].status = status;
-            Ok(())
-        })
+    /// [`TrustError::RootThere`] when there is one, [`TrustError::TooFewSigned`]
+    /// and others when it is none that can be followed.
+    pub fn adopt(&mut self, root_json: &[u8]) -> Result<(), TrustError> {
+        let _lock = self.lock()?;
+        self.reload()?;
+        self.refuse_second_root()?;
+        let first = RootDocument::parse_self_signed(root_json)?;
+        self.store(first, root_json)
     }
 
-    /// Refuses one release from now on, whoever signed it.
+    fn refuse_second_root(&self) -> Result<(), TrustError> {
+        match self.document.version {
+            0 => Ok(()),
+            version => Err(TrustError::RootThere { version }),
+        }
+    }
+
+    /// Replaces the root by its next version, which others signed.
     ///
     /// # Errors
     ///
-    /// [`TrustError`]; the store is then as it was.
-    pub fn revoke_digest(&mut self, statement: Digest, reason: &str) -> Result<(), TrustError> {
-        self.change(|document| {
-            document.allowed_digests.remove(&statement);
-            document.revoked_since.insert(statement, document.version);
-            document
-                .revoked_digests
-                .insert(statement, reason.to_owned());
-            Ok(())
-        })
-    }
-
-    /// Accepts one release although its key is retired or revoked.
-    ///
-    /// # Errors
-    ///
-    /// [`TrustError`]; the store is then as it was.
-    pub fn allow_digest(&mut self, statement: Digest) -> Result<(), TrustError> {
-        self.change(|document| {
-            document.revoked_digests.remove(&statement);
-            document.revoked_since.remove(&statement);
-            document.allowed_digests.insert(statement);
-            Ok(())
-        })
-    }
-
-    /// Replaces the root by one that somebody else signed: the next version
-    /// of the present one, or the first one of a host that has none.
-    ///
-    /// # Errors
-    ///
-    /// [`TrustError::BadUpdate`] when it does not follow; the store is then
-    /// as it was.
+    /// [`TrustError::TooFewSigned`], [`TrustError::BadUpdate`] and others when
+    /// it does not follow, [`TrustError::NoRoot`] when there is none to
+    /// follow; the store is then as it was.
     pub fn apply_root(&mut self, root_json: &[u8]) -> Result<(), TrustError> {
         let _lock = self.lock()?;
         self.reload()?;
-        let next = match self.document.version {
-            0 => RootDocument::parse_self_signed(root_json),
-            _ => self.document.parse_next(root_json),
-        };
-        let next = next.map_err(TrustError::BadUpdate)?;
+        if self.document.version == 0 {
+            return Err(TrustError::NoRoot);
+        }
+        let next = self.document.parse_next(root_json)?;
         self.store(next, root_json)
     }
 
+    /// Has this host's own key sign a root that is on its way.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::ForeignRoot`] when this host has no such key, and those of
+    /// [`RootFile::sign`].
+    pub fn sign_with_own_key(&mut self, file: &mut RootFile) -> Result<(), TrustError> {
+        let _lock = self.lock()?;
+        self.reload()?;
+        let key = local_key::read(&self.dir, &self.document)?;
+        file.sign(&key, Some(&self.root()))
+    }
+
+    /// Replaces this host's own root key by a new one. The next version is
+    /// signed by both.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError`]; the old key is then still the one that counts.
+    pub fn rotate_own_key(&mut self) -> Result<(), TrustError> {
+        let _lock = self.lock()?;
+        self.reload()?;
+        let old = local_key::read(&self.dir, &self.document)?;
+        let new = local_key::stage(&self.dir)?;
+        let mut next = NextRoot::from_document(&self.document);
+        next.remove_root_key(&old.public().id().to_string())?;
+        next.add_root_key(new.public().clone());
+        let signed = next.document().to_signed(&[&old, &new]);
+        let next = self.document.parse_next(signed.as_bytes())?;
+        self.store(next, signed.as_bytes())?;
+        local_key::settle(&self.dir)
+    }
+
     /// Remembers that a release was installed.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Expired`]: a host whose root has expired may not know
+    /// what was revoked since, so it installs nothing new.
     pub(crate) fn record_serial(
         &mut self,
         name: &PluginName,
@@ -211,6 +237,7 @@ impl TrustStore {
     ) -> Result<(), TrustError> {
         let _lock = self.lock()?;
         self.reload()?;
+        self.root().check_not_expired()?;
         let mut serials = Serials::clone(&self.serials);
         serials.record(name, serial, self.root().min_serial(name));
         let text = serde_json::to_vec(&serials).expect("texts and numbers always serialise");
@@ -219,101 +246,88 @@ impl TrustStore {
         Ok(())
     }
 
-    /// Makes the next version of the root and signs it with this host's key.
-    fn change(
-        &mut self,
-        edit: impl FnOnce(&mut RootDocument) -> Result<(), TrustError>,
-    ) -> Result<(), TrustError> {
-        let _lock = self.lock()?;
-        self.reload()?;
-        let mut next = RootDocument::clone(&self.document);
-        next.version += 1;
-        let before = next.clone();
-        let is_first = self.document.version == 0;
-        edit(&mut next)?;
-        if next == before {
-            return Ok(());
-        }
-        let key = self.local_key(is_first)?;
-        if is_first {
-            next.root_keys = vec![key.public().clone()];
-            next.root_threshold = 1;
-        }
-        if next.root_threshold != 1
-            || !next
-                .root_keys
-                .iter()
-                .any(|known| known.id() == key.public().id())
-        {
-            return Err(TrustError::ForeignRoot);
-        }
-        let signed = next.to_signed(&[&key]);
-        self.store(next, signed.as_bytes())
-    }
-
-    /// The key that this host signs its own root with. It lies unencrypted in
-    /// the store: whoever runs as this user could change the store anyway.
-    fn local_key(&self, may_make: bool) -> Result<SecretKey, TrustError> {
-        let path = self.dir.join(KEY_FILE);
-        match path.symlink_metadata() {
-            Ok(_) => Ok(SecretKey::read_file(&path, || None)?),
-            Err(_) if may_make => {
-                let key = SecretKey::generate("local-root")?;
-                key.write_file(&path, &Protection::None)?;
-                Ok(key)
-            }
-            Err(_) => Err(TrustError::ForeignRoot),
-        }
-    }
-
-    fn store(&mut self, document: RootDocument, root_json: &[u8]) -> Result<(), TrustError> {
-        // In this order: a crash in between leaves a root newer than its
-        // anchor, which is fine; the reverse would look like a step back.
-        let anchor = Anchor {
-            version: document.version,
+    fn sign_and_store(&mut self, mut next: NextRoot) -> Result<(), TrustError> {
+        let key = match self.document.version {
+            0 => local_key::make(&self.dir)?,
+            _ => local_key::read(&self.dir, &self.document)?,
         };
-        let anchor = serde_json::to_vec(&anchor).expect("a number always serialises");
+        if self.document.version == 0 {
+            next.add_root_key(key.public().clone());
+        }
+        let next = next.into_document();
+        next.check()?;
+        let signed = next.to_signed(&[&key]);
+        // Read back as any other host would: what is stored is what loads.
+        let read = match self.document.version {
+            0 => RootDocument::parse_self_signed(signed.as_bytes()),
+            _ => self.document.parse_next(signed.as_bytes()),
+        };
+        match read {
+            Err(RootFault::TooFewSigned { .. }) => Err(TrustError::ForeignRoot),
+            read => self.store(read?, signed.as_bytes()),
+        }
+    }
+
+    /// Killed at any moment, this leaves a root that the anchor knows: the old
+    /// one, or the new one.
+    fn store(&mut self, document: RootDocument, root_json: &[u8]) -> Result<(), TrustError> {
+        let digest = Digest::of(root_json);
+        let now = Timestamp::now();
+        let old = Anchor::of(self.document.version, self.digest, now);
+        self.write_anchor(&old.before(digest))?;
         self.write(ROOT_FILE, root_json)?;
-        self.write(ANCHOR_FILE, &anchor)?;
+        self.write_anchor(&Anchor::of(document.version, Some(digest), now))?;
         self.document = Arc::new(document);
+        self.digest = Some(digest);
+        self.stored_at = Some(now);
         Ok(())
     }
 
-    fn reload(&mut self) -> Result<(), TrustError> {
+    fn write_anchor(&self, anchor: &Anchor) -> Result<(), TrustError> {
+        let text = serde_json::to_vec(anchor).expect("texts and numbers always serialise");
+        self.write(ANCHOR_FILE, &text)
+    }
+
+    pub(crate) fn reload(&mut self) -> Result<(), TrustError> {
         self.check_exposure()?;
-        let root = self.read(ROOT_FILE)?;
-        let anchor = self.read(ANCHOR_FILE)?;
+        let [anchor, root] = self.read_together()?;
         let serials = self.read(SERIALS_FILE)?;
-        let anchored = match &anchor {
-            Some(bytes) => {
-                parse::<Anchor>(bytes)
-                    .map_err(|reason| self.damaged(reason))?
-                    .version
-            }
-            None => 0,
+        let anchor: Anchor = match anchor {
+            Some(bytes) => parse(&bytes).map_err(|reason| self.damaged(reason))?,
+            None if root.is_some() => return Err(self.damaged("anchor.json is gone".to_owned())),
+            None if serials.is_some() => return Err(self.damaged("root.json is gone".to_owned())),
+            None => Anchor::default(),
         };
-        let document = match root {
-            Some(bytes) => {
-                RootDocument::parse_self_signed(&bytes).map_err(|reason| self.damaged(reason))?
-            }
-            None if anchor.is_some() || serials.is_some() => {
-                return Err(self.damaged("root.json is gone".to_owned()));
-            }
-            None => RootDocument::default(),
+        let anchored = match anchor.read(root.as_deref()) {
+            Ok(anchored) => anchored,
+            Err(RootFault::BadKey(key)) => return Err(TrustError::BadKey(key)),
+            Err(fault) => return Err(self.damaged(fault.to_string())),
         };
-        if document.version < anchored {
-            let reason = format!(
-                "it went back from version {anchored} to {}",
-                document.version
-            );
-            return Err(self.damaged(reason));
+        if anchored.document.version == 0 && serials.is_some() {
+            return Err(self.damaged("root.json is gone".to_owned()));
         }
-        self.document = Arc::new(document);
+        self.document = Arc::new(anchored.document);
+        self.digest = anchored.digest;
+        self.stored_at = anchor.stored_at;
         self.serials = match serials {
             Some(bytes) => Arc::new(parse(&bytes).map_err(|reason| self.damaged(reason))?),
             None => Arc::default(),
         };
         Ok(())
+    }
+
+    /// The anchor and the root of one moment: whoever reads takes no lock, and
+    /// somebody may be changing both.
+    fn read_together(&self) -> Result<[Option<Vec<u8>>; 2], TrustError> {
+        for _ in 0..READS_MAX {
+            let anchor = self.read(ANCHOR_FILE)?;
+            let root = self.read(ROOT_FILE)?;
+            if self.read(ANCHOR_FILE)? == anchor {
+                return Ok([anchor, root]);
+            }
+        }
+        let path = self.dir.display().to_string();
+        Err(TrustError::Busy { path })
     }
 
     fn check_exposure(&self) -> Result<(), TrustError> {
@@ -381,19 +395,4 @@ impl TrustStore {
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
-}
-
-fn position(document: &RootDocument, key: &str) -> Result<usize, TrustError> {
-    let id = KeyId::parse(key).ok();
-    let found: Vec<_> = document
-        .release
-        .iter()
-        .enumerate()
-        .filter(|(_, known)| Some(known.key.id()) == id || known.key.name() == key)
-        .collect();
-    match found.as_slice() {
-        [(position, _)] => Ok(*position),
-        [] => Err(TrustError::NoSuchKey(key.escape_debug().to_string())),
-        _ => Err(TrustError::Ambiguous(key.to_owned())),
-    }
 }

@@ -13,7 +13,10 @@ fn put(fixture: &Fixture) -> Result<Verified<Package>, InstallError> {
     put_with(fixture, InstallOptions::default())
 }
 
-fn put_with(fixture: &Fixture, options: InstallOptions) -> Result<Verified<Package>, InstallError> {
+fn put_with(
+    fixture: &Fixture,
+    options: InstallOptions<'_>,
+) -> Result<Verified<Package>, InstallError> {
     install(
         &fixture.dir(),
         &mut fixture.store(),
@@ -121,6 +124,7 @@ fn versions_live_side_by_side_and_serials_only_rise() {
         &fixture,
         InstallOptions {
             allow_downgrade: true,
+            ..InstallOptions::default()
         },
     )
     .unwrap();
@@ -149,11 +153,13 @@ fn removing_one_version_or_all() {
     assert_eq!(code(&error), "ORC-2154");
     remove(&plugins, &name(), Some(&Version::new(2, 0, 0))).unwrap();
     assert!(!plugins.join("demo").exists());
-    let left: Vec<_> = fs::read_dir(&plugins)
+    let mut left: Vec<_> = fs::read_dir(&plugins)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    assert_eq!(left, [".lock"]);
+    left.sort();
+    assert_eq!(left, [".lock", ".store"]);
+    assert_eq!(fs::read_dir(plugins.join(".store")).unwrap().count(), 0);
 }
 
 #[test]
@@ -185,14 +191,58 @@ fn interrupted_work_is_ignored_and_cleared() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     left.sort();
-    assert_eq!(left, [".lock", "demo"]);
+    assert_eq!(left, [".lock", ".store", "demo"]);
 }
 
 #[test]
-fn two_installations_do_not_run_at_once() {
+fn whoever_waits_too_long_for_another_installation_is_told() {
     let fixture = Fixture::signed();
     put(&fixture).unwrap();
     let lock = fs::File::open(fixture.path("plugins/.lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    assert_eq!(code(&put(&fixture).unwrap_err()), "ORC-2155");
+    let options = InstallOptions {
+        patience: std::time::Duration::ZERO,
+        ..InstallOptions::default()
+    };
+    assert_eq!(code(&put_with(&fixture, options).unwrap_err()), "ORC-2155");
+}
+
+/// Many at once, each with its own version: they take their turn, and none is lost.
+#[test]
+fn installations_take_their_turn() {
+    let fixture = Fixture::signed();
+    let packages: Vec<_> = (1..=8_u64)
+        .map(|number| {
+            set_version(&fixture, &format!("1.0.{number}"));
+            fixture.sign(5);
+            let copy = fixture.path(&format!("copy-{number}"));
+            copy_folder(&fixture.dir(), &copy);
+            copy
+        })
+        .collect();
+    let fixture = &fixture;
+    std::thread::scope(|scope| {
+        for package in &packages {
+            scope.spawn(move || {
+                let plugins = fixture.path("plugins");
+                let options = InstallOptions::default();
+                install(package, &mut fixture.store(), &plugins, options).unwrap();
+            });
+        }
+    });
+    let listed = installed(&fixture.path("plugins")).unwrap();
+    assert_eq!(listed.len(), packages.len());
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            let bytes = fs::read(entry.path()).unwrap();
+            crate::fixture::write(&target, &bytes, mode(&entry.path()));
+        }
+    }
 }

@@ -6,9 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use orchestrator_signing::{Kdf, KeyFileError, Protection, PublicKey, SecretKey};
+use orchestrator_signing::{
+    Kdf, KeyError, KeyFacts, KeyFileError, Protection, PublicKey, SecretKey,
+};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
+
+use crate::fixture::code;
 
 fn passphrase(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.to_owned())
@@ -254,4 +258,107 @@ fn errors_do_not_quote_the_file() {
         !shown.contains(secret.trim_matches('"')),
         "the secret leaked: {shown}"
     );
+}
+
+#[test]
+fn a_file_says_of_itself_what_needs_no_passphrase() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("release.key");
+    let key = SecretKey::generate("release").unwrap();
+    let key = key.with_comment("offline, in the safe").unwrap();
+    let protection = Protection::Passphrase(passphrase("correct horse"), Kdf::LEAST);
+    key.write_file(&path, &protection).unwrap();
+    let facts = KeyFacts::read_file(&path).unwrap();
+    assert_eq!(facts.public, *key.public());
+    assert_eq!(facts.kdf, Some(Kdf::LEAST));
+    assert_eq!(facts.comment.as_deref(), Some("offline, in the safe"));
+    assert_eq!(facts.created, key.created());
+    assert!(facts.created.is_some() && facts.revoked.is_none());
+
+    // All of it is authenticated: changed, removed or added.
+    let whole = fs::read_to_string(&path).unwrap();
+    let line = |name: &str| {
+        let found = whole.lines().find(|line| line.starts_with(name)).unwrap();
+        format!("{found}\n")
+    };
+    for (from, to) in [
+        (line("comment"), String::new()),
+        (line("comment"), "comment = \"in my pocket\"\n".to_owned()),
+        (line("created"), String::new()),
+        (
+            line("created"),
+            "created = \"2020-01-01T00:00:00Z\"\n".to_owned(),
+        ),
+        (
+            line("created"),
+            format!("{}minisign_id = \"0123456789ABCDEF\"\n", line("created")),
+        ),
+    ] {
+        fs::write(&path, whole.replace(&from, &to)).unwrap();
+        let error = read(&path, "correct horse").unwrap_err();
+        assert!(
+            matches!(error, KeyFileError::WrongPassphrase { .. }),
+            "{to}: {error}"
+        );
+    }
+    for bad in ["a\nb", "a\u{202e}b", &"n".repeat(257)] {
+        let key = SecretKey::generate("k").unwrap();
+        assert_eq!(
+            key.with_comment(bad).err(),
+            Some(KeyError::Comment),
+            "{bad:?}"
+        );
+    }
+}
+
+/// Files from before there were notes in them.
+#[test]
+fn a_file_without_notes_still_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.key");
+    let text = include_str!("old_key_file.toml");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let key = read(&path, "correct horse").unwrap();
+    assert_eq!(key.public(), &KeyFacts::read_file(&path).unwrap().public);
+    assert_eq!((key.created(), key.comment()), (None, None));
+}
+
+#[test]
+fn a_revoked_key_is_not_read() {
+    let (_dir, path, key) = encrypted();
+    let facts = KeyFacts::revoke_file(&path, "stolen laptop").unwrap();
+    assert_eq!(facts.public, *key.public());
+    let not_asked = || panic!("nobody types a passphrase for nothing");
+    let error = SecretKey::read_file(&path, not_asked).unwrap_err();
+    assert_eq!(code(&error), "ORC-2018");
+    assert!(error.to_string().contains("release.key"), "{error}");
+    let first = KeyFacts::read_file(&path).unwrap().revoked.unwrap();
+    assert_eq!(first.reason, "stolen laptop");
+    KeyFacts::revoke_file(&path, "again").unwrap();
+    assert_eq!(KeyFacts::read_file(&path).unwrap().revoked, Some(first));
+    assert!(KeyFacts::revoke_file(&path, "two\nlines").is_err());
+    assert_eq!(
+        path.metadata().unwrap().permissions().mode() & 0o7777,
+        0o600
+    );
+}
+
+#[test]
+fn a_protection_is_replaced_in_place() {
+    let (dir, path, key) = encrypted();
+    let new = Protection::Passphrase(passphrase("battery staple"), Kdf::LEAST);
+    key.replace_file(&path, &new).unwrap();
+    assert!(read(&path, "correct horse").is_err());
+    let read = read(&path, "battery staple").unwrap();
+    assert_eq!(read.sign(b"m"), key.sign(b"m"));
+    assert_eq!(read.created(), key.created());
+    let cheap = Kdf {
+        passes: 1,
+        ..Kdf::LEAST
+    };
+    let refused = Protection::Passphrase(passphrase("p"), cheap);
+    key.replace_file(&path, &refused).unwrap_err();
+    super::key_files::read(&path, "battery staple").unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

@@ -164,6 +164,16 @@ fn a_public_key_is_one_line() {
     }
 }
 
+/// The key in the documentation of Go's `note` package.
+#[test]
+fn a_note_names_a_key_as_others_do() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+    let known = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    let bytes = BASE64.decode(&known[22..]).unwrap();
+    let key = PublicKey::from_bytes(&bytes[1..].try_into().unwrap(), "PeterNeumann").unwrap();
+    assert_eq!(key.to_note(), known);
+}
+
 #[test]
 fn secrets_are_not_shown() {
     let key = SecretKey::from_seed(&bytes(RFC_8032[0].0), "shown").unwrap();

@@ -61,13 +61,11 @@ fn the_signature_file() {
     let huge = after(|it| fs::write(it.file(SIGNATURES), vec![b' '; (4 << 20) + 1]).unwrap());
     assert_eq!(huge, "ORC-2020");
     let many = after(|it| {
-        for name in 0..SIGNATURES_MAX {
-            cosign(
-                &it.dir(),
-                &SecretKey::generate(&format!("k{name}")).unwrap(),
-            )
-            .unwrap();
-        }
+        let text = fs::read_to_string(it.file(SIGNATURES)).unwrap();
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        let one = value["signatures"][0].clone();
+        value["signatures"] = Value::Array(vec![one; SIGNATURES_MAX + 1]);
+        fs::write(it.file(SIGNATURES), value.to_string()).unwrap();
     });
     assert_eq!(many, "ORC-2020");
     let none = after(|it| {
@@ -119,7 +117,7 @@ fn signatures_of_others() {
 fn signatures_for_another_purpose() {
     let envelope = |it: &Fixture| Envelope::parse(&fs::read(it.file(SIGNATURES)).unwrap()).unwrap();
     let renamed = after(|it| edit(&it.file(SIGNATURES), PAYLOAD_TYPE, "application/json"));
-    assert_eq!(renamed, "ORC-2042");
+    assert_eq!(renamed, "ORC-2100");
     let as_root = after(|it| {
         let signed = envelope(it);
         let (payload, _) = signed.verified_by(PAYLOAD_TYPE, [it.key.public()]).unwrap();
@@ -129,7 +127,7 @@ fn signatures_for_another_purpose() {
             payload.to_vec(),
         );
     });
-    assert_eq!(as_root, "ORC-2042");
+    assert_eq!(as_root, "ORC-2100");
     for payload in ["{}", "[]", "3", "not json"] {
         let signed = after(|it| resign(it, PAYLOAD_TYPE, payload.as_bytes().to_vec()));
         assert_eq!(signed, "ORC-2044", "{payload}");

@@ -62,9 +62,12 @@ fn a_key_signs_the_names_it_is_trusted_for() {
         fixture.verify().unwrap().trust_level(),
         TrustLevel::Internal
     );
-    fixture.store().remove("release").unwrap();
+    fixture.store().edit(|next| next.remove("release")).unwrap();
     assert_eq!(fixture.refusal(), "ORC-2041");
-    let error = fixture.store().remove("release").unwrap_err();
+    let error = fixture
+        .store()
+        .edit(|next| next.remove("release"))
+        .unwrap_err();
     assert_eq!(code(&error), "ORC-2086");
 }
 
@@ -87,7 +90,10 @@ fn the_root_changes_by_one_signed_version_at_a_time() {
 
     // A follower gets every version in its order and no other way.
     let mut follower = TrustStore::open(&fixture.path("follower")).unwrap();
-    follower.apply_root(&first).unwrap();
+    let error = follower.apply_root(&first).unwrap_err();
+    assert_eq!(code(&error), "ORC-2095", "not in passing");
+    follower.adopt(&first).unwrap();
+    assert_eq!(code(&follower.adopt(&second).unwrap_err()), "ORC-2096");
     let third = fs::read(&root_json).unwrap();
     for wrong in [&third, &first] {
         let error = follower.apply_root(wrong).unwrap_err();
@@ -113,7 +119,7 @@ fn the_root_changes_by_one_signed_version_at_a_time() {
     let foreign = fs::read(fixture.path("other/root.json")).unwrap();
     assert_eq!(
         code(&follower.apply_root(&foreign).unwrap_err()),
-        "ORC-2085"
+        "ORC-2093"
     );
     assert_eq!(follower.root().version(), 3);
 }
@@ -168,7 +174,7 @@ fn revoked_and_retired_keys() {
 
     fixture
         .store()
-        .set_status("release", KeyStatus::Retired)
+        .edit(|next| next.set_status("release", KeyStatus::Retired, None))
         .unwrap();
     let package = fixture.verify().unwrap();
     assert!(
@@ -180,23 +186,39 @@ fn revoked_and_retired_keys() {
 
     fixture
         .store()
-        .set_status(&fixture.key.public().id().to_string(), KeyStatus::Revoked)
+        .edit(|next| {
+            let id = fixture.key.public().id().to_string();
+            next.set_status(&id, KeyStatus::Revoked, Some("stolen laptop"))
+        })
         .unwrap();
     assert_eq!(fixture.refusal(), "ORC-2046");
     let installed = plugins.join("demo/1.0.0");
     let error = verify(&installed, &fixture.store().root()).unwrap_err();
     assert_eq!(code(&error), "ORC-2046");
-    fixture.store().allow_digest(digest).unwrap();
+    assert!(
+        error.to_string().ends_with("is revoked: stolen laptop"),
+        "{error}"
+    );
+    fixture
+        .store()
+        .edit(|next| {
+            next.allow_digest(digest);
+            Ok(())
+        })
+        .unwrap();
     let package = verify(&installed, &fixture.store().root()).unwrap();
     assert!(package.warnings()[0].contains("revoked"));
 
     fixture
         .store()
-        .set_status("release", KeyStatus::Active)
+        .edit(|next| next.set_status("release", KeyStatus::Active, None))
         .unwrap();
     fixture
         .store()
-        .revoke_digest(digest, "steals cookies")
+        .edit(|next| {
+            next.revoke_digest(digest, "steals cookies");
+            Ok(())
+        })
         .unwrap();
     let error = verify(&installed, &fixture.store().root()).unwrap_err();
     assert_eq!(code(&error), "ORC-2048");
@@ -312,10 +334,13 @@ fn two_processes_do_not_change_the_store_at_once() {
     let fixture = Fixture::signed();
     let lock = fs::File::open(fixture.path("trust/.lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let error = fixture.store().remove("release").unwrap_err();
+    let error = fixture
+        .store()
+        .edit(|next| next.remove("release"))
+        .unwrap_err();
     assert_eq!(code(&error), "ORC-2083");
     drop(lock);
-    fixture.store().remove("release").unwrap();
+    fixture.store().edit(|next| next.remove("release")).unwrap();
 }
 
 /// Neither less nor more than before, and nothing that another version of the
@@ -353,7 +378,7 @@ fn replacing_the_terms_of_a_revoked_key_says_so() {
     let fixture = Fixture::signed();
     fixture
         .store()
-        .set_status("release", KeyStatus::Revoked)
+        .edit(|next| next.set_status("release", KeyStatus::Revoked, None))
         .unwrap();
     let active = delegation(&fixture.key, TrustLevel::Partner, "demo");
     let error = fixture.store().add(active).unwrap_err();
@@ -371,6 +396,6 @@ fn what_an_interrupted_change_left_goes_with_the_next() {
     fs::write(&left, "half a root").unwrap();
     fixture.store().list();
     assert!(left.exists(), "reading changes nothing");
-    fixture.store().remove("release").unwrap();
+    fixture.store().edit(|next| next.remove("release")).unwrap();
     assert!(!left.exists());
 }

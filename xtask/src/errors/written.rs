@@ -14,20 +14,6 @@ const DEFINITIONS: &[(u16, &str, &str, &str, &str)] = &[
         "`orchestrator help` lists the commands, `orchestrator help COMMAND` the options of one",
     ),
     (
-        5016,
-        "cli/src/command/run/show.rs",
-        "run *run* has no output `<name>`",
-        "The pipeline of the run declares no output of that name, or the run has not succeeded: only a run that succeeded has outputs.",
-        "`orchestrator run show <run>` shows the outputs there are",
-    ),
-    (
-        5017,
-        "cli/src/command/run/cancel.rs",
-        "run *run* has not ended yet",
-        "The cancellation was asked for, and the run did not end while the command waited: its engine is busy, has stopped, or the plugin takes its time to end.",
-        "the request stays; `orchestrator run watch <run>` shows when it is taken up",
-    ),
-    (
         5050,
         "cli/src/serve/routes.rs",
         "send `Authorization: Bearer` with the token in `<path>`",
@@ -89,10 +75,6 @@ const DEFINITIONS: &[(u16, &str, &str, &str, &str)] = &[
 const ALSO_IN: &[(u16, &str)] = &[
     // A failure without a code of its own.
     (5000, "cli/src/serve/problem.rs"),
-    // An id in a path.
-    (5010, "cli/src/serve/runs.rs"),
-    // An output in a path.
-    (5016, "cli/src/serve/runs.rs"),
     // The work of stopping a plugin panicked.
     (3031, "plugin-runtime/src/runtime.rs"),
 ];

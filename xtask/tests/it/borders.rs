@@ -54,6 +54,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["engine"]),
     ("ed25519-dalek", &["signing"]),
     ("libc", &["sandbox", "benches"]),
+    ("ureq", &["cli"]),
+    ("rustls", &["cli"]),
 ];
 
 fn dependencies(member: &str) -> Vec<String> {

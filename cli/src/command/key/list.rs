@@ -8,14 +8,14 @@ use std::{
 };
 
 use miette::Diagnostic as _;
-use orchestrator_signing::{KeyFileError, PublicKey, clear_unfinished_keys};
+use orchestrator_signing::{KeyFacts, KeyFileError, PublicKey, Revocation, clear_unfinished_keys};
 use serde_json::{Value, json};
 
 use crate::{
     context::Context,
     error::CliError,
     failure::{Result, as_json},
-    output::Output,
+    output::{Output, harmless},
     table::Table,
 };
 
@@ -30,7 +30,7 @@ struct Listed {
     name: String,
     public_file: PathBuf,
     has_secret: bool,
-    key: std::result::Result<PublicKey, KeyFileError>,
+    key: std::result::Result<(PublicKey, Option<Revocation>), KeyFileError>,
 }
 
 impl List {
@@ -59,7 +59,7 @@ impl List {
 
 /// What the files of the home are called without their ending, and whether the
 /// secret one is among them.
-fn names(dir: &Path) -> Result<BTreeMap<String, bool>> {
+pub(super) fn names(dir: &Path) -> Result<BTreeMap<String, bool>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -83,7 +83,7 @@ impl Listed {
         let (secret_file, public_file) = super::files(dir, &name);
         let key = match has_secret {
             true => with_secret(out, &secret_file, &public_file),
-            false => PublicKey::read_file(&public_file),
+            false => PublicKey::read_file(&public_file).map(|key| (key, None)),
         };
         Self {
             name,
@@ -100,9 +100,10 @@ impl Listed {
             "has_secret": self.has_secret,
         });
         match &self.key {
-            Ok(key) => {
+            Ok((key, revoked)) => {
                 value["key_id"] = json!(key.id());
                 value["public"] = key.to_line().into();
+                value["revoked"] = json!(revoked);
             }
             Err(error) => value["error"] = as_json(error, None),
         }
@@ -116,10 +117,11 @@ fn with_secret(
     out: Output,
     secret_file: &Path,
     public_file: &Path,
-) -> std::result::Result<PublicKey, KeyFileError> {
-    let key = PublicKey::read_secret_file(secret_file)?;
+) -> std::result::Result<(PublicKey, Option<Revocation>), KeyFileError> {
+    let facts = KeyFacts::read_file(secret_file)?;
+    let key = facts.public;
     match PublicKey::read_file(public_file) {
-        Ok(public) if public == key => Ok(key),
+        Ok(public) if public == key => Ok((key, facts.revoked)),
         Ok(_) => Err(KeyFileError::HalvesDiffer {
             path: secret_file.display().to_string(),
         }),
@@ -129,7 +131,7 @@ fn with_secret(
                 "{} was missing and has been written again",
                 public_file.display()
             ));
-            Ok(key)
+            Ok((key, facts.revoked))
         }
         Err(error) => Err(error),
     }
@@ -142,7 +144,11 @@ fn table(keys: &[Listed]) -> String {
     let mut table = Table::new(["NAME", "KEY", "SECRET", "WHY"]);
     for listed in keys {
         let (id, why) = match &listed.key {
-            Ok(key) => (key.id().to_string(), String::new()),
+            Ok((key, None)) => (key.id().to_string(), String::new()),
+            Ok((key, Some(revoked))) => (
+                key.id().to_string(),
+                format!("revoked: {}", harmless(&revoked.reason)),
+            ),
             Err(error) => ("cannot be used".to_owned(), why(error)),
         };
         let secret = if listed.has_secret {

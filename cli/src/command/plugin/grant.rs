@@ -10,7 +10,9 @@ use orchestrator_signing::{
 use semver::Version;
 use serde_json::{Value, json};
 
-use crate::{context::Context, error::CliError, failure::Result, table::Table, whoami::whoami};
+use crate::{
+    audit, context::Context, error::CliError, failure::Result, table::Table, whoami::whoami,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Grant {
@@ -26,6 +28,7 @@ impl Grant {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let home = context.home()?;
         let package = package(context, &home, &self.plugin).await?;
+        audit::about(context, &package);
         if package.is_unsigned() {
             let name = &package.manifest().id;
             context.out.warn(&format!(

@@ -1,11 +1,13 @@
 //! `orchestrator plugin info`
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use orchestrator_plugin_runtime::{PluginStatus, Runtime};
+use orchestrator_signing::TrustStore;
 use semver::{Version, VersionReq};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::{pack, verify};
 use crate::{
     context::Context,
     error::CliError,
@@ -17,12 +19,18 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The plugin, or one version of it as NAME@VERSION; without it, every plugin
+    /// The plugin, one version of it as NAME@VERSION, or a `.opkg` file; without
+    /// it, every plugin
     name: Option<String>,
 }
 
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
+        let path = self.name.as_deref().map(Path::new);
+        let archive = path.filter(|path| path.extension().is_some_and(|it| it == "opkg"));
+        if let Some(archive) = archive {
+            return of_archive(context, archive);
+        }
         let runtime = context.plugins().await?;
         let plugins = runtime.plugins();
         let Some(name) = self.name else {
@@ -40,14 +48,73 @@ impl Args {
             let versions = others.iter().map(|version| version.to_string());
             fields.insert("other_versions".to_owned(), Value::from_iter(versions));
         }
+        let carried = carried(context, plugin);
+        value["attestations"] = carried.clone();
         context.out.show(&value, |_| {
             let mut text = text(plugin);
             for version in others {
                 let _ = writeln!(text, "other version {version}");
             }
+            for attestation in carried.as_array().into_iter().flatten() {
+                let of = |name: &str| attestation[name].as_str().unwrap_or("cannot be read");
+                let (path, what) = (of("path"), harmless(of("predicate_type")));
+                let _ = writeln!(text, "carries       {path}: {what}");
+            }
             text
         })
     }
+}
+
+/// The attestations that travel with a signed plugin.
+fn carried(context: &Context, plugin: &PluginStatus) -> Value {
+    let home = context.home().ok();
+    let trust = home.and_then(|home| TrustStore::open(&home.trust()).ok());
+    let package = trust
+        .zip(plugin.location.as_ref())
+        .and_then(|(trust, dir)| orchestrator_signing::verify(dir, &trust.root()).ok());
+    package.map_or(json!([]), |package| {
+        verify::as_json(&package)["attestations"].take()
+    })
+}
+
+/// What a package says that nobody has installed yet.
+fn of_archive(context: &Context, path: &Path) -> Result {
+    let trust = TrustStore::open(&context.home()?.trust())?;
+    let (unpacked, package) = pack::open(context, path, &trust)?;
+    for warning in package.warnings() {
+        context.out.warn(warning);
+    }
+    let manifest = package.manifest();
+    let mut value = verify::as_json(&package);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("description".to_owned(), json!(manifest.description));
+        fields.insert("files".to_owned(), json!(unpacked.files()));
+        fields.insert("bytes".to_owned(), json!(unpacked.bytes()));
+    }
+    context.out.show(&value, |_| {
+        let mut lines = Lines(String::new());
+        lines.line("name", manifest.id.as_str());
+        lines.line("version", manifest.version.to_string());
+        lines.line("description", &manifest.description);
+        lines.maybe("author", manifest.author.as_ref());
+        lines.maybe("license", manifest.license.as_ref());
+        lines.line("kind", manifest.kind.as_str());
+        lines.line("state", "not installed from here");
+        lines.line("trust level", package.trust_level().to_string());
+        lines.line("signed by", package.publisher().to_string());
+        let release = package.release();
+        lines.maybe("release", release.map(|release| release.serial));
+        lines.maybe("digest", package.statement_digest());
+        for phase in &manifest.phases {
+            lines.line("phase", &phase.name);
+        }
+        for capability in &manifest.capabilities {
+            lines.line("asks for", capability.to_string());
+        }
+        lines.line("files", unpacked.files().to_string());
+        lines.line("size", size(unpacked.bytes()));
+        lines.0
+    })
 }
 
 /// The version that was named, else the one that pipelines get which name none,

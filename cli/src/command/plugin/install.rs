@@ -1,43 +1,184 @@
 //! `orchestrator plugin install` and `remove`
 
-use std::path::PathBuf;
-
+use orchestrator_engine::Home;
 use orchestrator_manifest::PluginName;
-use orchestrator_signing::{GrantStore, InstallOptions, TrustStore, install, remove};
+use orchestrator_signing::{
+    BadDigest, Digest, GrantStore, InstallOptions, LockFile, Package, Source as Origin, TrustStore,
+    Verified, install_from, installed, receipt, remove, verify as verify_package,
+};
 use semver::Version;
 use serde_json::json;
 
-use super::verify;
-use crate::{context::Context, failure::Result};
+use super::{lock, verify};
+use crate::{
+    audit,
+    context::Context,
+    failure::Result,
+    source::{self, Order, Source},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Install {
-    /// The package's directory
-    dir: PathBuf,
+    /// The package: a directory, an archive or a URL; without it, everything
+    /// that the lock file names
+    #[arg(required_unless_present = "locked")]
+    source: Option<String>,
 
     /// Accept a release older than one that was installed before
     #[arg(long)]
     allow_downgrade: bool,
+
+    /// Install nothing but the very releases in the lock file
+    #[arg(long)]
+    locked: bool,
+
+    /// The SHA-256 that the archive has to have
+    #[arg(long, value_name = "DIGEST", value_parser = digest, requires = "source")]
+    sha256: Option<Digest>,
+
+    #[command(flatten)]
+    at: lock::At,
+}
+
+/// 64 hex digits, with or without the name of the algorithm.
+fn digest(text: &str) -> std::result::Result<Digest, BadDigest> {
+    Digest::parse(text.strip_prefix("sha256:").unwrap_or(text))
 }
 
 impl Install {
     pub(crate) fn execute(self, context: &Context) -> Result {
         let home = context.home()?;
-        let mut trust = TrustStore::open(&home.trust())?;
+        let locked = match self.locked {
+            true => Some(self.at.need(&home)?),
+            false => None,
+        };
         let options = InstallOptions {
             allow_downgrade: self.allow_downgrade,
+            locked: locked.as_ref(),
+            ..InstallOptions::default()
         };
-        let package = install(&self.dir, &mut trust, &home.plugins(), options)?;
-        verify::show(context, &package, "is installed")?;
-        // What is still missing is said now and not by the first run.
-        if let Err(error) = GrantStore::open(&home.grants_file())?.check(&package) {
+        let installer = Installer {
+            context,
+            home: &home,
+            options,
+        };
+        match (&self.source, &locked) {
+            (Some(text), _) => {
+                let source = source::of(text)?;
+                let package = installer.install(&*source, self.sha256)?;
+                verify::show(context, &package, "is installed")
+            }
+            (None, Some(locked)) => installer.install_all(locked),
+            // The command line does not allow it.
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Installs packages into one home on the same terms.
+pub(super) struct Installer<'a> {
+    pub(super) context: &'a Context,
+    pub(super) home: &'a Home,
+    pub(super) options: InstallOptions<'a>,
+}
+
+impl Installer<'_> {
+    /// Installs what a source gives. One that was asked before is not asked
+    /// again for what is there.
+    pub(super) fn install(
+        &self,
+        source: &dyn Source,
+        digest: Option<Digest>,
+    ) -> Result<Verified<Package>> {
+        let mut trust = TrustStore::open(&self.home.trust())?;
+        if source.is_remote()
+            && let Some(package) = self.present(&source.location(), digest, &trust)?
+        {
+            return Ok(package);
+        }
+        let fetched = source.fetch(&order(self.context, self.home, digest))?;
+        let origin = Origin {
+            location: source.location(),
+            archive: fetched.archive,
+        };
+        let (dir, plugins) = (fetched.dir(), self.home.plugins());
+        let package = install_from(dir, &origin, &mut trust, &plugins, self.options)?;
+        audit::about(self.context, &package);
+        self.tell_missing_grants(&package)?;
+        Ok(package)
+    }
+
+    /// What was installed from `location` before and verifies.
+    fn present(
+        &self,
+        location: &str,
+        digest: Option<Digest>,
+        trust: &TrustStore,
+    ) -> Result<Option<Verified<Package>>> {
+        let plugins = self.home.plugins();
+        // The highest version first.
+        for version in installed(&plugins)?.into_iter().rev() {
+            let receipt = version.tree.and_then(|tree| receipt(&plugins, tree));
+            let is_it = receipt.is_some_and(|receipt| {
+                receipt.source == location
+                    && digest.is_none_or(|digest| receipt.archive == Some(digest))
+            });
+            if !is_it {
+                continue;
+            }
+            let Ok(package) = verify_package(&version.path, &trust.root()) else {
+                continue;
+            };
+            let locked = self.options.locked;
+            if locked.is_none_or(|locked| locked.admit(&package, &trust.root()).is_ok()) {
+                return Ok(Some(package));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Installs everything that is written down and not there.
+    fn install_all(&self, locked: &LockFile) -> Result {
+        let plugins = self.home.plugins();
+        let mut added = Vec::new();
+        for release in locked.plugins() {
+            let path = plugins.join(release.name.as_str()).join(&release.version);
+            let root = TrustStore::open(&self.home.trust())?.root();
+            let is_there = path.symlink_metadata().is_ok()
+                && verify_package(&path, &root)
+                    .is_ok_and(|package| package.statement_digest() == Some(release.statement()));
+            if !is_there {
+                let source = source::of(&release.source)?;
+                self.install(&*source, release.archive())?;
+                added.push(json!({ "name": release.name, "version": release.version }));
+            }
+        }
+        let value = json!({ "installed": added, "locked": locked.plugins().len() });
+        self.context.out.show(&value, |_| {
+            let (added, all) = (added.len(), locked.plugins().len());
+            format!("{added} installed, {} were there", all - added)
+        })
+    }
+
+    /// What is still missing is said now and not by the first run.
+    pub(super) fn tell_missing_grants(&self, package: &Verified<Package>) -> Result {
+        if let Err(error) = GrantStore::open(&self.home.grants_file())?.check(package) {
             use miette::Diagnostic as _;
-            context.out.note(&error.to_string());
+            self.context.out.note(&error.to_string());
             if let Some(help) = error.help() {
-                context.out.note(&help.to_string());
+                self.context.out.note(&help.to_string());
             }
         }
         Ok(())
+    }
+}
+
+/// How to fetch something for a home.
+pub(super) fn order(context: &Context, home: &Home, digest: Option<Digest>) -> Order {
+    Order {
+        downloads: home.root().join("downloads"),
+        digest,
+        out: context.out,
     }
 }
 

@@ -1,18 +1,56 @@
 //! `orchestrator plugin list`
 
 use orchestrator_plugin_runtime::PluginStatus;
+use orchestrator_signing::{installed, receipt, rolled_back};
+use serde_json::json;
 
 use crate::{context::Context, failure::Result, output::Output, run_view, table::Table};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Only what was installed into this home, as the store's index has it:
+    /// nothing is verified, which is quick
+    #[arg(long)]
+    installed: bool,
+}
 
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
+        if self.installed {
+            return show_installed(context);
+        }
         let plugins = context.plugins().await?.plugins();
         let out = context.out;
         out.show(&plugins, |plugins| text(out, plugins))
     }
+}
+
+fn show_installed(context: &Context) -> Result {
+    let plugins = context.home()?.plugins();
+    let mut rows = Vec::new();
+    for (state, versions) in [
+        ("installed", installed(&plugins)?),
+        ("rolled back", rolled_back(&plugins)?),
+    ] {
+        for version in versions {
+            let receipt = version.tree.and_then(|tree| receipt(&plugins, tree));
+            rows.push(json!({
+                "name": version.name,
+                "version": version.version,
+                "state": state,
+                "tree": version.tree,
+                "source": receipt.map(|receipt| receipt.source),
+            }));
+        }
+    }
+    context.out.show(&rows, |rows| {
+        let mut table = Table::new(["NAME", "VERSION", "STATE", "SOURCE"]);
+        for row in rows {
+            let cell = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+            table.row([cell("name"), cell("version"), cell("state"), cell("source")]);
+        }
+        table.to_string()
+    })
 }
 
 fn text(out: Output, plugins: &[PluginStatus]) -> String {

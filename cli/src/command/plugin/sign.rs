@@ -1,65 +1,227 @@
 //! `orchestrator plugin sign`
 
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+};
 
-use orchestrator_signing::{SignOptions, cosign, sign};
-use serde_json::json;
+use orchestrator_signing::{
+    Draft, ENVELOPE_SIZE_MAX, PublicKey, ReleasePayload, ReleaseSummary, SignOptions, attach,
+    attach_minisig, remove_leftovers, signed_payload,
+};
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
-use crate::{command::key, context::Context, failure::Result, passphrase::Source};
+use crate::{
+    context::Context, error::CliError, failure::Result, output::harmless, signer::KeyArgs,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The package's directory
-    dir: PathBuf,
+    #[arg(required_unless_present = "detached", conflicts_with = "detached")]
+    dir: Option<PathBuf>,
 
-    /// A secret key file, or the name of a key of this home
-    #[arg(long, value_name = "KEY")]
-    key: String,
+    #[command(flatten)]
+    key: KeyArgs,
 
     /// The number of this release, which only rises [default: seconds since 1970]
-    #[arg(long, value_name = "N", conflicts_with = "add")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["add", "detached"])]
     serial: Option<u64>,
 
     /// Add a signature to those that are there
-    #[arg(long)]
+    #[arg(long, conflicts_with = "detached")]
     add: bool,
 
-    #[command(flatten)]
-    passphrase: Source,
+    /// Sign what `plugin digest --out` wrote, without the package
+    #[arg(long, value_name = "FILE", requires = "out")]
+    detached: Option<PathBuf>,
+
+    /// Where to write the signature, for `plugin attach`
+    #[arg(long, value_name = "FILE", requires = "detached")]
+    out: Option<PathBuf>,
+
+    /// Also sign META/MANIFEST as minisign does, for people without this program;
+    /// with `--out FILE`, the signature is FILE.minisig
+    #[arg(long)]
+    minisign: bool,
+
+    /// Carry this attestation along: a DSSE envelope in a file named *.dsse
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["add", "detached"])]
+    attest: Vec<PathBuf>,
 }
 
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
-        let key = key::secret(context, &self.key, &self.passphrase).await?;
-        let report = match self.add {
-            true => cosign(&self.dir, &key)?,
-            false => {
-                let now = jiff::Timestamp::now().as_second();
-                let serial = self
-                    .serial
-                    .unwrap_or_else(|| u64::try_from(now).unwrap_or(1));
-                sign(&self.dir, &key, &SignOptions::new(serial))?
+        match (&self.detached, &self.out, &self.dir) {
+            (Some(file), Some(out), _) => self.detached(context, file, out).await,
+            (_, _, Some(dir)) if self.add => self.again(context, dir).await,
+            (_, _, dir) => {
+                let dir = dir.clone().unwrap_or_default();
+                self.package(context, &dir).await
             }
-        };
-        let value = json!({
-            "name": report.name,
-            "version": report.version,
-            "serial": report.serial,
-            "digest": report.digest,
-            "key_id": report.key_id,
-            "files": report.files,
-            "bytes": report.bytes,
-        });
-        context.out.show(&value, |_| {
-            format!(
-                "signed {} {} with {}: {} files, {} bytes, release {}",
-                report.name,
-                report.version,
-                key.public().name(),
-                report.files,
-                report.bytes,
-                report.serial
-            )
-        })
+        }
     }
+
+    async fn package(&self, context: &Context, dir: &Path) -> Result {
+        let mut options = options(self.serial);
+        for file in &self.attest {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let bytes = read(file, ENVELOPE_SIZE_MAX)?;
+            options.attestations.push((name.into_owned(), bytes));
+        }
+        let signer = self.key.signer(context).await?;
+        remove_leftovers(dir)?;
+        let draft = Draft::new(dir, &options)?;
+        let payload = draft.payload().clone();
+        let signature = signer.sign(&payload.message()).await?;
+        // Both signatures are there before either is written.
+        let export = match self.minisign {
+            true => Some(signer.minisign(&payload).await?),
+            false => None,
+        };
+        let summary = draft.seal(signer.public(), &signature)?;
+        if let Some(export) = &export {
+            attach_minisig(dir, signer.public(), export)?;
+        }
+        show(context, &summary, signer.public(), None)
+    }
+
+    async fn again(&self, context: &Context, dir: &Path) -> Result {
+        let signer = self.key.signer(context).await?;
+        let payload = signed_payload(dir)?;
+        let signature = signer.sign(&payload.message()).await?;
+        let envelope = payload.envelope(signer.public(), &signature);
+        let envelope = envelope.map_err(orchestrator_signing::SignError::from)?;
+        let summary = attach(dir, &envelope, &[signer.public().clone()], false)?;
+        if self.minisign {
+            attach_minisig(dir, signer.public(), &signer.minisign(&payload).await?)?;
+        }
+        show(context, &summary, signer.public(), None)
+    }
+
+    async fn detached(&self, context: &Context, file: &Path, out: &Path) -> Result {
+        let message = read(file, ENVELOPE_SIZE_MAX)?;
+        let payload = ReleasePayload::from_message(&message, file)?;
+        // Said before the passphrase is asked for: who signs has seen it.
+        for line in lines(&payload.summary()) {
+            context.out.note(&line);
+        }
+        let signer = self.key.signer(context).await?;
+        let signature = signer.sign(&message).await?;
+        let envelope = payload.envelope(signer.public(), &signature);
+        let envelope = envelope.map_err(orchestrator_signing::SignError::from)?;
+        if self.minisign {
+            let export = signer.minisign(&payload).await?;
+            write(&export_of(out), export.to_text().as_bytes())?;
+        }
+        write(out, envelope.to_json().as_bytes())?;
+        show(context, &payload.summary(), signer.public(), Some(out))
+    }
+}
+
+/// Where the signature for minisign lies beside a detached one.
+pub(super) fn export_of(signature: &Path) -> PathBuf {
+    let mut name = signature.as_os_str().to_owned();
+    name.push(".minisig");
+    name.into()
+}
+
+/// A release that is made now, with this number or that of the moment.
+pub(super) fn options(serial: Option<u64>) -> SignOptions {
+    let now = jiff::Timestamp::now().as_second();
+    let serial = serial.unwrap_or_else(|| u64::try_from(now).unwrap_or(1));
+    SignOptions::new(serial)
+}
+
+/// What a release is, a line for each thing there is to say.
+pub(super) fn lines(release: &ReleaseSummary) -> Vec<String> {
+    let capabilities = match release.capabilities.is_empty() {
+        true => "none".to_owned(),
+        false => release.capabilities.join(", "),
+    };
+    let lines = [
+        ("plugin", format!("{} {}", release.name, release.version)),
+        ("release", release.serial.to_string()),
+        ("created", release.created.to_string()),
+        ("runs", release.entry.clone()),
+        ("asks for", capabilities),
+        (
+            "files",
+            format!("{}, {} bytes", release.files, release.bytes),
+        ),
+        ("statement", format!("sha256:{}", release.digest)),
+        ("signed bytes", format!("sha256:{}", release.message_digest)),
+    ];
+    let lines = lines.iter();
+    lines
+        .map(|(name, value)| format!("{name:<13} {}", harmless(value)))
+        .collect()
+}
+
+pub(super) fn as_json(release: &ReleaseSummary) -> Value {
+    json!({
+        "name": release.name,
+        "version": release.version,
+        "serial": release.serial,
+        "created": release.created.to_string(),
+        "expires": release.expires.map(|at| at.to_string()),
+        "entry": release.entry,
+        "capabilities": release.capabilities,
+        "digest": release.digest,
+        "message_sha256": release.message_digest,
+        "files": release.files,
+        "bytes": release.bytes,
+    })
+}
+
+fn show(
+    context: &Context,
+    release: &ReleaseSummary,
+    key: &PublicKey,
+    out: Option<&Path>,
+) -> Result {
+    let mut value = as_json(release);
+    value["key_id"] = json!(key.id());
+    value["signature_file"] = json!(out.map(|out| out.display().to_string()));
+    context.out.show(&value, |_| {
+        format!(
+            "signed {} {} with {}: {} files, {} bytes, release {}",
+            release.name,
+            release.version,
+            key.name(),
+            release.files,
+            release.bytes,
+            release.serial
+        )
+    })
+}
+
+/// Reads a file of at most this many bytes and one more, which whoever looks at
+/// them finds too many.
+pub(super) fn read(file: &Path, max: usize) -> Result<Vec<u8>> {
+    let opened = File::open(file).map_err(|error| CliError::file("read", file, error))?;
+    let mut bytes = Vec::new();
+    opened
+        .take(max as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| CliError::file("read", file, error))?;
+    Ok(bytes)
+}
+
+/// Writes a whole file or none, in place of the one that is there.
+pub(super) fn write(file: &Path, bytes: &[u8]) -> Result {
+    let dir = match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let written = NamedTempFile::new_in(dir).and_then(|mut staged| {
+        staged.write_all(bytes)?;
+        staged.as_file().sync_all()?;
+        staged.persist(file).map_err(|error| error.error)
+    });
+    written
+        .map(drop)
+        .map_err(|error| CliError::file("write", file, error).into())
 }

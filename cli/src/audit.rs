@@ -1,0 +1,310 @@
+//! What goes into the audit log: what commands change, and what a running
+//! engine tells of its plugins.
+
+mod commands;
+mod events;
+
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use orchestrator_contract::{Event, EventSink};
+use orchestrator_engine::{
+    Home,
+    config::{AuditConfig, CheckpointCopy},
+    journal::Retention,
+};
+use orchestrator_observability::log::names_a_secret;
+use orchestrator_plugin_runtime::PluginStatus;
+use orchestrator_signing::{
+    Package, Verified,
+    audit::{
+        AuditError, AuditEvent, AuditLog, AuditSettings, CopyTo, Kind, Outcome, QuotaSettings,
+        copy_to_file,
+    },
+};
+
+use crate::{context::Context, exit::Exit, failure::Result, progress, whoami::whoami};
+
+/// The log of this process, once something was to be recorded. It is closed by
+/// name: an engine may hold on to its listener until the process ends.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    log: Mutex<Option<AuditLog>>,
+    about: Mutex<Option<About>>,
+    processes: Mutex<Processes>,
+}
+
+/// Which plugins have a process of their own, which only the registry knows.
+#[derive(Debug, Default)]
+struct Processes {
+    known: Option<HashSet<String>>,
+    /// What was told of plugins before the registry was there.
+    early: Vec<AuditEvent>,
+}
+
+/// Only plugins that start with the engine tell anything so early.
+const EARLY_MAX: usize = 1_000;
+
+impl Audit {
+    fn lock(&self) -> MutexGuard<'_, Option<AuditLog>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the log, unless it is open or off.
+    pub(crate) fn open(&self, home: &Home, config: &AuditConfig) -> Result {
+        let mut log = self.lock();
+        if config.enabled && log.is_none() {
+            let (settings, copy) = settings(config);
+            let alarm = |error: &AuditError| {
+                tracing::error!(%error, "the audit log cannot be written");
+            };
+            *log = Some(AuditLog::open(
+                &dir(home, config),
+                settings,
+                copy,
+                Box::new(alarm),
+            )?);
+        }
+        Ok(())
+    }
+
+    /// Writes what waits; further events are not recorded.
+    pub(crate) fn close(&self) {
+        let log = self.lock().take();
+        drop(log);
+    }
+
+    /// Records what happened, and waits until that is durable.
+    fn record(&self, event: AuditEvent) -> Result {
+        let receipt = self.lock().as_ref().map(|log| log.record(event));
+        if let Some(receipt) = receipt {
+            receipt.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Records what nobody waits for.
+    pub(crate) fn note(&self, event: AuditEvent) {
+        if let Some(log) = &*self.lock() {
+            log.note(event);
+        }
+    }
+
+    /// Records what became of the plugins when they were loaded.
+    pub(crate) fn note_loaded(&self, plugins: &[PluginStatus]) {
+        for event in plugins.iter().filter_map(events::of_loaded) {
+            self.note(event);
+        }
+        let with_process = plugins.iter().filter(|it| events::has_process(it.kind));
+        self.know(with_process.map(|plugin| plugin.id.clone()).collect());
+    }
+
+    /// Which plugins have a process. What was told of them before is recorded.
+    fn know(&self, known: HashSet<String>) {
+        let early = {
+            let mut processes = self
+                .processes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            processes.known = Some(known);
+            std::mem::take(&mut processes.early)
+        };
+        for event in early {
+            self.note_process(event);
+        }
+    }
+
+    /// Records that a plugin's process started or ended, if it has one.
+    fn note_process(&self, event: AuditEvent) {
+        let mut processes = self
+            .processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let has_process = |known: &HashSet<String>| {
+            let plugin = event.plugin.as_ref();
+            plugin.is_some_and(|plugin| known.contains(plugin))
+        };
+        match &processes.known {
+            Some(known) if has_process(known) => self.note(event),
+            Some(_) => {}
+            None if processes.early.len() < EARLY_MAX => processes.early.push(event),
+            None => {}
+        }
+    }
+}
+
+/// Hands on what an engine tells.
+pub(crate) struct Listener(pub(crate) Arc<Audit>);
+
+impl EventSink for Listener {
+    fn emit(&self, event: Event) {
+        match events::of_event(&event) {
+            Some(event) if matches!(event.kind, Kind::Spawn | Kind::Exit) => {
+                self.0.note_process(event);
+            }
+            Some(event) => self.0.note(event),
+            None => {}
+        }
+    }
+}
+
+/// Does what a command does. Where that is to be recorded, nothing is changed
+/// that cannot be, and how it went is durable before the command ends.
+pub(crate) fn around(
+    context: &Context,
+    arguments: &[OsString],
+    act: impl FnOnce() -> Result,
+) -> Result {
+    let result = match commands::event_of(arguments) {
+        Some(event) => context.audit().and_then(|audit| {
+            let result = act();
+            audit.record(completed(event, &audit, &result)).and(result)
+        }),
+        None => act(),
+    };
+    context.close_audit();
+    result
+}
+
+fn completed(mut event: AuditEvent, audit: &Audit, result: &Result) -> AuditEvent {
+    event.actor = Some(whoami());
+    if let Some(about) = audit
+        .about
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+    {
+        event.plugin = Some(about.plugin);
+        event.version = Some(about.version);
+        event.key = Some(about.key);
+        event.digest = about.digest;
+    }
+    if let Err(failure) = result
+        && failure.exit != Exit::Ok
+    {
+        event.outcome = Outcome::Failed;
+        let report = failure.report();
+        event.code = report
+            .and_then(|report| report.code())
+            .map(|code| code.to_string());
+        event.detail = report.map(ToString::to_string);
+    }
+    event
+}
+
+/// The package that the command is about, which its arguments only name.
+#[derive(Debug)]
+struct About {
+    plugin: String,
+    version: String,
+    key: String,
+    /// None of an unsigned package.
+    digest: Option<String>,
+}
+
+/// Says which package the command turned out to be about.
+pub(crate) fn about(context: &Context, package: &Verified<Package>) {
+    let manifest = package.manifest();
+    let about = About {
+        plugin: manifest.id.to_string(),
+        version: manifest.version.to_string(),
+        key: package.publisher().to_string(),
+        digest: package.statement_digest().map(|digest| digest.to_string()),
+    };
+    *context
+        .audit_log()
+        .about
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = Some(about);
+}
+
+/// Where the log of a home lies.
+pub(crate) fn dir(home: &Home, config: &AuditConfig) -> PathBuf {
+    home.root().join(&config.dir)
+}
+
+fn settings(config: &AuditConfig) -> (AuditSettings, Option<CopyTo>) {
+    let settings = AuditSettings {
+        checkpoint_records: config.checkpoint_records.get(),
+        checkpoint_interval: config.checkpoint_interval,
+        quota: QuotaSettings {
+            per_second: config.records_per_second.get().into(),
+            burst: config.burst.get(),
+        },
+        segment_bytes: config.segment_bytes,
+        keep: match config.keep {
+            Retention::Off => None,
+            Retention::Keep(time) => Some(time),
+        },
+        queue_max: config.queue_max.get(),
+        lock_wait: config.busy_timeout,
+        names_secret: names_a_secret,
+    };
+    let copy: Option<CopyTo> = match &config.checkpoint_copy {
+        CheckpointCopy::Off => None,
+        CheckpointCopy::Stderr => Some(Box::new(|note| progress::write_to_stderr(note.as_bytes()))),
+        CheckpointCopy::File(path) => Some(copy_to_file(path.clone())),
+    };
+    (settings, copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_contract::PluginState;
+    use orchestrator_engine::config::Config;
+    use orchestrator_signing::audit::AuditReader;
+
+    use super::*;
+
+    /// `default.toml` is the one place for a default; the log stands alone too.
+    #[test]
+    fn the_defaults_are_those_of_the_log() {
+        let (settings, copy) = settings(&Config::defaults().unwrap().audit);
+        let own = AuditSettings::new(names_a_secret);
+        assert_eq!(format!("{settings:?}"), format!("{own:?}"));
+        assert!(copy.is_none());
+    }
+
+    #[test]
+    fn only_a_plugin_with_a_process_starts_and_ends_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path()).unwrap();
+        let config = Config::defaults().unwrap().audit;
+        let listener = Listener(Arc::default());
+        let audit = Arc::clone(&listener.0);
+        audit.open(&home, &config).unwrap();
+        let tell = |plugin: &str, state| {
+            listener.emit(Event::PluginStateChanged {
+                plugin: orchestrator_contract::PluginId::new(plugin),
+                version: "1.0.0".into(),
+                state,
+                reason: "it takes calls".into(),
+            });
+        };
+        tell("early", PluginState::Running);
+        tell("template", PluginState::Running);
+        audit.know(["early".to_owned(), "late".to_owned()].into());
+        tell("late", PluginState::Running);
+        tell("early", PluginState::Stopped);
+        tell("template", PluginState::Stopped);
+        audit.close();
+        let mut reader = AuditReader::open(&super::dir(&home, &config), 0).unwrap();
+        let mut found = Vec::new();
+        while let Some(record) = reader.next_record().unwrap() {
+            found.push((record.event.kind, record.event.plugin.unwrap()));
+        }
+        let expected = [
+            (Kind::Spawn, "early"),
+            (Kind::Spawn, "late"),
+            (Kind::Exit, "early"),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(kind, plugin)| (kind, plugin.to_owned()))
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! Which commands change who may do what, and what is recorded of them.
+
+use std::ffi::OsString;
+
+use clap::{ArgMatches, CommandFactory as _, parser::ValueSource};
+use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
+
+use crate::args::Cli;
+
+/// Commands that are recorded, by group and name.
+const RECORDED: &[(&str, &str, Kind)] = &[
+    ("key", "generate", Kind::KeyChange),
+    ("key", "import", Kind::KeyChange),
+    ("key", "passphrase", Kind::KeyChange),
+    ("key", "revoke", Kind::KeyChange),
+    ("key", "rotate", Kind::KeyChange),
+    ("trust", "add", Kind::RootChange),
+    ("trust", "init", Kind::RootChange),
+    ("trust", "remove", Kind::RootChange),
+    ("trust", "revoke", Kind::RootChange),
+    ("trust", "rotate", Kind::RootChange),
+    ("trust", "update", Kind::RootChange),
+    ("plugin", "gc", Kind::Remove),
+    ("plugin", "grant", Kind::Grant),
+    ("plugin", "install", Kind::Install),
+    ("plugin", "lock", Kind::LockChange),
+    ("plugin", "remove", Kind::Remove),
+    ("plugin", "revoke", Kind::Revoke),
+    ("plugin", "rollback", Kind::Install),
+    ("plugin", "update", Kind::Install),
+];
+
+/// What is to be recorded of this command line, if it is one of those. The
+/// arguments are read a second time, without what they are turned into, so
+/// that no command has to speak of the log.
+pub(super) fn event_of(arguments: &[OsString]) -> Option<AuditEvent> {
+    let cli = Cli::command();
+    let matches = cli.clone().try_get_matches_from(arguments).ok()?;
+    let (group, matches) = matches.subcommand()?;
+    let (name, matches) = matches.subcommand()?;
+    let (_, _, kind) = RECORDED.iter().find(|it| (it.0, it.1) == (group, name))?;
+    let command = cli.find_subcommand(group)?.find_subcommand(name)?;
+    let mut event = AuditEvent::new(*kind, Outcome::Ok);
+    event.action = Some(format!("{group} {name}"));
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        let Some(text) = text(matches, id) else {
+            continue;
+        };
+        match (group, id) {
+            // A path or an address is no name.
+            ("plugin", "plugin" | "name") if !text.contains('/') => event.plugin = Some(text),
+            ("plugin", "capabilities") => event.capability = Some(text),
+            ("plugin", "plugin" | "name" | "source") => event.resource = Some(text),
+            ("key" | "trust", "key" | "name") => event.key = Some(text),
+            _ => event = event.with(id, text),
+        }
+    }
+    Some(event)
+}
+
+/// The values of an argument that stands on the command line.
+fn text(matches: &ArgMatches, id: &str) -> Option<String> {
+    let values = matches.try_get_raw(id).ok()??;
+    let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
+    let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+    is_given.then(|| values.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str) -> Option<AuditEvent> {
+        let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+        event_of(&arguments)
+    }
+
+    #[test]
+    fn what_changes_something_is_recorded_with_its_arguments() {
+        let grant = of("orchestrator --json plugin grant greeter file:read=/a env:read=B").unwrap();
+        assert_eq!(grant.kind, Kind::Grant);
+        assert_eq!(grant.action.as_deref(), Some("plugin grant"));
+        assert_eq!(grant.plugin.as_deref(), Some("greeter"));
+        assert_eq!(grant.capability.as_deref(), Some("file:read=/a env:read=B"));
+        assert!(grant.context.is_empty(), "{grant:?}");
+        let trust = of("orchestrator trust add release --level 3 --names a,b").unwrap();
+        assert_eq!(trust.key.as_deref(), Some("release"));
+        assert_eq!(trust.context["level"], "3");
+        assert_eq!(of("orchestrator plugin list"), None);
+        assert_eq!(of("orchestrator trust list"), None);
+        assert_eq!(of("orchestrator plugin grant"), None);
+    }
+
+    #[test]
+    fn every_recorded_command_exists() {
+        let cli = Cli::command();
+        for (group, name, _) in RECORDED {
+            let group = cli.find_subcommand(group).unwrap();
+            assert!(group.find_subcommand(name).is_some(), "{name}");
+        }
+    }
+}

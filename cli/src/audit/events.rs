@@ -1,0 +1,110 @@
+//! Which events are security events, and what is recorded of them.
+
+use orchestrator_contract::{ErrorKind, Event, PluginState};
+use orchestrator_plugin_runtime::{PluginStatus, ProblemClass};
+use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
+
+/// What is recorded of an event; nothing of most.
+pub(super) fn of_event(event: &Event) -> Option<AuditEvent> {
+    match event {
+        Event::PluginStateChanged {
+            plugin,
+            version,
+            state,
+            reason,
+        } => {
+            let (kind, outcome) = match state {
+                PluginState::Running => (Kind::Spawn, Outcome::Ok),
+                PluginState::Stopped => (Kind::Exit, Outcome::Ok),
+                PluginState::CrashLoop => (Kind::Exit, Outcome::Failed),
+                _ => return None,
+            };
+            let mut event = AuditEvent::new(kind, outcome)
+                .plugin(plugin.as_str())
+                .detail(&**reason);
+            event.version = Some(version.to_string());
+            Some(event)
+        }
+        Event::PluginRestarted { plugin, reason, .. } => Some(
+            AuditEvent::new(Kind::Exit, Outcome::Failed)
+                .plugin(plugin.as_str())
+                .detail(&**reason),
+        ),
+        Event::ResourceViolation {
+            plugin,
+            resource,
+            current,
+            limit,
+            action,
+        } => {
+            let mut event = AuditEvent::new(Kind::Denial, Outcome::Denied)
+                .plugin(plugin.as_str())
+                .with("current", current.to_string())
+                .with("limit", limit.to_string());
+            event.resource = Some(resource.to_string());
+            event.rule = Some("limit".to_owned());
+            event.action = Some(format!("{action:?}").to_lowercase());
+            Some(event)
+        }
+        Event::AttemptFailed {
+            run,
+            step,
+            plugin,
+            phase,
+            error,
+            ..
+        } if error.kind() == ErrorKind::Permission => {
+            let mut event = AuditEvent::new(Kind::Denial, Outcome::Denied)
+                .plugin(plugin.as_str())
+                .detail(error.to_string())
+                .with("phase", phase.as_str());
+            event.run = Some(run.to_string());
+            event.step = Some(step.to_string());
+            Some(event)
+        }
+        _ => None,
+    }
+}
+
+/// Whether plugins of this kind have a process that lives longer than a call.
+pub(super) fn has_process(kind: &str) -> bool {
+    matches!(kind, "node" | "grpc")
+}
+
+/// What became of a package when it was loaded. What is compiled in was not
+/// loaded.
+pub(super) fn of_loaded(plugin: &PluginStatus) -> Option<AuditEvent> {
+    let location = plugin.location.as_ref()?;
+    let mut event = match &plugin.error {
+        None => AuditEvent::new(Kind::Verify, Outcome::Ok),
+        Some(problem) => {
+            let (kind, outcome) = match problem.class {
+                ProblemClass::Denied => (Kind::Denial, Outcome::Denied),
+                ProblemClass::Trust => (Kind::Verify, Outcome::Failed),
+                _ => (Kind::Load, Outcome::Failed),
+            };
+            let detail = match kind {
+                Kind::Verify => format!("integrity check failed: {}", problem.message),
+                _ => problem.message.clone(),
+            };
+            let mut event = AuditEvent::new(kind, outcome).detail(detail);
+            event.code = Some(problem.code.clone());
+            event
+        }
+    };
+    event.plugin = Some(plugin.id.clone());
+    event.version = Some(plugin.version.to_string());
+    event.key.clone_from(&plugin.key_id);
+    event.digest = Some(plugin.digest.clone());
+    event.resource = Some(location.display().to_string());
+    if let Some(level) = plugin.trust_level {
+        event = event.with("trust_level", level.to_string());
+    }
+    if plugin.unsigned {
+        event = event.with("unsigned", "true");
+    }
+    if !plugin.not_enforced.is_empty() {
+        event = event.with("not_enforced", plugin.not_enforced.join(" "));
+    }
+    Some(event)
+}
