@@ -67,7 +67,8 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
         let at = call.now();
         match self.pass_closed(at) {
             Some(closed) => hold.0 = Place::Closed { closed, at },
-            None => hold.0 = self.admit_slowly(at, call.criticality())?,
+            // As it is: a refusal is large, and moved as seldom as can be.
+            None => return self.admit_slowly(hold, at, call.criticality()),
         }
         Poll::Ready(Ok(()))
     }
@@ -94,11 +95,19 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
 
 impl Breaker {
     #[cold]
-    fn admit_slowly(&self, at: Instant, criticality: Criticality) -> Result<Place, Refusal> {
-        match self.pass(at, criticality) {
-            Ok(pass) => Ok(Place::Passed { pass, at }),
+    fn admit_slowly(
+        &self,
+        hold: &mut Hold,
+        at: Instant,
+        criticality: Criticality,
+    ) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(match self.pass(at, criticality) {
+            Ok(pass) => {
+                hold.0 = Place::Passed { pass, at };
+                Ok(())
+            }
             Err(retry_after) => Err(Refusal::CircuitOpen { retry_after }),
-        }
+        })
     }
 
     #[cold]

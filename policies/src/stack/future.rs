@@ -235,10 +235,7 @@ where
             }
             match self.poll_admit(stage, call, cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(refusal)) => {
-                    *polled = Poll::Ready(Err(self.refuse(refusal)));
-                    return;
-                }
+                Poll::Ready(Err(refusal)) => return self.refuse(refusal, polled),
                 Poll::Pending => return,
             }
         }
@@ -316,7 +313,7 @@ where
             self.state.running = false;
         }
         if polled.is_pending() {
-            *polled = self.poll_deadline(call, cx).map(Err);
+            self.poll_deadline(call, cx, polled);
         } else if O::TIMES_END || I::TIMES_END {
             call.read_clock();
         }
@@ -337,7 +334,7 @@ where
         }));
         if let Err(refusal) = caught {
             panic::discard(AssertUnwindSafe(|| self.answer.set(None)));
-            *polled = Poll::Ready(Err(self.refuse(refusal)));
+            self.refuse(refusal, polled);
         }
     }
 
@@ -377,23 +374,30 @@ where
         self.state.stage = Stage::Answer;
     }
 
-    /// Ready when the attempt's time is up.
+    /// Refuses the call when the attempt's time is up.
     #[inline(never)]
-    fn poll_deadline(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<S::Error> {
+    fn poll_deadline(
+        &mut self,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+        polled: &mut Poll<Result<S::Response, S::Error>>,
+    ) {
         let deadline = call.deadline();
         let Some(refusal) = deadline.refusal() else {
-            return Poll::Pending;
+            return;
         };
         if self.timer.is_none() {
             call.read_clock();
             let left = deadline.at() - call.now();
             self.timer.set(Some(tokio::time::sleep(left)));
         }
-        ready!(self.poll_timer(cx));
+        if self.poll_timer(cx).is_pending() {
+            return;
+        }
         call.read_clock();
         // The work ends before anybody hears of it and frees what it held.
         self.answer.set(None);
-        Poll::Ready(self.refuse(refusal))
+        self.refuse(refusal, polled);
     }
 
     #[cold]

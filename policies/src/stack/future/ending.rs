@@ -1,6 +1,6 @@
 //! How an attempt ended, and whether another one follows.
 
-use std::time::Duration;
+use std::{task::Poll, time::Duration};
 
 use tower::Service;
 
@@ -26,7 +26,11 @@ where
 {
     /// Takes note of how an attempt ended. Whether the call has, too.
     #[inline]
-    pub(super) fn is_last(&mut self, result: &Result<S::Response, S::Error>, call: &mut Call) -> bool {
+    pub(super) fn is_last(
+        &mut self,
+        result: &Result<S::Response, S::Error>,
+        call: &mut Call,
+    ) -> bool {
         let Err(error) = result else {
             let end = End::Answered {
                 result,
@@ -123,10 +127,14 @@ where
     }
 
     #[cold]
-    pub(super) fn refuse(&mut self, refusal: Refusal) -> S::Error {
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        polled: &mut Poll<Result<S::Response, S::Error>>,
+    ) {
         let by = refusal.kind();
         self.tell(&PolicyEvent::Refused { by });
-        refusal.into()
+        *polled = Poll::Ready(Err(refusal.into()));
     }
 
     fn tell(&mut self, event: &PolicyEvent) {
