@@ -84,6 +84,16 @@ fn goals(costs: &[Cost]) -> Vec<Goal> {
     if let Some((later, bare)) = full.later.zip(bare.later) {
         let what = "whole stack over bare, later";
         goals.push(Goal::new(what, later - bare, " ns", most(200.0)));
+        // A tokio timer is most of it, and how much that takes is the machine's.
+        if let Some(hand) = hand.later {
+            let what = "the same, to by hand";
+            goals.push(Goal::new(
+                what,
+                (later - bare) / (hand - bare),
+                "×",
+                most(0.82),
+            ));
+        }
     }
     if let Some(together) = full.together {
         let ratio = together.nanos / full.at_once;
@@ -95,8 +105,9 @@ fn goals(costs: &[Cost]) -> Vec<Goal> {
     goals.push(Goal::count("allocations", full.allocations, exactly(0.0)));
     let what = "allocations, boxed";
     goals.push(Goal::count(what, boxed.allocations, exactly(1.0)));
-    if let Some(count) = full.instructions {
-        goals.push(Goal::count("instructions", count, most(500.0)));
+    if let Some((count, bare)) = full.instructions.zip(bare.instructions) {
+        let what = "instructions over bare";
+        goals.push(Goal::count(what, count - bare, most(500.0)));
     }
     goals
 }
