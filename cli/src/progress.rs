@@ -195,8 +195,19 @@ pub(crate) fn line(event: &Event) -> Option<String> {
         Event::BreakerChanged {
             plugin, to, reason, ..
         } => format!("{plugin}: breaker is now {} ({reason})", to.as_str()),
+        Event::CallFellBack {
+            step,
+            by,
+            answered: true,
+            error,
+            ..
+        } => format!(
+            "{step}: {}, answered by its fallback ({})",
+            error.as_str(),
+            by.as_str()
+        ),
         Event::PluginRestarted { plugin, reason, .. } => {
-            format!("{plugin}: starts again, its process {reason}")
+            format!("{plugin}: starts again: {reason}")
         }
         _ => return None,
     };

@@ -37,12 +37,17 @@ pub(crate) fn line(record: &RecordView) -> String {
             step,
             attempts,
             duration_ms,
+            fallback,
             ..
         } => {
             let took = duration(*duration_ms);
+            let by = match fallback {
+                Some(_) => " by its fallback",
+                None => "",
+            };
             match attempts {
-                0 | 1 => format!("{step}: success in {took}"),
-                many => format!("{step}: success after {many} attempts in {took}"),
+                0 | 1 => format!("{step}: success{by} in {took}"),
+                many => format!("{step}: success{by} after {many} attempts in {took}"),
             }
         }
         RecordBody::StepFailed { step, error, .. } => format!("{step}: failed: {error}"),

@@ -137,7 +137,7 @@ pub enum Event {
         plugin: PluginId,
         /// The phase.
         phase: PhaseName,
-        /// `attempts`, `budget` or `deadline`.
+        /// `exhausted`, `budget` or `deadline`.
         reason: Arc<str>,
     },
     /// A policy refused a call before it reached the plugin.
@@ -151,6 +151,34 @@ pub enum Event {
         plugin: PluginId,
         /// The phase.
         phase: PhaseName,
+        /// The policy.
+        by: RefusedBy,
+    },
+    /// A call failed and something else was asked to answer in its place.
+    #[serde(rename = "call.fell_back")]
+    CallFellBack {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepId,
+        /// The plugin whose call failed.
+        plugin: PluginId,
+        /// The phase.
+        phase: PhaseName,
+        /// What was asked.
+        by: FallbackKind,
+        /// Whether it had an answer; the call has failed if not.
+        answered: bool,
+        /// The kind of the call's own error.
+        error: ErrorKind,
+    },
+    /// A policy that only observes would have refused a call.
+    #[serde(rename = "call.would_be_refused")]
+    CallWouldBeRefused {
+        /// The plugin.
+        plugin: PluginId,
+        /// The phase, where the policy is the phase's own.
+        phase: Option<PhaseName>,
         /// The policy.
         by: RefusedBy,
     },
@@ -169,6 +197,8 @@ pub enum Event {
         to: BreakerState,
         /// Why: `consecutive_failures`, `failure_ratio`, `probe_failed`, …
         reason: Arc<str>,
+        /// Whether it refuses calls in earnest; one that observes does not.
+        enforced: bool,
     },
     /// A plugin changed its state.
     #[serde(rename = "plugin.state_changed")]
@@ -257,6 +287,7 @@ impl Event {
             | Self::CallRetried { run, .. }
             | Self::RetryGivenUp { run, .. }
             | Self::CallRefused { run, .. }
+            | Self::CallFellBack { run, .. }
             | Self::StepFinished { run, .. } => Some(*run),
             Self::PluginLog { run, .. } => *run,
             _ => None,
@@ -351,6 +382,18 @@ labels! {
         Bulkhead => "bulkhead",
         /// More important calls came first.
         Shed => "shed",
+    }
+}
+
+labels! {
+    /// What is asked in place of a call that failed.
+    FallbackKind {
+        /// A value of the pipeline.
+        Value => "value",
+        /// A phase of another plugin.
+        Phase => "phase",
+        /// The last good result.
+        LastGood => "last_good",
     }
 }
 

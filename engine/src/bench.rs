@@ -34,5 +34,9 @@ pub fn phase(
         .stacks
         .stack(&handle, manifest, &serde_json::Value::Null, None)
         .expect("the policies fit");
-    (stack.map_request(|call| StackCall::new(call, true)), handle)
+    let service = stack.service;
+    (
+        service.map_request(|call| StackCall::new(call, true)),
+        handle,
+    )
 }

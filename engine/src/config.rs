@@ -10,14 +10,16 @@ mod error;
 mod file;
 mod policy;
 mod sources;
+mod stack;
 mod types;
 mod values;
 
 pub use error::ConfigError;
-pub use policy::{DeadlineOverrides, PolicyConfig};
+pub use policy::{DeadlineOverrides, FallbackConfig, PolicyConfig};
 pub use sources::{Origin, Sources};
+pub use stack::PolicyStack;
 pub use types::{
-    AuditConfig, CheckpointCopy, DiscoveryConfig, LogConfig, LogFormat, PluginConfig, RunConfig,
+    AuditConfig, CheckpointCopy, DiscoveryConfig, InstallConfig, LogConfig, LogFormat, PluginConfig, RunConfig,
     ServerConfig,
 };
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub run: RunConfig,
     /// Where plugins are looked for.
     pub discovery: DiscoveryConfig,
+    /// How packages are installed.
+    pub install: InstallConfig,
     /// The audit log.
     pub audit: AuditConfig,
     /// What every phase call meets.
@@ -91,7 +95,7 @@ impl Config {
 
     fn extract(figment: &Figment) -> Result<Self, ConfigError> {
         let config: Self = figment.extract().map_err(ConfigError::misfit)?;
-        config.validate()?;
+        config.validate().map_err(|error| error.located(figment))?;
         Ok(config)
     }
 
@@ -101,7 +105,8 @@ impl Config {
         self.policy.validate("policy")?;
         for (name, plugin) in &self.plugins {
             let place = format!("plugins.{name}");
-            self.policy.overridden(&place, [&plugin.policy])?;
+            let policy = format!("{place}.policy");
+            self.policy.overridden(&policy, [&plugin.policy])?;
             for (phase, overrides) in &plugin.phases {
                 let place = format!("{place}.phases.{phase}");
                 self.policy

@@ -99,6 +99,10 @@ impl Engine {
     /// Accepts a run and returns once it is durable, before it has ended.
     /// Dropping the handle does not end the run.
     ///
+    /// A plugin that is compiled in may run pipelines while it works on a step.
+    /// What it begins in the task of its call is under the step's cap: all their
+    /// further attempts together are as many as the step itself may make.
+    ///
     /// # Errors
     ///
     /// When the pipeline, its plugins or its input do not fit, when the

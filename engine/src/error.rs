@@ -147,10 +147,27 @@ pub enum EngineError {
     #[diagnostic(
         code("ORC-4009"),
         help(
-            "a step may override `deadline` and, of `retry`, `max_attempts`, `base_delay` and `max_delay`"
+            "a step may override `deadline` and, of `retry`, `max_attempts`, `base_delay`, `max_delay` and `jitter`"
         )
     )]
     StepPolicy {
+        /// The step.
+        step: String,
+        /// What is wrong.
+        message: String,
+    },
+
+    /// What a step falls back to cannot be used. The operator has left
+    /// `fallback` out of the policies of the step's plugin, or the phase that it
+    /// falls back to may happen only once.
+    #[error("step `{step}` cannot fall back: {message}")]
+    #[diagnostic(
+        code("ORC-4016"),
+        help(
+            "a step falls back to a value, to a phase that is pure or idempotent, or to its last good result; `orchestrator config show policy.stack` tells whether it may"
+        )
+    )]
+    StepFallback {
         /// The step.
         step: String,
         /// What is wrong.
@@ -272,6 +289,7 @@ impl EngineError {
             | Self::Manifest(_)
             | Self::Pipeline(_)
             | Self::StepPolicy { .. }
+            | Self::StepFallback { .. }
             | Self::SensitiveOutput { .. }
             | Self::Text { .. }
             | Self::Input { .. } => ErrorClass::Invalid,

@@ -1,6 +1,6 @@
 //! The runs of a home, without the plugins that run them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use orchestrator_contract::{EventSink, NoEvents, RunId};
 
@@ -40,6 +40,13 @@ impl std::fmt::Debug for RunHistory {
 }
 
 impl RunHistory {
+    /// Whether `home` has a journal, or something in its place. Whoever only wants
+    /// to look need not make one.
+    pub fn is_there(home: &Home) -> bool {
+        let found = home.journal().symlink_metadata();
+        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Opens the journal of `home`, and makes one where there is none.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ pub use digest::{Digest, DigestError, idempotency_key};
 pub use error::{AppendError, JournalDamaged, JournalError};
 pub use inbox::Inbox;
 pub use record::{
-    Contents, Fork, HandedOut, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody,
+    Contents, FellBack, Fork, HandedOut, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody,
     RecordView, RunCreated,
 };
 pub use run::{

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use orchestrator_contract::StepId;
-use orchestrator_manifest::Effect;
+use orchestrator_contract::{PhaseName, PluginId, StepId};
+use orchestrator_manifest::{Effect, Phase};
 use orchestrator_plugin_runtime::{PluginHandle, ResolveError, Runtime};
 use semver::VersionReq;
 use serde_json::Value;
@@ -12,8 +12,8 @@ use crate::{
     engine::Shared,
     error::EngineError,
     journal::{PinnedPlugin, RunState},
-    pipeline::{Lookup, Pipeline, PluginLookup, StepSpec},
-    stack::PhaseStack,
+    pipeline::{FallbackSpec, Lookup, Pipeline, PluginLookup, StepSpec},
+    stack::{PhaseStack, fallback::LastResults},
 };
 
 /// What a step may override of its phase's policies.
@@ -39,6 +39,35 @@ pub(crate) struct PlannedStep {
     /// Whether a failed attempt that started may be followed by another. An
     /// author may say no to that and yes to going on after a crash.
     pub(crate) retryable: bool,
+    pub(crate) fallback: Option<PlannedFallback>,
+}
+
+/// What a step falls back to.
+pub(crate) enum PlannedFallback {
+    /// The pipeline's value.
+    Value,
+    /// A phase of another plugin.
+    Phase(PlannedPhase),
+    /// The last good result.
+    LastGood(LastResults),
+}
+
+/// A phase that a step falls back to.
+pub(crate) struct PlannedPhase {
+    pub(crate) handle: PluginHandle,
+    pub(crate) phase: PhaseName,
+    pub(crate) stack: PhaseStack,
+    pub(crate) retryable: bool,
+}
+
+/// A plugin as a step names it.
+#[derive(Clone, Copy)]
+struct Named<'s> {
+    step: &'s StepId,
+    plugin: &'s PluginId,
+    range: &'s VersionReq,
+    /// Whether the step only falls back to it.
+    is_fallback: bool,
 }
 
 impl Plan {
@@ -58,8 +87,8 @@ impl Plan {
             }
         }
         pipeline.check_against(&Registry(&shared.runtime))?;
-        let resolve = |spec: &StepSpec| {
-            let handle = shared.runtime.resolve(spec.plugin.as_str(), &spec.range)?;
+        let resolve = |named: Named<'_>| {
+            let handle = shared.runtime.resolve(named.plugin.as_str(), named.range)?;
             Ok(handle)
         };
         Self::with(shared, pipeline, resolve)
@@ -75,17 +104,21 @@ impl Plan {
         pipeline: Arc<Pipeline>,
         state: &RunState,
     ) -> Result<Self, EngineError> {
-        let resolve = |spec: &StepSpec| {
-            let pinned = state.created.plugins.get(&spec.id);
+        let resolve = |named: Named<'_>| {
+            let pins = match named.is_fallback {
+                false => &state.created.plugins,
+                true => &state.created.fallbacks,
+            };
+            let pinned = pins.get(named.step);
             let changed = || EngineError::PluginChanged {
                 run: state.run,
-                plugin: spec.plugin.to_string(),
+                plugin: named.plugin.to_string(),
                 version: pinned.map_or_else(String::new, |pinned| pinned.version.to_string()),
             };
             let pinned = pinned.ok_or_else(changed)?;
             let exactly =
                 VersionReq::parse(&format!("={}", pinned.version)).map_err(|_| changed())?;
-            let handle = shared.runtime.resolve(spec.plugin.as_str(), &exactly)?;
+            let handle = shared.runtime.resolve(named.plugin.as_str(), &exactly)?;
             match *handle.digest() == *pinned.digest {
                 true => Ok(handle),
                 false => Err(changed()),
@@ -97,12 +130,12 @@ impl Plan {
     fn with(
         shared: &Shared,
         pipeline: Arc<Pipeline>,
-        resolve: impl Fn(&StepSpec) -> Result<PluginHandle, EngineError>,
+        resolve: impl Fn(Named<'_>) -> Result<PluginHandle, EngineError>,
     ) -> Result<Self, EngineError> {
         let steps = pipeline
             .steps()
             .iter()
-            .map(|spec| PlannedStep::new(shared, spec, resolve(spec)?))
+            .map(|spec| PlannedStep::new(shared, spec, &resolve))
             .collect::<Result<Vec<_>, EngineError>>()?;
         let most = shared.config.run.concurrency.get();
         let concurrency = pipeline
@@ -120,50 +153,134 @@ impl Plan {
         let specs = self.pipeline.steps().iter();
         specs
             .zip(&self.steps)
-            .map(|(spec, step)| {
-                let pinned = PinnedPlugin {
-                    plugin: step.handle.id().clone(),
-                    version: step.version.clone(),
-                    digest: step.handle.digest().into(),
-                };
-                (spec.id.clone(), pinned)
+            .map(|(spec, step)| (spec.id.clone(), pin(&step.handle)))
+            .collect()
+    }
+
+    /// What it says about those that steps fall back to.
+    pub(crate) fn pinned_fallbacks(&self) -> BTreeMap<StepId, PinnedPlugin> {
+        let specs = self.pipeline.steps().iter();
+        specs
+            .zip(&self.steps)
+            .filter_map(|(spec, step)| match &step.fallback {
+                Some(PlannedFallback::Phase(phase)) => Some((spec.id.clone(), pin(&phase.handle))),
+                _ => None,
             })
             .collect()
     }
 }
 
+fn pin(handle: &PluginHandle) -> PinnedPlugin {
+    PinnedPlugin {
+        plugin: handle.id().clone(),
+        version: handle.version().to_string().into(),
+        digest: handle.digest().into(),
+    }
+}
+
 impl PlannedStep {
-    fn new(shared: &Shared, spec: &StepSpec, handle: PluginHandle) -> Result<Self, EngineError> {
+    fn new(
+        shared: &Shared,
+        spec: &StepSpec,
+        resolve: &impl Fn(Named<'_>) -> Result<PluginHandle, EngineError>,
+    ) -> Result<Self, EngineError> {
         let refused = |message: String| EngineError::StepPolicy {
             step: spec.id.to_string(),
             message,
         };
-        let Some(phase) = handle.phase(spec.phase.as_str()) else {
-            return Err(refused(format!(
-                "`{}` has no phase `{}`",
-                handle.id(),
-                spec.phase
-            )));
-        };
-        if phase.sensitive {
-            return Err(EngineError::SensitiveOutput {
-                plugin: spec.plugin.to_string(),
-                phase: phase.name.clone(),
-            });
-        }
+        let handle = resolve(Named {
+            step: &spec.id,
+            plugin: &spec.plugin,
+            range: &spec.range,
+            is_fallback: false,
+        })?;
+        let phase = phase_of(&handle, &spec.phase).map_err(refused)?;
+        not_sensitive(&handle, phase)?;
         check_overrides(&spec.policy).map_err(refused)?;
         let stack = shared
             .stacks
-            .stack(&handle, phase, &spec.policy, spec.timeout);
-        let repeatable = phase.effect.is_retry_safe() && phase.effect != Effect::Transactional;
+            .stack(&handle, phase, &spec.policy, spec.timeout)
+            .map_err(|error| refused(error.to_string()))?;
+        let repeatable = is_repeatable(phase);
         Ok(Self {
-            stack: stack.map_err(|error| refused(error.to_string()))?,
+            fallback: planned_fallback(shared, spec, &stack, resolve)?,
+            stack,
             version: handle.version().to_string().into(),
             retryable: repeatable && phase.retryable,
             repeatable,
             handle,
         })
     }
+}
+
+fn planned_fallback(
+    shared: &Shared,
+    spec: &StepSpec,
+    stack: &PhaseStack,
+    resolve: &impl Fn(Named<'_>) -> Result<PluginHandle, EngineError>,
+) -> Result<Option<PlannedFallback>, EngineError> {
+    let refused = |message: String| EngineError::StepFallback {
+        step: spec.id.to_string(),
+        message,
+    };
+    let Some(fallback) = &spec.fallback else {
+        return Ok(None);
+    };
+    let Some(last_results) = &stack.last_results else {
+        let message = format!("`policy.stack` leaves fallbacks out for `{}`", spec.plugin);
+        return Err(refused(message));
+    };
+    Ok(Some(match fallback {
+        FallbackSpec::Value(_) => PlannedFallback::Value,
+        FallbackSpec::LastGood => PlannedFallback::LastGood(last_results.clone()),
+        FallbackSpec::Phase {
+            plugin,
+            range,
+            phase,
+        } => {
+            let handle = resolve(Named {
+                step: &spec.id,
+                plugin,
+                range,
+                is_fallback: true,
+            })?;
+            let name = phase;
+            let phase = phase_of(&handle, name).map_err(refused)?;
+            not_sensitive(&handle, phase)?;
+            // After a crash the step begins anew, and it may come to this again.
+            if !is_repeatable(phase) {
+                let message = format!("phase `{name}` of `{plugin}` may happen only once");
+                return Err(refused(message));
+            }
+            let stack = shared.stacks.stack(&handle, phase, &Value::Null, None);
+            PlannedFallback::Phase(PlannedPhase {
+                stack: stack.map_err(|error| refused(error.to_string()))?,
+                phase: name.clone(),
+                retryable: phase.retryable,
+                handle,
+            })
+        }
+    }))
+}
+
+fn phase_of<'h>(handle: &'h PluginHandle, name: &PhaseName) -> Result<&'h Phase, String> {
+    let phase = handle.phase(name.as_str());
+    phase.ok_or_else(|| format!("`{}` has no phase `{name}`", handle.id()))
+}
+
+fn not_sensitive(handle: &PluginHandle, phase: &Phase) -> Result<(), EngineError> {
+    match phase.sensitive {
+        false => Ok(()),
+        true => Err(EngineError::SensitiveOutput {
+            plugin: handle.id().to_string(),
+            phase: phase.name.clone(),
+        }),
+    }
+}
+
+/// Whether doing it twice does no more than doing it once.
+fn is_repeatable(phase: &Phase) -> bool {
+    phase.effect.is_retry_safe() && phase.effect != Effect::Transactional
 }
 
 fn check_overrides(policy: &Value) -> Result<(), String> {

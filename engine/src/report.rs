@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use orchestrator_contract::{
-    CallError, PhaseName, PluginId, RunId, RunOutcome, SessionId, StepId, StepOutcome, TraceContext,
+    CallError, FallbackKind, PhaseName, PluginId, RunId, RunOutcome, SessionId, StepId,
+    StepOutcome, TraceContext,
 };
 use serde::Serialize;
 
@@ -104,9 +105,12 @@ pub struct StepReport {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
-    /// Why it was skipped.
+    /// Why it was skipped, or fell back, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What answered in place of its own phase, if that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackKind>,
 }
 
 impl RunReport {

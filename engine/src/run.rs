@@ -20,7 +20,8 @@ use std::{
     sync::Arc,
 };
 
-use orchestrator_contract::{CallError, EventSink, Payload, RunId, RunOutcome, StepId};
+use orchestrator_contract::{CallError, EventSink, RunId, RunOutcome, StepId};
+use orchestrator_policies::AttemptBudget;
 use tokio::{
     sync::Notify,
     task::{JoinError, JoinSet},
@@ -35,7 +36,7 @@ pub(crate) use self::{
 };
 use self::{
     report::{ended_badly, handed_out, outcome},
-    step::{StepDone, StepTask, ended_event, too_large},
+    step::{StepDone, StepInput, StepTask, ended_event, too_large},
 };
 use crate::{
     engine::Shared,
@@ -45,7 +46,7 @@ use crate::{
     pipeline::{Output, Pipeline, Scope, bounds::light},
     plan::Plan,
     report::RunReport,
-    stack::Attempts,
+    stack::{Attempts, Teller},
 };
 
 /// One run in flight.
@@ -63,6 +64,8 @@ pub(crate) struct Driver {
     /// Tells that a running step is tried again.
     again: Arc<Notify>,
     flight: Arc<Flight>,
+    /// What the step has left whose call began the run, if one did.
+    within: Option<AttemptBudget>,
     /// What the results of its steps take.
     kept_bytes: u64,
 }
@@ -75,6 +78,7 @@ impl Driver {
         ledger: Ledger,
         control: Control,
         flight: Arc<Flight>,
+        within: Option<AttemptBudget>,
     ) -> Self {
         let scope = scope(&plan.pipeline, ledger.state());
         let outputs = ledger.state().steps.values().filter_map(report::output);
@@ -91,6 +95,7 @@ impl Driver {
             attempts: BTreeMap::new(),
             again: Arc::default(),
             flight,
+            within,
         }
     }
 
@@ -144,7 +149,9 @@ impl Driver {
                 match input {
                     Ok(input) => {
                         let state = self.ledger.state();
-                        tasks.push(StepTask::new(&self.plan, state, index, input, &self.again));
+                        let within = self.within.as_ref();
+                        let (plan, again) = (&self.plan, &self.again);
+                        tasks.push(StepTask::new(plan, state, index, input, again, within));
                     }
                     Err(record) => ended.push(NewRecord::from(record)),
                 }
@@ -172,7 +179,8 @@ impl Driver {
             self.repeat.remove(task.step());
             self.attempts.insert(task.step().clone(), task.attempts());
             self.shared.bus.emit(task.started_event());
-            self.running.spawn(task.run());
+            let teller = Teller::new(self.shared.bus.clone());
+            self.running.spawn(task.run(teller));
         }
         Ok(())
     }
@@ -200,7 +208,7 @@ impl Driver {
     fn input_later(
         &self,
         index: usize,
-    ) -> impl Future<Output = Result<Payload, RecordBody>> + Send + use<> {
+    ) -> impl Future<Output = Result<StepInput, RecordBody>> + Send + use<> {
         let (plan, scope) = (Arc::clone(&self.plan), self.scope.clone());
         heavy(move || step::input(&plan.pipeline.steps()[index], &scope))
     }

@@ -109,6 +109,11 @@ metrics! {
         "Changes of a breaker's state", ["plugin", "to"];
     CALLS_REFUSED: Counter, "orchestrator_calls_refused_total",
         "Calls that a policy refused before they reached the plugin", ["plugin", "phase", "by"];
+    CALLS_WOULD_BE_REFUSED: Counter, "orchestrator_calls_would_be_refused_total",
+        "Calls that a policy would have refused if it did more than observe; the label phase is empty where it guards the whole plugin",
+        ["plugin", "phase", "by"];
+    FALLBACKS: Counter, "orchestrator_fallbacks_total",
+        "Failed calls in whose place something else was asked, by whether it had an answer", ["plugin", "phase", "by", "result"];
 
     JOURNAL_COMMITS: Counter, "orchestrator_journal_commits_total",
         "Groups of events that the journal made durable", [];

@@ -111,16 +111,29 @@ impl Recorder {
                 phase,
                 reason,
                 ..
-            } => match &**reason {
-                "attempts" => self.retry(plugin, phase, "exhausted"),
-                other => self.retry(plugin, phase, other),
-            },
+            } => self.retry(plugin, phase, reason),
             Event::CallRefused {
                 plugin, phase, by, ..
             } => self.add(
                 &names::CALLS_REFUSED,
                 &[plugin.as_str(), phase.as_str(), by.as_str()],
             ),
+            Event::CallWouldBeRefused { plugin, phase, by } => {
+                let phase = phase.as_ref().map_or("", |phase| phase.as_str());
+                let labels = [plugin.as_str(), phase, by.as_str()];
+                self.add(&names::CALLS_WOULD_BE_REFUSED, &labels);
+            }
+            Event::CallFellBack {
+                plugin,
+                phase,
+                by,
+                answered,
+                ..
+            } => {
+                let result = if *answered { "answered" } else { "failed" };
+                let labels = [plugin.as_str(), phase.as_str(), by.as_str(), result];
+                self.add(&names::FALLBACKS, &labels);
+            }
             Event::BreakerChanged {
                 plugin,
                 phase,

@@ -48,6 +48,7 @@ impl History {
             trace: TraceContext::from_random(fastrand::u128(..), fastrand::u64(..), true),
             idempotency_key: None,
             plugins: ids().map(|id| (id, pinned.clone())).collect(),
+            fallbacks: BTreeMap::new(),
             forked_from: None,
         };
         let result = Payload::from_json_bytes(result());
@@ -104,6 +105,7 @@ fn completed(step: StepId, result: &Payload) -> NewRecord {
             duration_ms: 1,
             metadata: BTreeMap::new(),
             usage: Usage::default(),
+            fallback: None,
         },
         payload: Some(result.clone()),
     }

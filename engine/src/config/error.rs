@@ -2,8 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use figment::Figment;
 use miette::Diagnostic;
+use orchestrator_policies::{OrderError, PolicyKind};
 use thiserror::Error;
+
+use super::sources::source;
 
 /// Why the configuration was refused.
 #[derive(Debug, Error, Diagnostic)]
@@ -60,6 +64,38 @@ pub enum ConfigError {
         section: String,
         /// What is wrong.
         error: orchestrator_policies::ConfigError,
+    },
+
+    /// The policies are in an order that does not do what one expects, or one
+    /// is named twice.
+    #[error("{}: {error}", at(.key, .source_name.as_deref()))]
+    #[diagnostic(forward(error))]
+    StackOrder {
+        /// The key.
+        key: String,
+        /// What set it, where that is known.
+        source_name: Option<String>,
+        /// What is wrong with the order, and what it would do.
+        error: OrderError,
+    },
+
+    /// A policy is left out that the engine cannot do without.
+    #[error("{}: `{kind}` is left out: {consequence}", at(.key, .source_name.as_deref()))]
+    #[diagnostic(
+        code("ORC-1230"),
+        help(
+            "add `{kind}`; the defaults show where it goes: `orchestrator config show policy.stack`"
+        )
+    )]
+    StackLacks {
+        /// The key.
+        key: String,
+        /// What set it, where that is known.
+        source_name: Option<String>,
+        /// The policy.
+        kind: PolicyKind,
+        /// What would happen without it.
+        consequence: &'static str,
     },
 
     /// An attempt may take longer than the call it is a part of. Such an
@@ -123,6 +159,38 @@ impl ConfigError {
             error: Box::new(error),
         }
     }
+
+    /// The same, and where the value comes from that is at fault, as far as
+    /// `figment` knows and it is not said already.
+    pub(super) fn located(mut self, figment: &Figment) -> Self {
+        match &mut self {
+            Self::StackOrder {
+                key, source_name, ..
+            }
+            | Self::StackLacks {
+                key, source_name, ..
+            } => {
+                *source_name = figment.find_metadata(key).map(|data| source(data, key));
+            }
+            Self::Misfit {
+                place: Some(place),
+                error,
+            } => {
+                let key = format!("{place}.{}", error.path.join("."));
+                error.metadata = figment.find_metadata(&key).cloned();
+            }
+            _ => (),
+        }
+        self
+    }
+}
+
+/// A key, and where its value comes from.
+fn at(key: &str, source: Option<&str>) -> String {
+    match source {
+        Some(source) => format!("`{key}` (from {source})"),
+        None => format!("`{key}`"),
+    }
 }
 
 /// Figment names the key and the source; a merged section needs its place too.
@@ -130,11 +198,10 @@ fn misfit_message(place: Option<&str>, error: &figment::Error) -> String {
     match place {
         None => format!("the configuration does not fit: {error}"),
         Some(place) => {
-            let path = error.path.join(".");
-            format!(
-                "the configuration does not fit: {} at `{place}.{path}`",
-                error.kind
-            )
+            let key = format!("{place}.{}", error.path.join("."));
+            let source = error.metadata.as_ref().map(|data| source(data, &key));
+            let at = at(&key, source.as_deref());
+            format!("the configuration does not fit: {} at {at}", error.kind)
         }
     }
 }

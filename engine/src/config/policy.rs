@@ -1,20 +1,26 @@
 //! The policies around a phase, and how overrides are laid over them.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use figment::{Figment, providers::Serialized};
+use orchestrator_plugin_runtime::byte_size;
 use orchestrator_policies::{
-    BreakerConfig, BulkheadConfig, RateLimitConfig, RetryConfig, ShedConfig,
+    BreakerConfig, BulkheadConfig, LastGoodConfig, PolicyKind, RateLimitConfig, RetryConfig,
+    ShedConfig,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ConfigError;
+use super::{ConfigError, PolicyStack};
 
 /// The policies around a phase, in the order a call meets them.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyConfig {
+    /// Which policies there are.
+    pub stack: PolicyStack,
+    /// What steps may fall back to.
+    pub fallback: FallbackConfig,
     /// Time limits.
     #[serde(default)]
     pub deadline: DeadlineOverrides,
@@ -28,6 +34,17 @@ pub struct PolicyConfig {
     pub breaker: BreakerConfig,
     /// How many calls it may hold at once.
     pub bulkhead: BulkheadConfig,
+}
+
+/// What is kept so that steps may fall back to it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FallbackConfig {
+    /// Longer inputs and results have no last good result, in bytes.
+    #[serde(with = "byte_size")]
+    pub result_bytes_max: u64,
+    /// How many results are kept of a plugin, and for how long.
+    pub last_good: LastGoodConfig,
 }
 
 /// Time limits, where they are not the manifest's.
@@ -65,6 +82,14 @@ impl PolicyConfig {
         Ok(policy)
     }
 
+    /// Tries at a call altogether: one where nothing is tried again.
+    pub(crate) fn max_attempts(&self) -> NonZeroU32 {
+        match self.stack.has(PolicyKind::Retry) {
+            true => self.retry.max_attempts,
+            false => NonZeroU32::MIN,
+        }
+    }
+
     /// Checks that the values can work together.
     pub(super) fn validate(&self, place: &str) -> Result<(), ConfigError> {
         let in_place = |section: &str, result: Result<(), orchestrator_policies::ConfigError>| {
@@ -73,6 +98,8 @@ impl PolicyConfig {
                 error,
             })
         };
+        self.stack.validate(&format!("{place}.stack"))?;
+        in_place("fallback.last_good", self.fallback.last_good.validate())?;
         in_place("shed", self.shed.validate())?;
         in_place("rate_limit", self.rate_limit.validate())?;
         in_place("retry", self.retry.validate())?;

@@ -116,7 +116,8 @@ fn collect(figment: &Figment, prefix: &str, dict: &Dict, origins: &mut Vec<Origi
     }
 }
 
-fn source(metadata: &Metadata, key: &str) -> String {
+/// What people call the place that a key's value comes from.
+pub(super) fn source(metadata: &Metadata, key: &str) -> String {
     match &metadata.source {
         Some(figment::Source::File(path)) => path.display().to_string(),
         _ if metadata.name.contains("environment") => {

@@ -31,6 +31,8 @@ fn the_defaults_are_those_of_the_crates() {
         orchestrator_policies::RateLimitConfig::default()
     );
     assert_eq!(policy.retry, orchestrator_policies::RetryConfig::default());
+    let last_good = orchestrator_policies::LastGoodConfig::default();
+    assert_eq!(policy.fallback.last_good, last_good);
     assert_eq!(
         policy.breaker,
         orchestrator_policies::BreakerConfig::default()
@@ -178,4 +180,99 @@ fn values_that_cannot_work_are_refused_at_load() {
         assert!(message.contains(&format!("`{section}.{key}`")), "{message}");
     }
     load("[log]\nlevel = \"info,orchestrator_engine=debug\"\n").unwrap();
+}
+
+fn refused(text: &str) -> (String, String) {
+    use miette::Diagnostic as _;
+
+    let error = load(text).unwrap_err();
+    let code = error.code().map(|code| code.to_string());
+    (error.to_string(), code.unwrap_or_default())
+}
+
+/// With the explanation of what it would do, the key and the file.
+#[test]
+fn policies_in_a_wrong_order_are_refused() {
+    let right = "\"total_deadline\", \"retry\", \"breaker\", \"catch_panic\"";
+    let wrong = "\"total_deadline\", \"breaker\", \"retry\", \"catch_panic\"";
+    for (section, key) in [
+        ("policy", "policy.stack"),
+        ("plugins.a.policy", "plugins.a.policy.stack"),
+        ("plugins.a.phases.b", "plugins.a.phases.b.stack"),
+    ] {
+        load(&format!("[{section}]\nstack = [{right}]\n")).unwrap();
+        let (message, code) = refused(&format!("[{section}]\nstack = [{wrong}]\n"));
+        assert_eq!(code, "ORC-1291");
+        assert!(message.contains(&format!("`{key}`")), "{message}");
+        assert!(message.contains("typo.toml"), "{message}");
+        let consequence = "the breaker would see one failure for a whole chain of attempts";
+        assert!(message.contains(consequence), "{message}");
+    }
+}
+
+#[test]
+fn a_policy_is_named_once_and_by_its_name() {
+    let (message, code) = refused("[policy]\nstack = [\"retry\", \"retry\"]\n");
+    assert_eq!(code, "ORC-1292", "{message}");
+    for section in ["policy", "plugins.a.policy"] {
+        let (message, code) = refused(&format!("[{section}]\nstack = [\"brekaer\"]\n"));
+        assert_eq!(code, "ORC-1211");
+        assert!(message.contains("did you mean `breaker`?"), "{message}");
+        assert!(message.contains(&format!("{section}.stack")), "{message}");
+        assert!(message.contains("typo.toml"), "{message}");
+    }
+}
+
+#[test]
+fn what_every_run_relies_on_cannot_be_left_out() {
+    for (stack, missing) in [
+        ("", "total_deadline"),
+        ("\"total_deadline\", \"retry\"", "catch_panic"),
+    ] {
+        let (message, code) = refused(&format!("[policy]\nstack = [{stack}]\n"));
+        assert_eq!(code, "ORC-1230");
+        assert!(message.contains(missing), "{message}");
+        assert!(message.contains("typo.toml"), "{message}");
+    }
+}
+
+/// All are there unless something says otherwise, and one sees so.
+#[test]
+fn the_stack_is_shown() {
+    use orchestrator_policies::PolicyKind;
+
+    let (config, origins) = Config::load_with_origins(&Sources::default()).unwrap();
+    let shown = origins.iter().find(|origin| origin.key == "policy.stack");
+    let all = serde_json::to_string(&PolicyKind::ALL).unwrap();
+    assert_eq!(shown.unwrap().value, all);
+    assert!(
+        PolicyKind::ALL
+            .iter()
+            .all(|kind| config.policy.stack.has(*kind))
+    );
+}
+
+/// How a breaker works and how waits are spread is set as everything else is.
+#[test]
+fn mode_and_jitter_are_overridden_for_a_plugin_and_a_phase() {
+    use orchestrator_policies::{BreakerMode, Jitter};
+
+    let config = load(
+        "[plugins.a.policy.breaker]\nmode = \"observe_only\"\n\
+         [plugins.a.policy.retry]\njitter = \"decorrelated\"\n\
+         [plugins.a.phases.b.breaker]\nmode = \"disabled\"\n\
+         [plugins.a.phases.b.retry]\njitter = \"full\"\n",
+    )
+    .unwrap();
+    let a = &config.plugins["a"];
+    let of = |layers: &[&serde_json::Value]| {
+        let layers = layers.iter().copied();
+        let policy = config.policy.overridden("a", layers).unwrap();
+        (policy.breaker.mode, policy.retry.jitter)
+    };
+    assert_eq!(of(&[]), (BreakerMode::Enforce, Jitter::Full));
+    let plugin = of(&[&a.policy]);
+    assert_eq!(plugin, (BreakerMode::ObserveOnly, Jitter::Decorrelated));
+    let phase = of(&[&a.policy, &a.phases["b"]]);
+    assert_eq!(phase, (BreakerMode::Disabled, Jitter::Full));
 }

@@ -93,6 +93,15 @@ pub struct DiscoveryConfig {
     pub extra: Vec<PathBuf>,
 }
 
+/// How packages are installed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstallConfig {
+    /// The largest package in an archive, in bytes.
+    #[serde(with = "byte_size")]
+    pub package_bytes_max: u64,
+}
+
 /// The audit log.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -212,6 +212,7 @@ fn inherited(origin: &RunState, step: &StepId) -> Vec<NewRecord> {
             duration_ms,
             metadata,
             usage,
+            fallback,
             resolved,
         } => {
             let body = match resolved {
@@ -228,6 +229,7 @@ fn inherited(origin: &RunState, step: &StepId) -> Vec<NewRecord> {
                     duration_ms: *duration_ms,
                     metadata: metadata.clone(),
                     usage: *usage,
+                    fallback: fallback.clone(),
                 },
             };
             let payload = Some(output.clone());

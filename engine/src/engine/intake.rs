@@ -15,6 +15,7 @@ use crate::{
     report::RunReport,
     request::RunRequest,
     run::{ActiveGuard, Control, Driver, Flight, Ledger},
+    stack::cap,
 };
 
 /// A run that was accepted.
@@ -91,6 +92,7 @@ pub(super) async fn submit(
         trace: TraceContext::from_random(fastrand::u128(..), fastrand::u64(..), true),
         idempotency_key: request.idempotency_key.map(Into::into),
         plugins: plan.pinned(),
+        fallbacks: plan.pinned_fallbacks(),
         forked_from: None,
     };
     let run = NewRun {
@@ -164,7 +166,9 @@ pub(super) fn drive(
     let flight = Flight::start(&shared.bus, &state, resumed);
     let ledger = Ledger::new(Arc::clone(&shared.journal), state);
     let (plan, shown) = (Arc::new(plan), Arc::clone(&flight));
-    let driver = Driver::new(Arc::clone(shared), plan, ledger, control, shown);
+    // Here, and not in the driver's own task: this one may be a step's.
+    let within = cap::current();
+    let driver = Driver::new(Arc::clone(shared), plan, ledger, control, shown, within);
     let (sender, receiver) = oneshot::channel();
     // On the heap at once: it is large, and would be moved time and again.
     let end = Box::pin(async move {

@@ -103,6 +103,7 @@ pub(crate) fn new_run() -> NewRun {
                     digest: "sha256:00".into(),
                 },
             )]),
+            fallbacks: BTreeMap::new(),
             forked_from: None,
         },
         input: Payload::from_json_bytes(r#"{"n":9007199254740993}"#),
@@ -139,6 +140,7 @@ pub(crate) fn completed(step: &str, output: Payload) -> NewRecord {
             duration_ms: 3,
             metadata: BTreeMap::from([("model".to_owned(), "small".to_owned())]),
             usage: Usage::default(),
+            fallback: None,
         },
         payload: Some(output),
     }

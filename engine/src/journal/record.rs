@@ -8,8 +8,8 @@ use std::{
 };
 
 use orchestrator_contract::{
-    CallError, ContentType, Criticality, Payload, PluginId, RunId, RunOutcome, SessionId, StepId,
-    TraceContext, Usage,
+    CallError, ContentType, Criticality, FallbackKind, Payload, PluginId, RunId, RunOutcome,
+    SessionId, StepId, TraceContext, Usage,
 };
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -133,6 +133,9 @@ pub enum RecordBody {
         /// What the plugin says it used.
         #[serde(default)]
         usage: Usage,
+        /// What answered in place of the step's own phase, if that failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fallback: Option<Box<FellBack>>,
     },
     /// The step has no result and will get none.
     StepFailed {
@@ -197,6 +200,15 @@ pub enum RecordBody {
     },
 }
 
+/// Whose answer a step has whose own phase failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FellBack {
+    /// What answered.
+    pub by: FallbackKind,
+    /// Why the step's own phase did not.
+    pub error: CallError,
+}
+
 /// One output of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedOut {
@@ -230,6 +242,9 @@ pub struct RunCreated {
     pub idempotency_key: Option<Arc<str>>,
     /// Which plugin answers each step, for as long as the run lasts.
     pub plugins: BTreeMap<StepId, PinnedPlugin>,
+    /// Which plugins steps fall back to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fallbacks: BTreeMap<StepId, PinnedPlugin>,
     /// The run whose results it began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<Fork>,

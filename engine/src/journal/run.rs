@@ -104,7 +104,8 @@ impl<'de> Deserialize<'de> for RunStatus {
 /// A run in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunSummary {
-    /// The run.
+    /// The run. Written as `id`, as an overview of a run writes it.
+    #[serde(rename = "id")]
     pub run: RunId,
     /// Its pipeline.
     pub pipeline: Arc<str>,

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     Output,
     decode::plugin_and_range,
-    document::{Document, StepDocument},
+    document::{Document, FallbackDocument, StepDocument},
     error::EvalError,
     expression::{Expression, ExpressionFault, StepRef},
     fault::{Fault, Rule},
@@ -21,7 +21,7 @@ use super::{
     interpolate::{self, Finder, InputExpr, Place},
     located::{Located, Part},
     scope::Scope,
-    step::{Condition, StepSpec},
+    step::{Condition, FallbackSpec, StepSpec},
     words::{listed, pointer, quoted, suggest},
 };
 
@@ -187,6 +187,10 @@ impl<'a> Compiler<'a> {
             input: self.value(&step.input, &format!("{at}/input")),
             timeout: step.timeout.as_deref().and_then(timeout),
             policy: step.policy.clone(),
+            fallback: step
+                .fallback
+                .as_ref()
+                .map(|fallback| self.fallback(fallback, &format!("{at}/fallback/value"))),
             required: step.required,
             when: self.condition(step.when.as_ref(), &format!("{at}/when")),
             position,
@@ -197,6 +201,22 @@ impl<'a> Compiler<'a> {
 
     fn value(&mut self, value: &Value, at: &str) -> InputExpr {
         InputExpr::parse(value, at, self)
+    }
+
+    fn fallback(&mut self, fallback: &FallbackDocument, at: &str) -> FallbackSpec {
+        match fallback {
+            FallbackDocument::Value { value } => FallbackSpec::Value(self.value(value, at)),
+            FallbackDocument::Phase { plugin, phase } => {
+                // What is wrong with it was reported when it was read.
+                let (plugin, range) = plugin_and_range(plugin).unwrap_or(("", VersionReq::STAR));
+                FallbackSpec::Phase {
+                    plugin: PluginId::new(plugin),
+                    range,
+                    phase: PhaseName::new(phase.as_str()),
+                }
+            }
+            FallbackDocument::LastGood { .. } => FallbackSpec::LastGood,
+        }
     }
 
     fn condition(&mut self, when: Option<&Value>, at: &str) -> Option<Condition> {

@@ -1,5 +1,6 @@
 //! From a tree of values to a [`Document`], with every fault found on the way.
 
+mod fallback;
 mod fields;
 
 use std::{collections::BTreeMap, num::NonZeroU16};
@@ -34,8 +35,8 @@ const DOCUMENT: [&str; 7] = [
     "steps",
     "outputs",
 ];
-const STEP: [&str; 9] = [
-    "id", "plugin", "phase", "input", "timeout", "policy", "required", "when", "needs",
+const STEP: [&str; 10] = [
+    "id", "plugin", "phase", "input", "timeout", "policy", "fallback", "required", "when", "needs",
 ];
 const FIELD: [&str; 4] = ["type", "description", "default", "required"];
 const OUTPUT: [&str; 3] = ["from", "primary", "description"];
@@ -244,6 +245,7 @@ fn nameless() -> StepDocument {
         input: no_input(),
         timeout: None,
         policy: Value::Null,
+        fallback: None,
         required: true,
         when: None,
         needs: Vec::new(),
@@ -282,6 +284,7 @@ fn step(decoder: &mut Decoder<'_>, node: &Node, at: &str) -> Option<StepDocument
         input: table.get("input").map_or_else(no_input, Node::to_json),
         timeout: timeout(decoder, &table),
         policy: policy(decoder, &table),
+        fallback: fallback::fallback(decoder, &table),
         required: decoder.flag(&table, "required").unwrap_or(true),
         when: when(decoder, &table),
         needs: needs(decoder, &table),

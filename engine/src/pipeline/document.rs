@@ -94,6 +94,10 @@ pub(super) struct StepDocument {
     #[serde(skip_serializing_if = "Value::is_null")]
     #[schemars(default, with = "serde_json::Map<String, Value>")]
     pub(super) policy: Value,
+    /// What answers in place of a call that fails. Not for a call that the
+    /// plugin says no to, nor for one that may happen only once and may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fallback: Option<FallbackDocument>,
     /// Whether the run fails when the step fails; true when absent.
     #[schemars(default = "yes")]
     pub(super) required: bool,
@@ -105,6 +109,35 @@ pub(super) struct StepDocument {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
     pub(super) needs: Vec<String>,
+}
+
+/// What answers in place of a call that fails: one of these.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum FallbackDocument {
+    /// A value of the pipeline.
+    #[schemars(extend("additionalProperties" = false))]
+    Value {
+        /// The value, with `${{ expression }}` in its texts. Worked out before
+        /// the step is called.
+        value: Value,
+    },
+    /// A phase of another plugin, asked with the same input. It must be one
+    /// that may be repeated.
+    #[schemars(extend("additionalProperties" = false))]
+    Phase {
+        /// The id of the plugin, and a range of its versions if any will not do.
+        plugin: String,
+        /// The phase of the plugin.
+        phase: String,
+    },
+    /// The last good result of the same phase to the same input.
+    #[schemars(extend("additionalProperties" = false))]
+    LastGood {
+        /// Always true.
+        #[schemars(extend("const" = true))]
+        last_good: bool,
+    },
 }
 
 /// The input of a step that states none: an empty table.

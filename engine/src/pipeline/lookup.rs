@@ -1,5 +1,6 @@
 //! Whether the plugins that a pipeline names are there.
 
+use orchestrator_contract::{PhaseName, PluginId};
 use orchestrator_plugin_runtime::{PluginProblem, ResolveError};
 use semver::{Version, VersionReq};
 
@@ -7,7 +8,7 @@ use super::{
     Pipeline,
     fault::{Fault, PipelineErrors, Rule},
     located::Part,
-    step::StepSpec,
+    step::{FallbackSpec, StepSpec},
     words::{listed, quoted, suggest},
 };
 
@@ -57,6 +58,40 @@ pub trait PluginLookup {
     fn phases(&self, id: &str, range: &VersionReq) -> Lookup;
 }
 
+/// A phase that a step calls, or falls back to.
+struct Wanted<'s> {
+    plugin: &'s PluginId,
+    range: &'s VersionReq,
+    phase: &'s PhaseName,
+    /// Where it is named.
+    pointer: String,
+}
+
+impl<'s> Wanted<'s> {
+    fn of(step: &'s StepSpec) -> impl Iterator<Item = Self> {
+        let own = Wanted {
+            plugin: &step.plugin,
+            range: &step.range,
+            phase: &step.phase,
+            pointer: step.pointer(),
+        };
+        let fallback = match &step.fallback {
+            Some(FallbackSpec::Phase {
+                plugin,
+                range,
+                phase,
+            }) => Some(Wanted {
+                plugin,
+                range,
+                phase,
+                pointer: format!("{}/fallback", step.pointer()),
+            }),
+            _ => None,
+        };
+        std::iter::once(own).chain(fallback)
+    }
+}
+
 impl Pipeline {
     /// Checks every step's plugin and phase against what is installed.
     ///
@@ -64,11 +99,11 @@ impl Pipeline {
     ///
     /// Every plugin, version and phase that is not there, with its place.
     pub fn check_against(&self, plugins: &dyn PluginLookup) -> Result<(), PipelineErrors> {
-        let faults: Vec<_> = self
-            .steps()
-            .iter()
-            .filter_map(|step| {
-                self.missing(step, plugins.phases(step.plugin.as_str(), &step.range))
+        let wanted = self.steps().iter().flat_map(Wanted::of);
+        let faults: Vec<_> = wanted
+            .filter_map(|wanted| {
+                let found = plugins.phases(wanted.plugin.as_str(), wanted.range);
+                self.missing(&wanted, found)
             })
             .collect();
         if faults.is_empty() {
@@ -78,18 +113,20 @@ impl Pipeline {
         }
     }
 
-    fn missing(&self, step: &StepSpec, found: Lookup) -> Option<Fault> {
-        let plugin = quoted(step.plugin.as_str());
+    fn missing(&self, wanted: &Wanted<'_>, found: Lookup) -> Option<Fault> {
+        let plugin = quoted(wanted.plugin.as_str());
         let (key, rule, message, help) = match found {
-            Lookup::Found(phases) if phases.iter().any(|phase| *phase == *step.phase.as_str()) => {
+            Lookup::Found(phases)
+                if phases.iter().any(|phase| *phase == *wanted.phase.as_str()) =>
+            {
                 return None;
             }
             Lookup::Found(phases) => (
                 "phase",
                 Rule::UnknownPhase,
-                format!("{plugin} has no phase {}", quoted(step.phase.as_str())),
+                format!("{plugin} has no phase {}", quoted(wanted.phase.as_str())),
                 suggest(
-                    step.phase.as_str(),
+                    wanted.phase.as_str(),
                     phases.iter().map(String::as_str),
                     || format!("it has {}", listed(phases.iter().map(String::as_str))),
                 ),
@@ -108,7 +145,7 @@ impl Pipeline {
                 (
                     "plugin",
                     Rule::NoVersion,
-                    format!("no version of {plugin} matches `{}`", step.range),
+                    format!("no version of {plugin} matches `{}`", wanted.range),
                     format!("there is {}", listed(available.iter().map(String::as_str))),
                 )
             }
@@ -116,10 +153,10 @@ impl Pipeline {
                 "plugin",
                 Rule::UnusablePlugin,
                 format!("{plugin} cannot be used: {message} ({code})"),
-                format!("`orchestrator plugin info {}` tells more", step.plugin),
+                format!("`orchestrator plugin info {}` tells more", wanted.plugin),
             ),
         };
-        let at = format!("{}/{key}", step.pointer());
+        let at = format!("{}/{key}", wanted.pointer);
         Some(self.located().fault(&at, Part::Value, rule, message, help))
     }
 }
@@ -139,6 +176,7 @@ steps:
     phase: run
   - { id: d, plugin: old@^2, phase: run }
   - { id: e, plugin: bad, phase: run }
+  - { id: f, plugin: good, phase: run, fallback: { plugin: good, phase: rnu } }
 ";
 
     struct Installed;
@@ -180,6 +218,7 @@ steps:
                 "ORC-1150 p.yaml:7:13: /steps/2/plugin: there is no plugin `goood` (did you mean `good`?)",
                 "ORC-1152 p.yaml:9:22: /steps/3/plugin: no version of `old` matches `^2` (there is `1.2.3`)",
                 "ORC-1153 p.yaml:10:22: /steps/4/plugin: `bad` cannot be used: it is not signed (ORC-2001) (`orchestrator plugin info bad` tells more)",
+                "ORC-1151 p.yaml:11:73: /steps/5/fallback/phase: `good` has no phase `rnu` (did you mean `run`?)",
             ]
         );
     }
@@ -189,7 +228,7 @@ steps:
         let pipeline = Pipeline::parse(TEXT, "p.yaml").unwrap();
         let again = Pipeline::from_definition(&pipeline.definition()).unwrap();
         let errors = again.check_against(&Installed).unwrap_err();
-        assert_eq!(errors.faults.len(), 4);
+        assert_eq!(errors.faults.len(), 5);
         assert_eq!(errors.faults[0].line, None);
         assert_eq!(errors.faults[0].pointer, "/steps/1/phase");
     }

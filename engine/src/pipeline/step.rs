@@ -34,11 +34,31 @@ pub struct StepSpec {
     /// Overrides of the policies around the call, as they were written; null
     /// when there are none.
     pub policy: Value,
+    /// What answers in place of a call that fails.
+    pub fallback: Option<FallbackSpec>,
     /// Whether the run fails when the step fails.
     pub required: bool,
     pub(super) when: Option<Condition>,
     /// Its place among the steps of the file, from 0.
     pub(super) position: usize,
+}
+
+/// What answers in place of a call that fails.
+#[derive(Clone, Debug)]
+pub enum FallbackSpec {
+    /// A value of the pipeline.
+    Value(InputExpr),
+    /// A phase of another plugin.
+    Phase {
+        /// The plugin.
+        plugin: PluginId,
+        /// The versions of it that will do.
+        range: VersionReq,
+        /// The phase.
+        phase: PhaseName,
+    },
+    /// The last good result to the same input.
+    LastGood,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +80,19 @@ impl StepSpec {
     /// ended.
     pub fn evaluate_input(&self, scope: &Scope) -> Result<Payload, EvalError> {
         self.input.evaluate(scope, &self.place("/input"))
+    }
+
+    /// The value that the step falls back to, if it is one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::evaluate_input`].
+    pub fn evaluate_fallback(&self, scope: &Scope) -> Result<Option<Payload>, EvalError> {
+        let Some(FallbackSpec::Value(value)) = &self.fallback else {
+            return Ok(None);
+        };
+        let place = self.place("/fallback/value");
+        value.evaluate(scope, &place).map(Some)
     }
 
     /// Whether the step is to run; true when it has no condition.

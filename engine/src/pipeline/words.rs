@@ -1,7 +1,7 @@
 //! How words from outside are shown, compared and guessed.
 
 pub(crate) use orchestrator_manifest::pointer::child as pointer;
-use orchestrator_manifest::text;
+use orchestrator_manifest::text::{self, steers_terminals};
 
 /// The word of `words` that the author most likely meant, if any is close.
 pub(crate) fn nearest<'a>(
@@ -40,7 +40,7 @@ pub(crate) fn quoted(given: &str) -> String {
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_steering(c) {
+        if steers_terminals(c) {
             shown.extend(c.escape_unicode());
         } else {
             shown.push(c);
@@ -55,7 +55,7 @@ pub(crate) fn printable_in_place(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\r' | '\t' => c,
-            _ if !is_steering(c) => c,
+            _ if !steers_terminals(c) => c,
             _ => match c.len_utf8() {
                 1 => '?',
                 2 => '¿',
@@ -63,11 +63,6 @@ pub(crate) fn printable_in_place(text: &str) -> String {
             },
         })
         .collect()
-}
-
-/// Control characters, and characters that reorder or hide text.
-fn is_steering(c: char) -> bool {
-    c.is_control() || text::hides_or_reorders(c)
 }
 
 /// `words` as a list for a sentence: `a`, `b`, `c`.

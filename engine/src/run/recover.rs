@@ -114,6 +114,7 @@ impl Driver {
             Reconciled::Done(reply) => StepDone {
                 step,
                 result: Ok(reply),
+                fallback: None,
                 attempts: attempt,
                 duration: Duration::ZERO,
             }

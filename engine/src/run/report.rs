@@ -1,9 +1,9 @@
 //! What the fold of a run's records says to people.
 
-use orchestrator_contract::{Payload, StepOutcome};
+use orchestrator_contract::{FallbackKind, Payload, StepOutcome};
 
 use crate::{
-    journal::{HandedOut, Resolved, RunState, RunStatus, StepState},
+    journal::{FellBack, HandedOut, Resolved, RunState, RunStatus, StepState},
     pipeline::{Output, Pipeline, Scope, StepSpec, words::printable},
     report::{Describe as _, OutputView, RunReport, StepReport},
 };
@@ -127,6 +127,16 @@ fn said(resolved: &Resolved) -> String {
     }
 }
 
+fn fell_back(fallback: &FellBack) -> String {
+    let answered = match fallback.by {
+        FallbackKind::Value => "the pipeline's value",
+        FallbackKind::Phase => "a phase of another plugin",
+        FallbackKind::LastGood => "the last good result",
+    };
+    let error = printable(&fallback.error.to_string());
+    format!("fell back to {answered}: {error}")
+}
+
 fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
     let step = state.step(&spec.id);
     let pinned = state.created.plugins.get(&spec.id);
@@ -140,15 +150,19 @@ fn step_report(spec: &StepSpec, state: &RunState) -> StepReport {
         duration_ms: 0,
         error: None,
         reason: None,
+        fallback: None,
     };
     match step {
         StepState::Completed {
             duration_ms,
             resolved,
+            fallback,
             ..
         } => {
             report.duration_ms = *duration_ms;
-            report.reason = resolved.as_ref().map(said);
+            report.fallback = fallback.as_ref().map(|fallback| fallback.by);
+            let fell_back = fallback.as_ref().map(|fallback| fell_back(fallback));
+            report.reason = resolved.as_ref().map(said).or(fell_back);
         }
         StepState::Failed {
             error, duration_ms, ..

@@ -4,19 +4,30 @@ use std::{sync::Arc, time::Duration};
 
 use orchestrator_contract::{CallError, Event, Payload, PhaseCall, PhaseReply, RunId, StepId};
 use orchestrator_observability::trace::with_trace;
+use orchestrator_policies::AttemptBudget;
 use tokio::{sync::Notify, time::Instant};
 use tower::ServiceExt;
 
 use crate::{
-    journal::{NewRecord, RecordBody, RunState, idempotency_key},
+    journal::{FellBack, NewRecord, RecordBody, RunState, idempotency_key},
     pipeline::{EvalError, Scope, StepSpec},
-    plan::{Plan, PlannedStep},
-    stack::{Attempts, PhaseStack, StackCall},
+    plan::{Plan, PlannedFallback, PlannedPhase, PlannedStep},
+    stack::{
+        Attempts, PhaseStack, StackCall, Teller, cap,
+        fallback::{self, Standby},
+    },
 };
+
+/// What a step works on.
+pub(crate) struct StepInput {
+    pub(crate) input: Payload,
+    /// The value that it falls back to, if it is one.
+    pub(crate) fallback: Option<Payload>,
+}
 
 /// Evaluates condition and input of a step. `Err` is the record of a step that
 /// ends without being run.
-pub(crate) fn input(spec: &StepSpec, scope: &Scope) -> Result<Payload, RecordBody> {
+pub(crate) fn input(spec: &StepSpec, scope: &Scope) -> Result<StepInput, RecordBody> {
     let failed = |error: EvalError| RecordBody::StepFailed {
         step: spec.id.clone(),
         attempts: 0,
@@ -29,26 +40,35 @@ pub(crate) fn input(spec: &StepSpec, scope: &Scope) -> Result<Payload, RecordBod
             reason: "its condition is false".to_owned(),
         });
     }
-    spec.evaluate_input(scope).map_err(failed)
+    Ok(StepInput {
+        input: spec.evaluate_input(scope).map_err(failed)?,
+        fallback: spec.evaluate_fallback(scope).map_err(failed)?,
+    })
 }
 
 /// A step that is about to be called.
 pub(crate) struct StepTask {
     step: StepId,
     request: StackCall,
+    /// What the call and all that it leads to have left.
+    cap: AttemptBudget,
     stack: PhaseStack,
+    /// What answers if the call fails.
+    standby: Option<Standby>,
     repeatable: bool,
     version: Arc<str>,
 }
 
 impl StepTask {
-    /// The next attempt at step `index`. `again` is told of those after it.
+    /// The next attempt at step `index`. `again` is told of those after it,
+    /// which are paid for out of `within` where the run is part of a step.
     pub(crate) fn new(
         plan: &Plan,
         state: &RunState,
         index: usize,
-        input: Payload,
+        StepInput { input, fallback }: StepInput,
         again: &Arc<Notify>,
+        within: Option<&AttemptBudget>,
     ) -> Self {
         let spec = &plan.pipeline.steps()[index];
         let PlannedStep {
@@ -57,6 +77,7 @@ impl StepTask {
             version,
             repeatable,
             retryable,
+            fallback: planned,
         } = &plan.steps[index];
         let call = PhaseCall {
             run: state.run,
@@ -72,9 +93,24 @@ impl StepTask {
             session: state.created.session,
             input,
         };
+        let cap = cap::of_step(within, stack.max_attempts, call.attempt);
+        let request = StackCall::of_step(call, *retryable, Arc::clone(again), cap.clone());
+        let standby = planned.as_ref().and_then(|planned| match planned {
+            PlannedFallback::Value => fallback.map(Standby::Value),
+            PlannedFallback::Phase(planned) => {
+                let call = in_place(request.call(), planned);
+                let request = StackCall::in_place(call, planned.retryable, cap.clone());
+                Some(Standby::Phase(planned.stack.clone(), request))
+            }
+            PlannedFallback::LastGood(results) => {
+                Some(Standby::LastGood(results.of(&request, handle.version())))
+            }
+        });
         Self {
             step: spec.id.clone(),
-            request: StackCall::watched(call, *retryable, Arc::clone(again)),
+            request,
+            standby,
+            cap,
             stack: stack.clone(),
             repeatable: *repeatable,
             version: version.clone(),
@@ -116,18 +152,40 @@ impl StepTask {
         }
     }
 
-    /// Calls the phase. Dropping the future cancels the call.
-    pub(crate) async fn run(self) -> StepDone {
+    /// Calls the phase, and what it falls back to. Dropping the future cancels
+    /// the call.
+    pub(crate) async fn run(self, teller: Teller) -> StepDone {
         let started = Instant::now();
         let attempts = self.attempts();
         let trace = self.request.call().trace;
-        let result = with_trace(trace, self.stack.oneshot(self.request)).await;
+        let (service, request) = (self.stack.service, self.request);
+        let repeatable = self.repeatable;
+        let call = cap::under(self.cap, async move {
+            match self.standby {
+                None => (service.oneshot(request).await, None),
+                Some(standby) => {
+                    fallback::call(service, request, standby, repeatable, teller).await
+                }
+            }
+        });
+        let (result, fallback) = with_trace(trace, call).await;
         StepDone {
             step: self.step,
             result,
+            fallback,
             attempts: attempts.made(),
             duration: started.elapsed(),
         }
+    }
+}
+
+/// The call of a phase that a step falls back to.
+fn in_place(call: &PhaseCall, planned: &PlannedPhase) -> PhaseCall {
+    PhaseCall {
+        plugin: planned.handle.id().clone(),
+        phase: planned.phase.clone(),
+        attempt: 1,
+        ..call.clone()
     }
 }
 
@@ -140,6 +198,8 @@ pub(crate) fn key(state: &RunState, step: &StepId) -> Arc<str> {
 pub(crate) struct StepDone {
     pub(crate) step: StepId,
     pub(crate) result: Result<PhaseReply, CallError>,
+    /// Whose result it is, if not that of the step's own phase.
+    pub(crate) fallback: Option<Box<FellBack>>,
     pub(crate) attempts: u32,
     pub(crate) duration: Duration,
 }
@@ -157,6 +217,7 @@ impl StepDone {
                     duration_ms,
                     metadata: reply.metadata,
                     usage: reply.usage,
+                    fallback: self.fallback,
                 },
                 payload: Some(reply.output),
             },

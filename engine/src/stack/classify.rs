@@ -11,7 +11,8 @@ use std::{
 
 use orchestrator_contract::{self as contract, CallError, Fault, PhaseCall, PhaseReply};
 use orchestrator_policies::{
-    Classify, Criticality, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope, clock::Instant,
+    AttemptBudget, Classify, Criticality, Outcome, Refusal, RefusalKind, RetryAdvice, TimeoutScope,
+    clock::Instant,
 };
 use tokio::sync::Notify;
 
@@ -36,21 +37,39 @@ struct Sheet {
     made: AtomicU32,
     /// Who is told that there is another attempt than the first.
     again: Option<Arc<Notify>>,
+    /// The further attempts that are left to the step, and to what it calls.
+    cap: Option<AttemptBudget>,
 }
 
 impl StackCall {
     /// A call whose next attempt is `call.attempt`. `idempotent` says whether
     /// doing it twice does no more than doing it once.
     pub(crate) fn new(call: PhaseCall, idempotent: bool) -> Self {
-        Self::make(call, idempotent, None)
+        Self::make(call, idempotent, None, None)
     }
 
-    /// The same, and tells `again` of each attempt after the first.
-    pub(crate) fn watched(call: PhaseCall, idempotent: bool, again: Arc<Notify>) -> Self {
-        Self::make(call, idempotent, Some(again))
+    /// The same for a step, whose further attempts are paid for out of `cap`,
+    /// and of each of which `again` is told.
+    pub(crate) fn of_step(
+        call: PhaseCall,
+        idempotent: bool,
+        again: Arc<Notify>,
+        cap: AttemptBudget,
+    ) -> Self {
+        Self::make(call, idempotent, Some(again), Some(cap))
     }
 
-    fn make(call: PhaseCall, idempotent: bool, again: Option<Arc<Notify>>) -> Self {
+    /// A call in place of another one that failed, and under the same cap.
+    pub(crate) fn in_place(call: PhaseCall, idempotent: bool, cap: AttemptBudget) -> Self {
+        Self::make(call, idempotent, None, Some(cap))
+    }
+
+    fn make(
+        call: PhaseCall,
+        idempotent: bool,
+        again: Option<Arc<Notify>>,
+        cap: Option<AttemptBudget>,
+    ) -> Self {
         Self {
             attempt: call.attempt,
             deadline: call
@@ -60,6 +79,7 @@ impl StackCall {
                 made: AtomicU32::new(call.attempt.saturating_sub(1)),
                 idempotent,
                 again,
+                cap,
                 call,
             }),
         }
@@ -81,6 +101,11 @@ impl StackCall {
             deadline: self.deadline.map(|at| at.into_tokio().into_std()),
             ..self.sheet.call.clone()
         }
+    }
+
+    /// What is left of the cap that its step is under.
+    pub(crate) fn cap(&self) -> Option<AttemptBudget> {
+        self.sheet.cap.clone()
     }
 
     /// Reads how many attempts were made, while the stack has the call.
@@ -217,6 +242,10 @@ impl Classify<StackCall, PhaseReply, StackError> for PhaseClassify {
 
     fn set_attempt(&self, request: &mut StackCall, attempt: u32) {
         request.attempt = attempt;
+    }
+
+    fn attempt_budget(&self, request: &StackCall) -> Option<AttemptBudget> {
+        request.cap()
     }
 
     fn criticality(&self, request: &StackCall) -> Criticality {

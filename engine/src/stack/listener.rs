@@ -51,9 +51,29 @@ impl Teller {
                     by,
                 },
             },
-            _ => return,
+            other => return unexpected(other),
         };
         self.0.emit(event);
+    }
+
+    /// What answers, or does not, in place of a call that ended in `error`.
+    pub(super) fn fell_back(
+        &self,
+        request: &StackCall,
+        by: contract::FallbackKind,
+        answered: bool,
+        error: &CallError,
+    ) {
+        let call = request.call();
+        self.0.emit(Event::CallFellBack {
+            run: call.run,
+            step: call.step.clone(),
+            plugin: call.plugin.clone(),
+            phase: call.phase.clone(),
+            by,
+            answered,
+            error: error.kind(),
+        });
     }
 
     /// How an attempt failed.
@@ -88,17 +108,32 @@ impl BreakerListener {
 
 impl Listener for BreakerListener {
     fn on_event(&self, event: &PolicyEvent) {
-        if let PolicyEvent::BreakerChanged(change) = event {
-            self.bus.emit(Event::BreakerChanged {
-                plugin: self.plugin.clone(),
-                phase: self.phase.clone(),
+        let (plugin, phase) = (self.plugin.clone(), self.phase.clone());
+        let event = match event {
+            PolicyEvent::BreakerChanged(change) => Event::BreakerChanged {
+                plugin,
+                phase,
                 sequence: change.sequence,
                 from: state(change.from),
                 to: state(change.to),
                 reason: change.reason.as_str().into(),
-            });
-        }
+                enforced: change.enforced,
+            },
+            PolicyEvent::WouldRefuse { by } => match refused_by(*by) {
+                None => return,
+                Some(by) => Event::CallWouldBeRefused { plugin, phase, by },
+            },
+            other => return unexpected(other),
+        };
+        self.bus.emit(event);
     }
+}
+
+/// A policy tells something here that it was not known to. Better a plain line
+/// than silence.
+#[cold]
+pub(super) fn unexpected(event: &PolicyEvent) {
+    tracing::warn!(?event, "a policy did something that has no event");
 }
 
 fn millis(duration: Duration) -> u64 {

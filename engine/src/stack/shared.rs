@@ -8,10 +8,11 @@ use std::{
 
 use orchestrator_contract::{BreakerState, PhaseName, PluginId};
 use orchestrator_policies::{
-    Breaker, Bulkhead, ConfigError as PolicyError, Listener, RateLimiter, RetryBudget, Shed,
+    Breaker, Bulkhead, ConfigError as PolicyError, Listener, PolicyKind, RateLimiter, RetryBudget,
+    Shed,
 };
 
-use super::{BreakerListener, Ingredients, PhaseStack, Teller, build, innermost};
+use super::{BreakerListener, Ingredients, LastResults, PhaseStack, Teller, build, innermost};
 use crate::{
     bus::Bus,
     config::{Config, ConfigError, PolicyConfig},
@@ -31,6 +32,7 @@ pub(crate) struct SharedPolicies {
     pub(crate) budget: RetryBudget,
     pub(crate) breaker: Breaker,
     pub(crate) bulkhead: Bulkhead,
+    pub(crate) last_results: LastResults,
 }
 
 impl SharedPolicies {
@@ -45,6 +47,7 @@ impl SharedPolicies {
             budget: RetryBudget::new(policy.retry.budget.clone())?,
             breaker: Breaker::with_listener(policy.breaker.clone(), listener)?,
             bulkhead: Bulkhead::new(policy.bulkhead.clone())?,
+            last_results: LastResults::new(&policy.fallback)?,
         })
     }
 }
@@ -181,8 +184,10 @@ impl Stacks {
         };
         let made = SharedPolicies::new(policy, listener.shared())?;
         let phase = scope.1.as_ref().map_or("", PhaseName::as_str);
-        self.telemetry
-            .breaker(scope.0.as_str(), phase, BreakerState::Closed);
+        if policy.stack.has(PolicyKind::Breaker) {
+            self.telemetry
+                .breaker(scope.0.as_str(), phase, BreakerState::Closed);
+        }
         all.insert(scope, made.clone());
         Ok(made)
     }

@@ -23,7 +23,7 @@ const TOTAL: Duration = Duration::from_secs(60);
 
 /// A stack around a scripted plugin, with what it told.
 struct Rig {
-    stack: PhaseStack,
+    stack: Service,
     reached: Arc<AtomicU32>,
     told: Arc<Told>,
     telemetry: Telemetry,
@@ -75,7 +75,7 @@ impl Rig {
             plugin,
         });
         Self {
-            stack: stack.unwrap(),
+            stack: stack.unwrap().service,
             reached,
             told,
             telemetry,
@@ -302,7 +302,8 @@ async fn attempts_are_counted_on() {
         let mut call = request(true).into_call();
         call.attempt = first;
         let again = Arc::new(Notify::new());
-        let request = StackCall::watched(call, true, Arc::clone(&again));
+        let cap = cap::of_step(None, 3.try_into().unwrap(), first);
+        let request = StackCall::of_step(call, true, Arc::clone(&again), cap);
         let attempts = request.attempts();
 
         rig.stack.clone().oneshot(request).await.unwrap_err();
@@ -329,4 +330,106 @@ async fn every_call_is_counted_once() {
     assert!(page.contains(&executions), "{page}");
     let cancelled = r#"{plugin="scripted",phase="act",error_type="cancelled"} 1"#;
     assert!(page.contains(cancelled), "{page}");
+}
+
+/// What `policy.stack` leaves out is not there, whatever its section says.
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_left_out_does_nothing() {
+    let without = |kind| {
+        move |policy: &mut PolicyConfig| {
+            policy.breaker.consecutive_failures = 1.try_into().unwrap();
+            let rate = serde_json::json!({ "calls": 1, "per": "1h", "burst": 1 });
+            policy.rate_limit.overall = serde_json::from_value(rate).unwrap();
+            policy.stack.leave_out(kind);
+        }
+    };
+    use PolicyKind as Kind;
+
+    let rig = Rig::new(Does::FailsForNow, without(Kind::Breaker));
+    assert_eq!(rig.kind(true).await, "plugin_transient");
+    assert_eq!(rig.reached(), 3, "nothing refuses the second attempt");
+    let rig = Rig::new(Does::FailsForNow, without(Kind::Retry));
+    assert_eq!(rig.kind(true).await, "plugin_transient");
+    assert_eq!(rig.reached(), 1);
+    let given_up = |event: &Event| matches!(event, Event::RetryGivenUp { .. });
+    assert_eq!(rig.told(given_up), 0);
+    let rig = Rig::new(Does::FailsForGood, without(Kind::RateLimit));
+    for _ in 0..2 {
+        assert_eq!(rig.kind(true).await, "plugin_permanent");
+    }
+
+    let second = Duration::from_secs(1);
+    let narrow = |kind| {
+        move |policy: &mut PolicyConfig| {
+            policy.bulkhead.max_concurrent = 1.try_into().unwrap();
+            policy.bulkhead.max_queue = 0;
+            policy.bulkhead.max_wait = Duration::ZERO;
+            policy.shed.max_in_flight = 1.try_into().unwrap();
+            policy.stack.leave_out(kind);
+        }
+    };
+    let both = async |rig: &Rig| tokio::join!(rig.kind(true), rig.kind(true));
+    let by = |rig: &Rig, by| {
+        rig.told(move |event| matches!(event, Event::CallRefused { by: it, .. } if *it == by))
+    };
+    use orchestrator_contract::RefusedBy;
+    let rig = Rig::new(Does::AnswersAfter(second), narrow(Kind::Shed));
+    both(&rig).await;
+    assert_eq!(
+        (by(&rig, RefusedBy::Shed), by(&rig, RefusedBy::Bulkhead)),
+        (0, 1)
+    );
+    let rig = Rig::new(Does::AnswersAfter(second), |policy| {
+        narrow(Kind::Bulkhead)(policy);
+        policy.stack.leave_out(Kind::Shed);
+    });
+    assert_eq!(both(&rig).await, ("answered", "answered"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_deadline_that_is_left_out_ends_no_attempt() {
+    for (left_out, ended) in [(false, 10), (true, 60)] {
+        let rig = Rig::new(Does::Hangs, |policy| {
+            once(policy);
+            if left_out {
+                policy.stack.leave_out(PolicyKind::AttemptDeadline);
+            }
+        });
+        let started = Instant::now();
+        assert_eq!(rig.kind(true).await, "timeout");
+        assert_eq!(started.elapsed().as_secs(), ended);
+    }
+}
+
+/// A breaker that observes lets calls through and tells what it would do.
+#[tokio::test(start_paused = true)]
+async fn what_a_breaker_would_refuse_is_told() {
+    use orchestrator_contract::RefusedBy;
+
+    for (mode, refused, would) in [
+        ("enforce", 2, 0),
+        ("observe_only", 0, 2),
+        ("disabled", 0, 0),
+    ] {
+        let rig = Rig::new(Does::FailsForNow, |policy| {
+            once(policy);
+            policy.breaker.consecutive_failures = 1.try_into().unwrap();
+            policy.breaker.mode = serde_json::from_value(mode.into()).unwrap();
+        });
+        for _ in 0..3 {
+            rig.ask(true).await.unwrap_err();
+        }
+        let by = RefusedBy::Breaker;
+        let refuses =
+            |event: &Event| matches!(event, Event::CallRefused { by: it, .. } if *it == by);
+        let would_refuse = |event: &Event| matches!(event, Event::CallWouldBeRefused { by: it, phase: Some(_), .. } if *it == by);
+        assert_eq!(
+            (rig.told(refuses), rig.told(would_refuse)),
+            (refused, would),
+            "{mode}"
+        );
+        let in_earnest = mode == "enforce";
+        let opened = |event: &Event| matches!(event, Event::BreakerChanged { enforced, .. } if *enforced == in_earnest);
+        assert_eq!(rig.told(opened), usize::from(mode != "disabled"), "{mode}");
+    }
 }

@@ -8,7 +8,7 @@ use orchestrator_manifest::Manifest;
 use orchestrator_plugin_runtime::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::support::{Rig, run};
+use crate::support::{Rig, pipeline, run};
 
 /// Never has time.
 struct Busy;
@@ -102,4 +102,28 @@ async fn what_policies_do_is_told_of_a_run_and_its_step() {
     assert_eq!((of(&first, retried), of(&second, retried)), (2, 1));
     assert_eq!((of(&first, given_up), of(&first, refused)), (1, 0));
     assert_eq!(of(&second, refused), 1, "the breaker opened after four");
+}
+
+/// What all calls to a plugin share is no step's to override.
+#[tokio::test]
+async fn a_step_overrides_what_is_its_own() {
+    let rig = Rig::new();
+    let engine = start(&rig, json!({})).await;
+    let check = |policy: &str| {
+        let step = format!("plugin: busy, phase: now, policy: {policy}");
+        let body = format!("steps:\n  - {{ id: try, {step} }}\n");
+        engine
+            .check(&pipeline(&body))
+            .map_err(|error| error.to_string())
+    };
+    check("{ retry: { jitter: decorrelated, max_attempts: 2 } }").unwrap();
+    for (policy, key) in [
+        ("{ retry: { jitter: equal } }", "jitter"),
+        ("{ retry: { budget: { reserve: 1 } } }", "`retry.budget`"),
+        ("{ breaker: { mode: disabled } }", "`breaker`"),
+        ("{ stack: [total_deadline, catch_panic] }", "`stack`"),
+    ] {
+        let message = check(policy).unwrap_err();
+        assert!(message.contains(key), "{message}");
+    }
 }

@@ -35,6 +35,8 @@ pub(super) fn write(event: &Event) {
         | Event::CallRetried { .. }
         | Event::RetryGivenUp { .. }
         | Event::CallRefused { .. }
+        | Event::CallFellBack { .. }
+        | Event::CallWouldBeRefused { .. }
         | Event::BreakerChanged { .. } => policy(event),
         Event::PluginStateChanged { .. }
         | Event::PluginRestarted { .. }
@@ -163,6 +165,32 @@ fn policy(event: &Event) {
             by,
         } => tracing::debug!(target: "events", event = "call.refused", run_id = %run,
             step = %step, plugin = %plugin, phase = %phase, by = by.as_str(), "call refused"),
+        Event::CallFellBack { .. }
+        | Event::CallWouldBeRefused { .. }
+        | Event::BreakerChanged { .. } => rest(event),
+        _ => {}
+    }
+}
+
+/// What the policies that give a plugin a rest, or stand in for it, do.
+fn rest(event: &Event) {
+    match event {
+        Event::CallFellBack {
+            run,
+            step,
+            plugin,
+            phase,
+            by,
+            answered,
+            error,
+        } => tracing::warn!(target: "events", event = "call.fell_back", run_id = %run,
+            step = %step, plugin = %plugin, phase = %phase, by = by.as_str(), answered,
+            error.type = error.as_str(), "call failed, its fallback was asked"),
+        Event::CallWouldBeRefused { plugin, phase, by } => {
+            tracing::debug!(target: "events", event = "call.would_be_refused", plugin = %plugin,
+                phase = phase.as_ref().map(tracing::field::display), by = by.as_str(),
+                "call would have been refused");
+        }
         Event::BreakerChanged {
             plugin,
             phase,
@@ -170,6 +198,7 @@ fn policy(event: &Event) {
             from,
             to,
             reason,
+            enforced,
         } => {
             let level = match to {
                 BreakerState::Open => Level::WARN,
@@ -177,7 +206,7 @@ fn policy(event: &Event) {
             };
             line!(level, target: "events", event = "breaker.changed", plugin = %plugin,
                 phase = phase.as_ref().map(tracing::field::display), sequence,
-                from = from.as_str(), to = to.as_str(), reason = %reason,
+                from = from.as_str(), to = to.as_str(), reason = %reason, enforced,
                 "breaker changed its state");
         }
         _ => {}

@@ -4,8 +4,8 @@ use std::{
 };
 
 use orchestrator_contract::{
-    Event, EventSink, LogLevel, LogStream, PhaseName, PluginId, RefusedBy, RunId, RunOutcome,
-    SessionId, StepId, TraceContext,
+    ErrorKind, Event, EventSink, FallbackKind, LogLevel, LogStream, PhaseName, PluginId, RefusedBy,
+    RunId, RunOutcome, SessionId, StepId, TraceContext,
 };
 use orchestrator_observability::{
     Build, Telemetry,
@@ -111,9 +111,18 @@ fn what_happens_to_a_run_names_it() {
         sink.emit(Event::CallRefused {
             run: run(),
             step: step(),
+            plugin: plugin.clone(),
+            phase: phase.clone(),
+            by: RefusedBy::Breaker,
+        });
+        sink.emit(Event::CallFellBack {
+            run: run(),
+            step: step(),
             plugin,
             phase,
-            by: RefusedBy::Breaker,
+            by: FallbackKind::Value,
+            answered: false,
+            error: ErrorKind::Timeout,
         });
     });
     let expected = [
@@ -121,6 +130,7 @@ fn what_happens_to_a_run_names_it() {
         ("call.retried", "info"),
         ("call.retry_given_up", "warn"),
         ("call.refused", "debug"),
+        ("call.fell_back", "warn"),
     ];
     assert_eq!(lines.len(), expected.len(), "{lines:?}");
     for (line, (event, level)) in lines.iter().zip(expected) {

@@ -1,9 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use orchestrator_contract::{
-    BreakerState, ErrorKind, Event, EventSink, LogLevel, LogStream, PhaseName, PluginId,
-    PluginState, RefusedBy, RunId, RunOutcome, SessionId, StepId, StepOutcome, TraceContext,
-    ViolationAction,
+    BreakerState, ErrorKind, Event, EventSink, FallbackKind, LogLevel, LogStream, PhaseName,
+    PluginId, PluginState, RefusedBy, RunId, RunOutcome, SessionId, StepId, StepOutcome,
+    TraceContext, ViolationAction,
 };
 use orchestrator_observability::{Build, Telemetry, names};
 
@@ -46,6 +46,7 @@ fn breaker(sequence: u64, to: BreakerState) -> Event {
         from: BreakerState::Closed,
         to,
         reason: "failure_ratio".into(),
+        enforced: true,
     }
 }
 
@@ -112,14 +113,28 @@ fn call_events() -> Vec<Event> {
             step: StepId::new("collect"),
             plugin: plugin.clone(),
             phase: phase.clone(),
-            reason: "attempts".into(),
+            reason: "exhausted".into(),
         },
         Event::CallRefused {
             run: RunId::from_parts(1, 1),
             step: StepId::new("collect"),
+            plugin: plugin.clone(),
+            phase: phase.clone(),
+            by: RefusedBy::Breaker,
+        },
+        Event::CallWouldBeRefused {
+            plugin: plugin.clone(),
+            phase: None,
+            by: RefusedBy::Breaker,
+        },
+        Event::CallFellBack {
+            run: RunId::from_parts(1, 1),
+            step: StepId::new("collect"),
             plugin,
             phase,
-            by: RefusedBy::Breaker,
+            by: FallbackKind::LastGood,
+            answered: true,
+            error: ErrorKind::Timeout,
         },
         breaker(1, BreakerState::Open),
         Event::JournalCommitted {
@@ -194,6 +209,8 @@ fn events_become_the_other_metrics() {
         r#"orchestrator_retry_attempts_total{plugin="git-history",phase="collect",result="success"} 1"#,
         r#"orchestrator_retry_attempts_total{plugin="git-history",phase="collect",result="exhausted"} 1"#,
         r#"orchestrator_calls_refused_total{plugin="git-history",phase="collect",by="breaker"} 1"#,
+        r#"orchestrator_calls_would_be_refused_total{plugin="git-history",by="breaker"} 1"#,
+        r#"orchestrator_fallbacks_total{plugin="git-history",phase="collect",by="last_good",result="answered"} 1"#,
         r#"orchestrator_circuit_breaker_state{plugin="git-history",state="open"} 1"#,
         r#"orchestrator_circuit_breaker_state{plugin="git-history",state="closed"} 0"#,
         r#"orchestrator_circuit_breaker_transitions_total{plugin="git-history",to="open"} 1"#,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use orchestrator_contract::{CallError, Payload, Usage};
 
-use crate::journal::record::RecordBody;
+use crate::journal::record::{FellBack, RecordBody};
 
 /// Where a step stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub enum StepState {
         metadata: BTreeMap<String, String>,
         /// What the plugin says it used.
         usage: Usage,
+        /// What answered in place of its own phase, if that failed.
+        fallback: Option<Box<FellBack>>,
         /// Who said that it happened, where it was not the plugin.
         resolved: Option<Resolved>,
     },
@@ -136,6 +138,7 @@ impl StepState {
                     duration_ms,
                     metadata,
                     usage,
+                    fallback,
                     ..
                 },
                 Some(output),
@@ -145,6 +148,7 @@ impl StepState {
                 duration_ms,
                 metadata,
                 usage,
+                fallback,
                 resolved: None,
             }),
             (
@@ -162,6 +166,7 @@ impl StepState {
                 duration_ms: 0,
                 metadata: BTreeMap::new(),
                 usage: Usage::default(),
+                fallback: None,
                 resolved: Some(Resolved { by, said_ms }),
             }),
             (

@@ -70,7 +70,7 @@ outputs:
             "ORC-1115 15:13 \"x@>>1\" `x@>>1` names no plugin: `>>1` is no range of versions: unexpected character '>' while parsing major version number",
             "ORC-1116 16:14 \"10\" this is no timeout: a number without a unit",
             "ORC-1112 17:15 \"yes\" text where true or false belongs",
-            "ORC-1112 18:5 \"just text\" text where a table with `id`, `plugin`, `phase`, `input`, `timeout`, `policy`, `required`, `when`, `needs` belongs",
+            "ORC-1112 18:5 \"just text\" text where a table with `id`, `plugin`, `phase`, `input`, `timeout`, `policy`, `fallback`, `required`, `when`, `needs` belongs",
             "ORC-1113 20:3 \"a/b\" `a/b` is no name of an output",
             "ORC-1111 21:3 \"b\" `from` is missing",
             "ORC-1140 22:17 \"primary\" `b` is primary already",
@@ -272,4 +272,42 @@ fn no_two_rules_share_a_code() {
         "{codes:?}"
     );
     assert!(codes.iter().all(|code| code.starts_with("11")));
+}
+
+#[test]
+fn a_fallback_is_one_thing() {
+    let told = step("fallback: { value: 1, last_good: true }");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("a step falls back to one thing"),
+        "{told:?}"
+    );
+    assert_eq!(step("fallback: {}").len(), 1);
+    assert_eq!(step("fallback: { last_good: false }").len(), 1);
+    assert_eq!(step("fallback: { plugin: other }").len(), 1);
+    let unknown = step("fallback: { valeu: 1 }");
+    assert_eq!(unknown.len(), 1);
+    assert!(
+        unknown[0].contains("there is no key `valeu`"),
+        "{unknown:?}"
+    );
+    let waits = step("fallback: { value: \"${{ steps.b.output }}\" }");
+    assert!(waits[0].contains("there is no step `b`"), "{waits:?}");
+}
+
+#[test]
+fn a_fallback_is_pinned_with_the_rest() {
+    for fallback in [
+        "{ value: [1, \"${{ input.x }}\"] }",
+        "{ plugin: other@^1, phase: get }",
+        "{ last_good: true }",
+    ] {
+        let text = format!(
+            "version: 1\nname: p\nsteps:\n- {{ id: a, plugin: x, phase: y, fallback: {fallback} }}\n"
+        );
+        let pipeline = Pipeline::parse(&text, "p.yaml").unwrap();
+        let again = Pipeline::from_definition(&pipeline.definition()).unwrap();
+        assert_eq!(pipeline.definition(), again.definition());
+        assert!(again.steps()[0].fallback.is_some());
+    }
 }
