@@ -44,6 +44,10 @@ struct Processes {
     known: Option<HashSet<String>>,
     /// What was told of plugins before the registry was there.
     early: Vec<AuditEvent>,
+    /// Id and version of those with a process for each call that took none yet.
+    unused: HashSet<(String, String)>,
+    /// What was called before the registry was there.
+    early_used: HashSet<(String, String)>,
 }
 
 /// Only plugins that start with the engine tell anything so early.
@@ -100,30 +104,62 @@ impl Audit {
             self.note(event);
         }
         let with_process = plugins.iter().filter(|it| events::has_process(it.kind));
-        self.know(with_process.map(|plugin| plugin.id.clone()).collect());
+        let per_call = plugins.iter().filter(|it| it.kind == "exec");
+        self.know(
+            with_process.map(|plugin| plugin.id.clone()).collect(),
+            per_call
+                .map(|it| (it.id.clone(), it.version.to_string()))
+                .collect(),
+        );
     }
 
-    /// Which plugins have a process. What was told of them before is recorded.
-    fn know(&self, known: HashSet<String>) {
-        let early = {
-            let mut processes = self
-                .processes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+    /// Which plugins have a process, and which one for each call. What was told
+    /// of them before is recorded.
+    fn know(&self, known: HashSet<String>, per_call: HashSet<(String, String)>) {
+        let (early, early_used) = {
+            let mut processes = self.processes();
             processes.known = Some(known);
-            std::mem::take(&mut processes.early)
+            processes.unused = per_call;
+            let used = std::mem::take(&mut processes.early_used);
+            (std::mem::take(&mut processes.early), used)
         };
         for event in early {
             self.note_process(event);
+        }
+        for (plugin, version) in early_used {
+            self.note_use(&plugin, &version);
+        }
+    }
+
+    fn processes(&self) -> MutexGuard<'_, Processes> {
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records the first call of a plugin that has a process for each. A record of
+    /// every call would be the journal once more.
+    fn note_use(&self, plugin: &str, version: &str) {
+        let mut processes = self.processes();
+        let key = || (plugin.to_owned(), version.to_owned());
+        let is_first = match processes.known {
+            Some(_) => !processes.unused.is_empty() && processes.unused.remove(&key()),
+            None => {
+                if processes.early_used.len() < EARLY_MAX {
+                    processes.early_used.insert(key());
+                }
+                false
+            }
+        };
+        drop(processes);
+        if is_first {
+            self.note(events::of_first_use(plugin, version));
         }
     }
 
     /// Records that a plugin's process started or ended, if it has one.
     fn note_process(&self, event: AuditEvent) {
-        let mut processes = self
-            .processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut processes = self.processes();
         let has_process = |known: &HashSet<String>| {
             let plugin = event.plugin.as_ref();
             plugin.is_some_and(|plugin| known.contains(plugin))
@@ -142,6 +178,12 @@ pub(crate) struct Listener(pub(crate) Arc<Audit>);
 
 impl EventSink for Listener {
     fn emit(&self, event: Event) {
+        if let Event::StepStarted {
+            plugin, version, ..
+        } = &event
+        {
+            self.0.note_use(plugin.as_str(), version);
+        }
         match events::of_event(&event) {
             Some(event) if matches!(event.kind, Kind::Spawn | Kind::Exit) => {
                 self.0.note_process(event);
@@ -254,7 +296,7 @@ fn settings(config: &AuditConfig) -> (AuditSettings, Option<CopyTo>) {
 
 #[cfg(test)]
 mod tests {
-    use orchestrator_contract::PluginState;
+    use orchestrator_contract::{PhaseName, PluginId, PluginState, RunId, StepId};
     use orchestrator_engine::config::Config;
     use orchestrator_signing::audit::AuditReader;
 
@@ -279,7 +321,7 @@ mod tests {
         audit.open(&home, &config).unwrap();
         let tell = |plugin: &str, state| {
             listener.emit(Event::PluginStateChanged {
-                plugin: orchestrator_contract::PluginId::new(plugin),
+                plugin: PluginId::new(plugin),
                 version: "1.0.0".into(),
                 state,
                 reason: "it takes calls".into(),
@@ -287,7 +329,26 @@ mod tests {
         };
         tell("early", PluginState::Running);
         tell("template", PluginState::Running);
-        audit.know(["early".to_owned(), "late".to_owned()].into());
+        let call = |plugin: &str| {
+            listener.emit(Event::StepStarted {
+                run: RunId::from_bytes([0; 16]),
+                step: StepId::new("s"),
+                plugin: PluginId::new(plugin),
+                version: "1.0.0".into(),
+                phase: PhaseName::new("p"),
+            });
+        };
+        call("shell");
+        call("early");
+        audit.know(
+            ["early".to_owned(), "late".to_owned()].into(),
+            ["shell", "git"]
+                .map(|it| (it.to_owned(), "1.0.0".to_owned()))
+                .into(),
+        );
+        call("shell");
+        call("git");
+        call("git");
         tell("late", PluginState::Running);
         tell("early", PluginState::Stopped);
         tell("template", PluginState::Stopped);
@@ -299,6 +360,8 @@ mod tests {
         }
         let expected = [
             (Kind::Spawn, "early"),
+            (Kind::Spawn, "shell"),
+            (Kind::Spawn, "git"),
             (Kind::Spawn, "late"),
             (Kind::Exit, "early"),
         ];

@@ -6,9 +6,11 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use orchestrator_contract::RunId;
 use orchestrator_engine::{
-    Engine, EngineBuilder, Home, RunHistory,
+    Engine, EngineBuilder, EngineError, Home, RunHistory,
     config::{Config, LogFormat, Sources},
+    journal::JournalError,
 };
 use orchestrator_observability::{
     Build, Telemetry,
@@ -138,10 +140,21 @@ impl Context {
         })
     }
 
-    /// Past runs, without starting a plugin.
-    pub(crate) async fn history(&self) -> Result<RunHistory> {
-        let config = self.config()?;
-        Ok(RunHistory::open(&self.home()?, &config.journal).await?)
+    /// Past runs, without starting a plugin. A home that never had any is left
+    /// as it is.
+    pub(crate) async fn history(&self) -> Result<Option<RunHistory>> {
+        let (home, config) = (self.home()?, self.config()?);
+        match RunHistory::is_there(&home) {
+            true => Ok(Some(RunHistory::open(&home, &config.journal).await?)),
+            false => Ok(None),
+        }
+    }
+
+    /// The same, to look at `run`, which has to be there.
+    pub(crate) async fn history_of(&self, run: RunId) -> Result<RunHistory> {
+        let history = self.history().await?;
+        let missing = || EngineError::from(JournalError::NoSuchRun { run });
+        Ok(history.ok_or_else(missing)?)
     }
 
     /// Starts an engine for one command, and says what an operator should know

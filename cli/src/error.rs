@@ -20,7 +20,10 @@ pub(crate) enum CliError {
     /// A file that was named on the command line, or one of the home, cannot be
     /// used; the reason is that of the operating system.
     #[error("cannot {action} `{}`: {reason}", .path.display())]
-    #[diagnostic(code("ORC-5001"), help("check the path and its permissions"))]
+    #[diagnostic(
+        code("ORC-5001"),
+        help("check the path, its permissions and that the disk has room")
+    )]
     File {
         action: &'static str,
         path: PathBuf,
@@ -128,8 +131,11 @@ pub(crate) enum CliError {
 
     /// The pipeline of the run declares no output of that name, or the run has not
     /// succeeded: only a run that succeeded has outputs. Status 404.
-    #[error("run {run} has no output `{name}`")]
-    #[diagnostic(code("ORC-5016"), help("{}", there_are(names)))]
+    #[error("run {run} has no output `{name}`: {}", there_are(names))]
+    #[diagnostic(
+        code("ORC-5016"),
+        help("`orchestrator run show {run}` shows what became of the run and what it put out")
+    )]
     NoOutput {
         run: RunId,
         name: String,
@@ -180,8 +186,8 @@ pub(crate) enum CliError {
 
 fn there_are(outputs: &[String]) -> String {
     match outputs {
-        [] => "it has none; only a run that succeeded has outputs".to_owned(),
-        names => format!("it has: {}", names.join(", ")),
+        [] => "there are none, because only a run that succeeded has outputs".to_owned(),
+        names => format!("there are {}", names.join(", ")),
     }
 }
 
@@ -214,9 +220,7 @@ impl CliError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::File { reason, .. } if reason.kind() == io::ErrorKind::NotFound => Exit::NotFound,
-            Self::Io(_) | Self::File { .. } | Self::Passphrase { .. } | Self::Listen { .. } => {
-                Exit::Failed
-            }
+            Self::Io(_) | Self::File { .. } | Self::Passphrase { .. } => Exit::Failed,
             Self::Input { .. } | Self::NoPassphrase | Self::RunId { .. } | Self::Setting { .. } => {
                 Exit::Usage
             }
@@ -227,7 +231,7 @@ impl CliError {
             Self::StillRunning { .. } => Exit::TimedOut,
             Self::InputFile { .. } => Exit::Invalid,
             Self::OtherRoot { .. } => Exit::Trust,
-            Self::Full => Exit::Unreachable,
+            Self::Full | Self::Listen { .. } => Exit::Unreachable,
             Self::NotLoopback { .. } | Self::TokenExposed { .. } | Self::TokenMalformed { .. } => {
                 Exit::Denied
             }

@@ -1,7 +1,7 @@
 //! The HTTP service: runs over an API, metrics, probes.
 //!
 //! A request's way: `connections.rs` accepts it, `routes.rs` asks for the token
-//! and counts, `runs.rs` and `events.rs` answer, `problem.rs` says why not.
+//! and counts, `runs.rs` and `events.rs` answer, `problem.rs` and `refusal.rs` say why not.
 
 mod connections;
 mod descriptors;
@@ -10,6 +10,7 @@ mod growth;
 mod paced;
 mod probes;
 mod problem;
+mod refusal;
 mod resume;
 mod routes;
 mod runs;

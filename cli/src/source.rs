@@ -11,7 +11,10 @@ mod http;
 
 use std::path::{Path, PathBuf};
 
-use orchestrator_signing::{Digest, archive::Unpacked};
+use orchestrator_signing::{
+    Digest,
+    archive::{Limits, Unpacked},
+};
 
 pub(crate) use self::error::SourceError;
 use self::{archive::Archive, directory::Directory, http::Http};
@@ -40,6 +43,8 @@ pub(crate) struct Order {
     pub(crate) downloads: PathBuf,
     /// The SHA-256 that an archive has to have.
     pub(crate) digest: Option<Digest>,
+    /// How much an archive may hold.
+    pub(crate) limits: Limits,
     pub(crate) out: Output,
 }
 

@@ -19,8 +19,9 @@ use crate::{PluginProblem, SearchPath, search_path::Place};
 
 /// How far below a search entry a package may lie; `name/version` is two.
 const DEPTH_MAX: usize = 4;
-/// How many directories are looked into below all entries together.
-const DIRECTORIES_MAX: usize = 10_000;
+/// How many directories are looked into below all entries together. A plugin
+/// takes two, `name` and `name/version`, and more with further versions.
+const DIRECTORIES_MAX: usize = 50_000;
 
 /// What was found below a search path.
 #[derive(Debug, Default)]

@@ -208,7 +208,7 @@ impl Loader<'_> {
 
     fn verified(&self, found: &Found) -> Result<Verified<Package>, PluginProblem> {
         verify_or_unsigned(&found.dir, &self.trust, &self.rules.unsigned_paths)
-            .map_err(|error| PluginProblem::of(&error))
+            .map_err(|error| PluginProblem::of_package(&error, found))
     }
 
     /// Gets a package of a native kind ready to run.

@@ -8,7 +8,7 @@ use orchestrator_manifest::ManifestError;
 use orchestrator_signing::{GrantError, VerifyError};
 use serde::Serialize;
 
-use crate::{error::LoadError, program::ProgramError};
+use crate::{Found, error::LoadError, program::ProgramError};
 
 /// What sort of problem it is, for whoever answers with a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -120,6 +120,18 @@ impl PluginProblem {
         Self {
             class: error.class(),
             ..Self::new(error)
+        }
+    }
+
+    /// The same, with the plugin and its directory, which the error of a package
+    /// does not know: it names files as the package does.
+    pub(crate) fn of_package(error: &VerifyError, found: &Found) -> Self {
+        let problem = Self::of(error);
+        let (id, version) = (&found.manifest.id, &found.manifest.version);
+        let dir = found.dir.display();
+        Self {
+            message: format!("{} (plugin {id} {version} in {dir})", problem.message),
+            ..problem
         }
     }
 

@@ -145,18 +145,40 @@ impl GrantStore {
     /// # Errors
     ///
     /// [`GrantError`]; the file is then as it was.
-    pub fn grant(&mut self, mut grant: Grant) -> Result<(), GrantError> {
+    pub fn grant(&mut self, grant: Grant) -> Result<(), GrantError> {
+        self.put(grant, |_, _| {})
+    }
+
+    /// The same, beside what the plugin has from this publisher already.
+    ///
+    /// # Errors
+    ///
+    /// [`GrantError`]; the file is then as it was.
+    pub fn extend(&mut self, grant: Grant) -> Result<(), GrantError> {
+        self.put(grant, |grant, known| {
+            grant.capabilities.extend_from_slice(&known.capabilities);
+        })
+    }
+
+    /// Stores a grant in place of another, which `keep` may take from.
+    fn put(
+        &mut self,
+        mut grant: Grant,
+        keep: impl FnOnce(&mut Grant, &Grant),
+    ) -> Result<(), GrantError> {
         if let Some(capability) = grant.capabilities.iter().find(|it| it.is_open()) {
             let capability = capability.clone();
             return Err(GrantError::Unscoped { capability });
         }
-        grant.capabilities.sort_unstable();
-        grant.capabilities.dedup();
         self.change(|grants| {
-            let is_other = |known: &Grant| {
-                (&known.plugin, &known.publisher) != (&grant.plugin, &grant.publisher)
+            let is_same = |known: &Grant| {
+                (&known.plugin, &known.publisher) == (&grant.plugin, &grant.publisher)
             };
-            grants.retain(is_other);
+            if let Some(at) = grants.iter().position(is_same) {
+                keep(&mut grant, &grants.remove(at));
+            }
+            grant.capabilities.sort_unstable();
+            grant.capabilities.dedup();
             grants.push(grant);
             grants.sort_by(|a, b| (&a.plugin, &a.publisher).cmp(&(&b.plugin, &b.publisher)));
             Ok(())

@@ -41,8 +41,8 @@ pub use lock_file::{LOCK_FILE_SIZE_MAX, LockFile, LockFileError, Locked};
 pub use minisign::{MinisignError, MinisignId, MinisignSignature};
 pub use package::archive;
 pub use package::{
-    Attestation, BYTES_MAX, Draft, ENTRIES_MAX, FileReader, Package, PackageFile, Publisher,
-    ReleaseInfo, ReleasePayload, ReleaseSummary, SignError, SignOptions, UnsignedPaths,
+    Attestation, BYTES_MAX, Draft, ENTRIES_MAX, ENTRY_BYTES_MAX, FileReader, Package, PackageFile,
+    Publisher, ReleaseInfo, ReleasePayload, ReleaseSummary, SignError, SignOptions, UnsignedPaths,
     VerifyError, attach, attach_minisig, cosign, read_unsigned, remove_leftovers, sign,
     signed_payload, verify, verify_or_unsigned,
 };

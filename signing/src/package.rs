@@ -13,6 +13,7 @@ mod attach;
 mod attestation;
 mod error;
 mod file;
+mod hashing;
 mod layout;
 mod payload;
 mod sign;
@@ -34,7 +35,7 @@ pub use self::{
     file::{FileReader, PackageFile},
     payload::{ReleasePayload, ReleaseSummary},
     sign::{Draft, SignError, SignOptions, remove_leftovers, sign},
-    tree::{BYTES_MAX, ENTRIES_MAX},
+    tree::{BYTES_MAX, ENTRIES_MAX, ENTRY_BYTES_MAX},
     unsigned::{UnsignedPaths, read_unsigned, verify_or_unsigned},
     verify::verify,
 };

@@ -48,7 +48,7 @@ use crate::{
     durable::Lock,
     lock_file::LockFile,
     package::{Package, ReleaseInfo, VerifyError, verify},
-    trust::{TrustRoot, TrustStore},
+    trust::{Release, TrustRoot, TrustStore},
     verified::Verified,
 };
 
@@ -125,20 +125,29 @@ pub fn install_from(
     if let Some(locked) = options.locked {
         locked.admit(&package, &root)?;
     }
+    let known = Release {
+        name,
+        serial: release.serial,
+        digest: release.digest,
+    };
     let spot = Spot::of(plugins_dir, name.as_str(), &version);
     if spot.active.symlink_metadata().is_ok() {
-        return already_there(&spot.active, &package, release.digest, trust);
+        let verified = already_there(&spot.active, &package, release.digest, trust)?;
+        if !root.is_known(&known) {
+            trust.record(&known)?;
+        }
+        return Ok(verified);
     }
     check_age(name, release, &root, options)?;
     if spot.held.symlink_metadata().is_ok() {
         let verified = already_there(&spot.held, &package, release.digest, trust)?;
-        trust.record_serial(name, release.serial)?;
+        trust.record(&known)?;
         rename(&spot.held, &spot.active)?;
         return Ok(verified);
     }
     let verified = content::put(&package, plugins_dir, &root)?;
     // Before the link: a crash in between must not make a step back possible.
-    trust.record_serial(name, release.serial)?;
+    trust.record(&known)?;
     let tree = tree_digest(&verified);
     let receipt = Receipt {
         plugin: name.clone(),

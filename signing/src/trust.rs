@@ -301,6 +301,12 @@ impl TrustRoot {
         self.serials.floor(name, self.min_serial(name))
     }
 
+    /// Whether this host has had the release.
+    pub(crate) fn is_known(&self, release: &Release<'_>) -> bool {
+        self.serials
+            .is_known(release, self.min_serial(release.name))
+    }
+
     pub(crate) fn min_serial(&self, name: &PluginName) -> u64 {
         let delegations = self.document.release.iter();
         let for_name = delegations.filter(|delegation| delegation.may_sign(name));
@@ -368,10 +374,7 @@ impl TrustRoot {
         if let Some(min) = delegation.min_serial.filter(|min| release.serial < *min) {
             return Err(Refused::BelowMinSerial(min));
         }
-        let min_serial = self.min_serial(release.name);
-        let is_known = self
-            .serials
-            .is_known(release.name, release.serial, min_serial);
+        let is_known = self.is_known(release);
         match delegation.status {
             KeyStatus::Revoked => Err(Refused::Revoked {
                 reason: delegation.reason.clone(),

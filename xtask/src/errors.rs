@@ -27,8 +27,8 @@ const RANGES: &[(&str, &[RangeInclusive<u16>])] = &[
     ("engine", &[1100..=1199, 1200..=1289, 4000..=4199]),
     ("policies", &[1290..=1299]),
     ("signing", &[2000..=2199]),
-    ("plugin-runtime", &[3000..=3179]),
-    ("sandbox", &[3180..=3199]),
+    ("plugin-runtime", &[3000..=3149]),
+    ("sandbox", &[3150..=3199]),
     ("observability", &[]),
     ("cli", &[5000..=5099]),
 ];

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{ArgMatches, CommandFactory as _, parser::ValueSource};
+use clap::{ArgAction, ArgMatches, CommandFactory as _, parser::ValueSource};
 use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
 
 use crate::args::Cli;
@@ -30,6 +30,17 @@ const RECORDED: &[(&str, &str, Kind)] = &[
     ("plugin", "update", Kind::Install),
 ];
 
+/// Options with which such a command changes nothing here, by group and name.
+const ONLY_LOOKS: &[(&str, &str, &str)] = &[
+    ("key", "rotate", "check"),
+    ("plugin", "gc", "dry_run"),
+    ("plugin", "lock", "locked"),
+    ("trust", "add", "out"),
+    ("trust", "remove", "out"),
+    ("trust", "revoke", "out"),
+    ("trust", "rotate", "out"),
+];
+
 /// What is to be recorded of this command line, if it is one of those. The
 /// arguments are read a second time, without what they are turned into, so
 /// that no command has to speak of the log.
@@ -42,11 +53,20 @@ pub(super) fn event_of(arguments: &[OsString]) -> Option<AuditEvent> {
     let command = cli.find_subcommand(group)?.find_subcommand(name)?;
     let mut event = AuditEvent::new(*kind, Outcome::Ok);
     event.action = Some(format!("{group} {name}"));
+    let mut options = Vec::new();
     for argument in command.get_arguments() {
         let id = argument.get_id().as_str();
         let Some(text) = text(matches, id) else {
             continue;
         };
+        if ONLY_LOOKS.contains(&(group, name, id)) {
+            return None;
+        }
+        if matches!(argument.get_action(), ArgAction::SetTrue) {
+            // By its name, because the name of a secret would hide that it was given.
+            options.extend(argument.get_long());
+            continue;
+        }
         match (group, id) {
             // A path or an address is no name.
             ("plugin", "plugin" | "name") if !text.contains('/') => event.plugin = Some(text),
@@ -55,6 +75,9 @@ pub(super) fn event_of(arguments: &[OsString]) -> Option<AuditEvent> {
             ("key" | "trust", "key" | "name") => event.key = Some(text),
             _ => event = event.with(id, text),
         }
+    }
+    if !options.is_empty() {
+        event = event.with("options", options.join(" "));
     }
     Some(event)
 }
@@ -87,9 +110,31 @@ mod tests {
         let trust = of("orchestrator trust add release --level 3 --names a,b").unwrap();
         assert_eq!(trust.key.as_deref(), Some("release"));
         assert_eq!(trust.context["level"], "3");
+        let key = of("orchestrator key generate other --no-passphrase").unwrap();
+        assert_eq!(key.context["options"], "no-passphrase");
+        assert_eq!(key.context.len(), 1, "{key:?}");
         assert_eq!(of("orchestrator plugin list"), None);
         assert_eq!(of("orchestrator trust list"), None);
         assert_eq!(of("orchestrator plugin grant"), None);
+    }
+
+    #[test]
+    fn what_only_looks_or_proposes_is_not_recorded() {
+        for (line, looks) in [
+            ("key rotate release", "--check r.json"),
+            ("plugin gc", "--dry-run"),
+            ("plugin lock", "--locked"),
+            ("trust add release --level 3 --names a", "--out r.json"),
+            ("trust remove release", "--out r.json"),
+            ("trust revoke release --reason r", "--out r.json"),
+            ("trust rotate release new", "--out r.json"),
+        ] {
+            let line = format!("orchestrator {line}");
+            assert!(of(&line).is_some(), "{line}");
+            assert_eq!(of(&format!("{line} {looks}")), None, "{line} {looks}");
+        }
+        // What is locked there is what is installed.
+        assert!(of("orchestrator plugin install ./a --locked").is_some());
     }
 
     #[test]

@@ -71,6 +71,15 @@ pub(super) fn has_process(kind: &str) -> bool {
     matches!(kind, "node" | "grpc")
 }
 
+/// What is recorded of the first call of a plugin that has a process for each.
+pub(super) fn of_first_use(plugin: &str, version: &str) -> AuditEvent {
+    let mut event = AuditEvent::new(Kind::Spawn, Outcome::Ok)
+        .plugin(plugin)
+        .detail("its first call; each has a process of its own");
+    event.version = Some(version.to_owned());
+    event
+}
+
 /// What became of a package when it was loaded. What is compiled in was not
 /// loaded.
 pub(super) fn of_loaded(plugin: &PluginStatus) -> Option<AuditEvent> {

@@ -7,9 +7,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Lets the process have as many descriptors as `wanted` connections need, as
 /// far as it may; returns for how many connections there is room.
 ///
-/// The other half is for the journal, for plugins and for what comes. No more
-/// is taken than needed, because plugins inherit the limit and some programs
-/// walk through every descriptor they could have.
+/// The other half is for the journal, for plugins and for what comes. Plugins
+/// do not inherit the limit.
 pub(super) fn make_room(wanted: NonZeroUsize) -> NonZeroUsize {
     let limit = getrlimit(Resource::Nofile);
     let needed = u64::try_from(wanted.get())

@@ -8,6 +8,7 @@ use miette::Diagnostic;
 use orchestrator_engine::{EngineError, ErrorClass};
 use serde_json::{Value, json};
 
+use super::refusal::Refusal;
 use crate::{
     exit::Exit,
     failure::{Failure, as_json},
@@ -24,7 +25,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &str, detail: &str) -> Self {
+    fn new(status: StatusCode, code: &str, detail: &str) -> Self {
         let body = json!({
             "type": kind(code),
             "title": title(status),
@@ -63,6 +64,12 @@ fn kind(code: &str) -> String {
 
 fn title(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("Error")
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::of(refusal.status(), &refusal)
+    }
 }
 
 impl From<EngineError> for Problem {

@@ -10,10 +10,11 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use miette::Diagnostic as _;
 use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
 use tokio::time::{Instant, timeout};
 
-use super::{App, events, probes, problem::Problem, runs};
+use super::{App, events, probes, problem::Problem, refusal::Refusal, runs};
 use crate::error::CliError;
 
 /// What answers requests.
@@ -54,11 +55,8 @@ fn regular(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&app), require_token));
     watched()
         .nest("/api/v1", api)
-        .fallback(async || not_found())
-        .method_not_allowed_fallback(async || {
-            let detail = "the resource does not take this method";
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "ORC-5052", detail)
-        })
+        .fallback(async || Problem::from(Refusal::Address))
+        .method_not_allowed_fallback(async || Problem::from(Refusal::Method))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(from_fn_with_state(Arc::clone(&app), in_time))
         .layer(from_fn_with_state(Arc::clone(&app), measured))
@@ -72,11 +70,6 @@ fn spare(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-fn not_found() -> Problem {
-    let detail = "there is nothing at this address";
-    Problem::new(StatusCode::NOT_FOUND, "ORC-5051", detail)
-}
-
 async fn require_token(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let given = request
         .headers()
@@ -87,9 +80,7 @@ async fn require_token(State(app): State<Arc<App>>, request: Request, next: Next
         .map(|(_, token)| token.trim());
     if !given.is_some_and(|token| app.token.is(token)) {
         app.audit.note(token_refused(&request));
-        let path = app.token.path().display();
-        let detail = format!("send `Authorization: Bearer` with the token in `{path}`");
-        return Problem::new(StatusCode::UNAUTHORIZED, "ORC-5050", &detail).into_response();
+        return Problem::from(Refusal::Token).into_response();
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -106,7 +97,7 @@ fn token_refused(request: &Request) -> AuditEvent {
     let mut event = AuditEvent::new(Kind::TokenRefused, Outcome::Denied);
     event.action = Some(known(request.method()).to_owned());
     event.resource = Some(format!("/api/v1{}", request.uri().path()));
-    event.code = Some("ORC-5050".to_owned());
+    event.code = Refusal::Token.code().map(|code| code.to_string());
     event
 }
 
@@ -114,10 +105,7 @@ fn token_refused(request: &Request) -> AuditEvent {
 async fn in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     match timeout(app.config.request_timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => {
-            let detail = "the request took too long";
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "ORC-5053", detail).into_response()
-        }
+        Err(_) => Problem::from(Refusal::Late).into_response(),
     }
 }
 

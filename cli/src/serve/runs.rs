@@ -1,6 +1,6 @@
 //! Runs over HTTP.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use axum::{
     Json,
@@ -20,7 +20,7 @@ use orchestrator_engine::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{App, problem::Problem};
+use super::{App, problem::Problem, refusal::Refusal};
 use crate::{error::CliError, named_pipeline, run_output::run_output};
 
 type Answer<T = Response> = Result<T, Problem>;
@@ -58,9 +58,7 @@ pub(super) async fn start(
     headers: HeaderMap,
     body: Result<Json<Start>, JsonRejection>,
 ) -> Answer {
-    let Json(body) = body.map_err(|rejection| {
-        Problem::new(rejection.status(), "ORC-5054", &rejection.body_text())
-    })?;
+    let Json(body) = body.map_err(Refusal::from)?;
     let key = idempotency_key(&headers, body.idempotency_key)?;
     let pipeline = match body.pipeline {
         Value::String(name) => named_pipeline::by_name(&name, &app.home.pipelines())?,
@@ -68,14 +66,7 @@ pub(super) async fn start(
             let text = definition.to_string();
             Arc::new(Pipeline::parse(&text, "pipeline").map_err(EngineError::from)?)
         }
-        _ => {
-            let detail = "`pipeline` is a name or a whole definition";
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "ORC-5055",
-                detail,
-            ));
-        }
+        _ => return Err(Refusal::Pipeline.into()),
     };
     let mut request = RunRequest::new(pipeline).criticality(body.criticality);
     if let Some(input) = body.input {
@@ -101,25 +92,20 @@ pub(super) async fn start(
 
 /// The key of the header or of the body, which must not differ.
 fn idempotency_key(headers: &HeaderMap, in_body: Option<String>) -> Answer<Option<String>> {
-    let wrong = |detail| {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Err(Problem::new(status, "ORC-5056", detail))
-    };
+    let wrong = |reason| Err(Refusal::IdempotencyKey(reason).into());
     let in_header = match headers.get("idempotency-key").map(|value| value.to_str()) {
         Some(Ok(key)) => Some(key.trim_matches('"').to_owned()),
-        Some(Err(_)) => return wrong("`Idempotency-Key` is not plain text"),
+        Some(Err(_)) => return wrong("the header is not plain text"),
         None => None,
     };
     let key = match (in_header, in_body) {
         (Some(a), Some(b)) if a != b => {
-            return wrong("header and body name different idempotency keys");
+            return wrong("header and body name different ones");
         }
         (a, b) => a.or(b),
     };
     match key {
-        Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => {
-            wrong("an idempotency key has 1 to 255 bytes")
-        }
+        Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => wrong("it has 1 to 255 bytes"),
         key => Ok(key),
     }
 }
@@ -131,7 +117,7 @@ pub(super) struct Filter {
     status: Option<RunStatus>,
     pipeline: Option<String>,
     before: Option<RunId>,
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
 }
 
 /// `GET /api/v1/runs`
@@ -139,10 +125,8 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     query: Result<Query<Filter>, QueryRejection>,
 ) -> Answer {
-    let Query(query) = query.map_err(|rejection| {
-        Problem::new(rejection.status(), "ORC-5057", &rejection.body_text())
-    })?;
-    let limit = query.limit.unwrap_or(100).clamp(1, 1_000);
+    let Query(query) = query.map_err(Refusal::from)?;
+    let limit = query.limit.map_or(100, |limit| limit.get().min(1_000));
     let filter = RunFilter {
         status: query.status,
         pipeline: query.pipeline.map(Into::into),

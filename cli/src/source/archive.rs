@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use orchestrator_signing::{Digest, archive::unpack};
+use orchestrator_signing::{
+    Digest,
+    archive::{Limits, unpack_within},
+};
 
 use super::{Fetched, Order, Source, SourceError};
 use crate::{error::CliError, failure::Result};
@@ -49,13 +52,12 @@ pub(super) fn fetched(mut file: File, location: &str, order: &Order) -> Result<F
     // Through the descriptor that was hashed. Somebody who changes the file
     // meanwhile changes what is unpacked, which is then verified by itself.
     io::Seek::rewind(&mut file)?;
-    let unpacked = unpack(file, &order.downloads)?;
+    let unpacked = unpack_within(file, &order.downloads, order.limits)?;
     Ok(Fetched::unpacked(unpacked, digest))
 }
 
 fn digest_of(file: &mut File, path: &Path) -> Result<Digest> {
-    /// More than the largest archive has; a device need not end.
-    const READ_MAX: u64 = 1024 * 1024 * 1024;
-    Digest::of_reader(file.take(READ_MAX))
-        .map_err(|error| CliError::file("read", path, error).into())
+    // A device need not end; of what is too large, unpacking says so.
+    let most = Limits::default().archive_bytes() + 1;
+    Digest::of_reader(file.take(most)).map_err(|error| CliError::file("read", path, error).into())
 }

@@ -33,9 +33,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 const TOTAL: Duration = Duration::from_secs(30 * 60);
-/// A little more than the largest archive has.
-const BYTES_MAX: u64 = 300 * 1024 * 1024;
-
 pub(super) struct Http {
     url: Uri,
 }
@@ -70,12 +67,13 @@ impl Http {
     fn download(&self, part: &mut Part, order: &Order) -> Result {
         let agent = agent();
         let progress = Transfer::new(order.out, &self.location());
+        let max = order.limits.archive_bytes();
         let mut reason = String::new();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 pause(PAUSE * (1 << (attempt - 1)));
             }
-            match self.attempt(&agent, part, &progress) {
+            match self.attempt(&agent, part, max, &progress) {
                 Ok(()) => return Ok(()),
                 Err(Broken::Final(error)) => return Err(error.into()),
                 Err(Broken::Again(why)) => reason = why,
@@ -90,6 +88,7 @@ impl Http {
         &self,
         agent: &Agent,
         part: &mut Part,
+        max: u64,
         progress: &Transfer,
     ) -> std::result::Result<(), Broken> {
         let mut url = self.url.clone();
@@ -101,9 +100,9 @@ impl Http {
             }
             let response = request.call().map_err(|error| failed(&url, error))?;
             match response.status() {
-                StatusCode::OK => return receive(response, part, 0, progress),
+                StatusCode::OK => return receive(response, part, 0, max, progress),
                 StatusCode::PARTIAL_CONTENT if start_of(&response) == Some(have) => {
-                    return receive(response, part, have, progress);
+                    return receive(response, part, have, max, progress);
                 }
                 // What is there fits no longer; from the start, then.
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => {
@@ -155,6 +154,7 @@ fn receive(
     response: Response<Body>,
     part: &mut Part,
     start: u64,
+    max: u64,
     progress: &Transfer,
 ) -> std::result::Result<(), Broken> {
     let length = response.body().content_length();
@@ -162,10 +162,10 @@ fn receive(
     let too_large = |part: &Part| {
         Broken::Final(SourceError::TooLarge {
             url: part.url().to_owned(),
-            max: BYTES_MAX,
+            max,
         })
     };
-    if total.is_some_and(|total| total > BYTES_MAX) {
+    if total.is_some_and(|total| total > max) {
         return Err(too_large(part));
     }
     part.file
@@ -185,7 +185,7 @@ fn receive(
             break;
         }
         have += read as u64;
-        if have > BYTES_MAX {
+        if have > max {
             part.clear()?;
             return Err(too_large(part));
         }

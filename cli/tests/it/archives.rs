@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::harness::{Done, Home, finish};
+use crate::harness::{Home, finish};
 
 /// A home in which the `greeter` is signed and trusted, and its archive.
 fn packed() -> (Home, String) {
@@ -137,34 +137,6 @@ fn names(dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// Less than what a package may hold, with room for other files.
-const LARGE: u64 = 200 << 20;
-
-#[test]
-fn no_command_holds_a_large_archive_in_memory() {
-    let home = Home::new();
-    let package = home.greeter("greeter");
-    noise(&home.work().join("greeter/model.bin"), LARGE);
-    home.run(&["key", "generate", "release", "--no-passphrase"])
-        .ok();
-    home.run(&["plugin", "sign", &package, "--key", "release"])
-        .ok();
-    home.run(&["trust", "add", "release", "--level", "3", "--names", "*"])
-        .ok();
-    limited(&home, &["plugin", "pack", &package, "--out", "a.opkg"]).ok();
-    limited(&home, &["plugin", "verify", "a.opkg"]).ok();
-    limited(&home, &["plugin", "unpack", "a.opkg", "copy"]).ok();
-    let copy = home.work().join("copy/model.bin");
-    assert_eq!(copy.metadata().unwrap().len(), LARGE);
-}
-
-/// Runs a command that cannot allocate more than 64 MiB.
-fn limited(home: &Home, args: &[&str]) -> Done {
-    // Each thread has a stack, and a machine may have many processors.
-    let limit = "ulimit -d 65536\nexport TOKIO_WORKER_THREADS=2";
-    finish(home.command_after(limit, args).spawn().unwrap())
 }
 
 /// A file that can be compressed, but no more than others.

@@ -5,34 +5,116 @@
     reason = "runs the command itself; the sandbox is for plugins"
 )]
 
-use std::{fs, process::Command};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use crate::harness::{Done, Home, finish};
+use crate::{
+    file_server::{Answer, FileServer},
+    harness::{Done, Home, finish},
+};
 
-/// Less than what a package may hold, with room for other files.
-const LARGE: u64 = 200 << 20;
-/// What a command may allocate, in KiB: no room for a third of the file.
+/// Says how many MiB the packages have, to try more than a test should take.
+const MIB: &str = "ORCHESTRATOR_TEST_LARGE_MIB";
+/// What a command may allocate, in KiB: far less than a package has.
 const DATA_KIB: &str = "65536";
 
 #[test]
 fn no_command_holds_a_large_package_in_memory() {
+    let large = mib(300) << 20;
     let home = Home::new();
     let package = home.greeter("greeter");
     let asset = home.work().join("greeter/model.bin");
-    fs::File::create(&asset).unwrap().set_len(LARGE).unwrap();
+    File::create(&asset).unwrap().set_len(large).unwrap();
     let run = |args: &[&str]| limited(&home, args).ok();
 
     run(&["key", "generate", "release", "--no-passphrase"]);
     let signed = run(&["plugin", "sign", &package, "--key", "release", "--json"]);
-    assert!(signed.json()["bytes"].as_u64().unwrap() > LARGE);
+    assert!(signed.json()["bytes"].as_u64().unwrap() > large);
     run(&["trust", "add", "release", "--level", "3", "--names", "*"]);
     run(&["plugin", "verify", &package]);
     run(&["plugin", "install", &package]);
     run(&["plugin", "grant", "greeter", "process:spawn=/bin/sh"]);
     let copy = home.root().join("plugins/greeter/0.1.0/model.bin");
-    assert_eq!(copy.metadata().unwrap().len(), LARGE);
+    assert_eq!(copy.metadata().unwrap().len(), large);
     let pipeline = home.pipeline("greet");
     run(&["run", "start", &pipeline]);
+}
+
+#[test]
+fn no_command_holds_a_large_archive_in_memory() {
+    let large = mib(96) << 20;
+    let home = Home::new();
+    let package = home.greeter("greeter");
+    // What cannot be compressed: an archive as large as the package.
+    let noise = File::open("/dev/urandom").unwrap();
+    let mut asset = File::create(Path::new(&package).join("model.bin")).unwrap();
+    io::copy(&mut noise.take(large), &mut asset).unwrap();
+    let run = |args: &[&str]| limited(&home, args).ok();
+
+    run(&["key", "generate", "release", "--no-passphrase"]);
+    run(&["plugin", "sign", &package, "--key", "release"]);
+    run(&["trust", "add", "release", "--level", "3", "--names", "*"]);
+    let packed = run(&["plugin", "pack", &package, "--json"]).json();
+    assert!(packed["archive_bytes"].as_u64().unwrap() > large);
+    let archive = packed["path"].as_str().unwrap();
+    run(&["plugin", "verify", archive]);
+    run(&["plugin", "unpack", archive, "copy"]);
+    run(&["plugin", "install", archive]);
+    let copy = home.root().join("plugins/greeter/0.1.0/model.bin");
+    assert_eq!(copy.metadata().unwrap().len(), large);
+}
+
+#[test]
+fn what_is_held_in_memory_is_not_large() {
+    let home = Home::new();
+    let package = home.greeter("greeter");
+    let entry = File::options()
+        .write(true)
+        .open(Path::new(&package).join("greeter.sh"));
+    home.run(&["key", "generate", "release", "--no-passphrase"])
+        .ok();
+    let sign = ["plugin", "sign", &package, "--key", "release", "--json"];
+    let entry = entry.unwrap();
+    entry.set_len(256 << 20).unwrap();
+    home.run(&sign).ok();
+    entry.set_len((256 << 20) + 1).unwrap();
+    let refused = home.run(&sign).with_code(3).error();
+    assert_eq!(refused["code"], "ORC-2070");
+    let why = refused.to_string();
+    assert!(why.contains("too large: the entry point"), "{why}");
+}
+
+#[test]
+fn an_operator_may_take_smaller_packages_alone() {
+    let home = Home::new().and_greeter();
+    let package = home.greeter("larger");
+    let asset = File::create(Path::new(&package).join("model.bin")).unwrap();
+    asset.set_len(2 << 20).unwrap();
+    home.run(&["plugin", "sign", &package, "--key", "release"])
+        .ok();
+    home.run(&["plugin", "pack", &package, "--out", "a.opkg"])
+        .ok();
+    home.run(&["plugin", "remove", "greeter"]).ok();
+    let code = |source: &str, max: &str| {
+        let set = format!("install.package_bytes_max={max}");
+        let install = ["plugin", "install", source, "--set", &set, "--json"];
+        home.run(&install).with_code(3).error()["code"].clone()
+    };
+    assert_eq!(code("a.opkg", "1MiB"), "ORC-2187");
+    let server = FileServer::start();
+    let url = server.put("/a.opkg", Answer::Long(64 << 20));
+    assert_eq!(code(&url, "1MiB"), "ORC-5026");
+    home.run(&["plugin", "install", "a.opkg"]).ok();
+}
+
+/// How many MiB a package has: `usual`, or what the environment says.
+fn mib(usual: u64) -> u64 {
+    let asked = std::env::var(MIB).ok();
+    asked.map_or(usual, |mib| mib.parse().unwrap())
 }
 
 /// Runs a command that cannot allocate more than [`DATA_KIB`].
@@ -52,8 +134,18 @@ fn limited(home: &Home, args: &[&str]) -> Done {
         // Each has a stack, and a machine may have many processors.
         .env("TOKIO_WORKER_THREADS", "2")
         .current_dir(home.work())
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    finish(shell.spawn().unwrap())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = shell.spawn().unwrap();
+    if std::env::var_os(MIB).is_none() {
+        return finish(child);
+    }
+    // Who asks for more than a test takes waits for it.
+    let output = child.wait_with_output().unwrap();
+    Done {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
 }

@@ -26,7 +26,7 @@ fn killed(home: &Home, file: &str) -> String {
 fn runs(home: &Home) -> Vec<String> {
     let listed = home.run(&["run", "list", "--json"]).ok().json();
     let runs = listed.as_array().unwrap().iter();
-    runs.map(|run| run["run"].as_str().unwrap().to_owned())
+    runs.map(|run| run["id"].as_str().unwrap().to_owned())
         .collect()
 }
 

@@ -23,6 +23,7 @@ mod output;
 mod pipelines;
 mod plugins;
 mod refusals;
+mod release_story;
 mod runs;
 mod serve;
 mod serve_runs;

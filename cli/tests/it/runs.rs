@@ -39,7 +39,7 @@ fn a_run_reports_its_steps_and_writes_its_outputs() {
 
     let listed = home.run(&["run", "list", "--json"]).ok().json();
     assert_eq!(listed.as_array().unwrap().len(), 2);
-    let run = listed[0]["run"].as_str().unwrap();
+    let run = listed[0]["id"].as_str().unwrap();
     let shown = home.run(&["run", "show", run, "--json"]).ok().json();
     assert_eq!(shown["steps"], json["steps"]);
     let output = home
@@ -199,7 +199,7 @@ fn the_run(home: &Home) -> String {
     let mut id = None;
     eventually("a run", || {
         let listed = home.run(&["run", "list", "--json"]).ok().json();
-        id = listed[0]["run"].as_str().map(str::to_owned);
+        id = listed[0]["id"].as_str().map(str::to_owned);
         id.is_some()
     });
     id.unwrap()
@@ -277,7 +277,7 @@ fn runs_that_are_resumed_together_are_told_apart() {
         let listed = home.run(&["run", "list", "--json"]).ok().json();
         let ids = listed.as_array().unwrap().iter();
         runs = ids
-            .map(|run| run["run"].as_str().unwrap().to_owned())
+            .map(|run| run["id"].as_str().unwrap().to_owned())
             .collect();
         runs.len() == 2
             && runs.iter().all(|run| {

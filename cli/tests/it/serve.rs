@@ -153,7 +153,10 @@ fn the_api_asks_for_the_token_of_the_home() {
         let problem = answer.json();
         assert_eq!(problem["code"], "ORC-5050");
         assert_eq!(problem["status"], 401);
+        assert!(problem["help"].is_string(), "{problem}");
         assert!(!problem.to_string().contains(&service.token));
+        let root = home.root().display().to_string();
+        assert!(!problem.to_string().contains(&root), "{problem}");
     }
     assert_eq!(service.api("GET", "/api/v1/runs", None).status, 200);
 }
@@ -180,30 +183,43 @@ fn requests_that_make_no_sense_get_a_problem_document() {
     let odd = serde_json::json!({ "pipeline": "x", "colour": "red" });
     let unknown = serde_json::json!({ "pipeline": "nightly" });
     let broken = serde_json::json!({ "pipeline": { "version": 1, "name": "x", "stepz": [] } });
-    let cases: [(&str, &str, Option<&Value>, u16); 10] = [
-        ("GET", "/nowhere", None, 404),
-        ("GET", "/api/v1/nowhere", None, 404),
-        ("DELETE", "/api/v1/runs", None, 405),
-        ("POST", "/api/v1/runs", None, 415),
-        ("POST", "/api/v1/runs", Some(&large), 413),
-        ("POST", "/api/v1/runs", Some(&odd), 422),
-        ("POST", "/api/v1/runs", Some(&unknown), 404),
-        ("POST", "/api/v1/runs", Some(&broken), 422),
-        ("GET", "/api/v1/runs?status=nonsense", None, 400),
-        ("GET", "/api/v1/runs/01JD3Y7ZJ6V4W2N9Q8K5T1R0BX", None, 404),
+    let number = serde_json::json!({ "pipeline": 5 });
+    let cases: [(&str, &str, Option<&Value>, u16, &str); 12] = [
+        ("GET", "/nowhere", None, 404, "ORC-5051"),
+        ("GET", "/api/v1/nowhere", None, 404, "ORC-5051"),
+        ("DELETE", "/api/v1/runs", None, 405, "ORC-5052"),
+        ("POST", "/api/v1/runs", None, 415, "ORC-5059"),
+        ("POST", "/api/v1/runs", Some(&large), 413, "ORC-5060"),
+        ("POST", "/api/v1/runs", Some(&odd), 422, "ORC-5061"),
+        ("POST", "/api/v1/runs", Some(&number), 422, "ORC-5055"),
+        ("POST", "/api/v1/runs", Some(&unknown), 404, "ORC-5003"),
+        ("POST", "/api/v1/runs", Some(&broken), 422, "ORC-1100"),
+        ("GET", "/api/v1/runs?status=nonsense", None, 400, "ORC-5057"),
+        ("GET", "/api/v1/runs?limit=0", None, 400, "ORC-5057"),
+        (
+            "GET",
+            "/api/v1/runs/01JD3Y7ZJ6V4W2N9Q8K5T1R0BX",
+            None,
+            404,
+            "ORC-4109",
+        ),
     ];
-    for (method, path, body, status) in cases {
+    for (method, path, body, status, code) in cases {
         let answer = service.api(method, path, body);
         assert_eq!(answer.status, status, "{method} {path} {body:?}");
         let kind = answer.header("content-type");
         assert_eq!(kind, Some("application/problem+json"), "{method} {path}");
         let problem = answer.json();
         assert_eq!(problem["status"], status);
-        assert!(
-            problem["code"].as_str().unwrap().starts_with("ORC-"),
-            "{problem}"
-        );
+        assert_eq!(problem["code"], code, "{problem}");
+        let is_helped = problem["help"].is_string() || problem["errors"].is_array();
+        assert!(is_helped, "{problem}");
     }
+    let json = ("Content-Type", "application/json");
+    let token = format!("Bearer {}", service.token);
+    let headers = [json, ("Authorization", token.as_str())];
+    let cut = http::send(&service.address, "POST", "/api/v1/runs", &headers, b"{");
+    assert_eq!((cut.status, &cut.json()["code"]), (400, &"ORC-5054".into()));
     let problem = service.api("POST", "/api/v1/runs", Some(&broken)).json();
     assert!(
         problem["errors"]
@@ -222,7 +238,7 @@ fn the_service_stays_on_loopback_unless_it_is_told_otherwise() {
     assert_eq!(done.error()["code"], "ORC-5006");
     let service = Service::start(&home, &[]);
     let taken = ["serve", "--listen", &service.address, "--json"];
-    let done = home.run(&taken).with_code(1);
+    let done = home.run(&taken).with_code(7);
     assert_eq!(done.error()["code"], "ORC-5007");
 }
 

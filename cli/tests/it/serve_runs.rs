@@ -82,7 +82,7 @@ fn a_run_goes_from_request_to_output() {
     let listed = service
         .api("GET", "/api/v1/runs?status=success&limit=1", None)
         .json();
-    assert_eq!(listed["runs"][0]["run"], id);
+    assert_eq!(listed["runs"][0]["id"], id);
     let metrics = String::from_utf8(service.get("/metrics").body).unwrap();
     for line in [
         r#"orchestrator_runs_total{pipeline="greet",outcome="success"} 1"#,

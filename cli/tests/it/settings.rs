@@ -156,3 +156,21 @@ fn a_level_that_is_none_is_refused_and_not_passed_over() {
         assert_eq!(done.error()["code"], "ORC-1221");
     }
 }
+
+#[test]
+fn commands_that_look_leave_a_home_as_it_is() {
+    let home = Home::new();
+    let run = "01JD3Y7ZJ6V4W2N9Q8K5T1R0BX";
+    assert!(home.run(&["run", "list"]).ok().stdout.contains("no runs"));
+    let listed = home.run(&["run", "list", "--json"]).ok().json();
+    assert_eq!(listed, json!([]));
+    for line in [
+        &["run", "show", run, "--json"][..],
+        &["run", "watch", run, "--json"],
+        &["run", "cancel", run, "--json"],
+    ] {
+        let error = home.run(line).with_code(4).error();
+        assert_eq!(error["code"], "ORC-4109", "{line:?}");
+    }
+    assert!(!home.root().join("journal").exists());
+}

@@ -18,7 +18,7 @@ fn the_run(home: &Home) -> String {
     let mut id = None;
     eventually("a run", || {
         let listed = home.run(&["run", "list", "--json"]).ok().json();
-        id = listed[0]["run"].as_str().map(str::to_owned);
+        id = listed[0]["id"].as_str().map(str::to_owned);
         id.is_some()
     });
     id.unwrap()

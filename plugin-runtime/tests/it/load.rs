@@ -89,8 +89,12 @@ async fn every_step_of_loading_can_refuse_and_the_others_go_on() {
             "{id} has no help"
         );
     }
-    let (_, tampered, _) = code_of(&runtime, "tampered");
+    let (_, tampered, text) = code_of(&runtime, "tampered");
     assert!(tampered.starts_with("ORC-20"), "{tampered}");
+    let location = status(&runtime, "tampered").location.unwrap();
+    let place = format!(" (plugin tampered 1.0.0 in {})", location.display());
+    assert!(text.starts_with("`main.sh` "), "{text}");
+    assert!(text.ends_with(&place), "{text}");
     let (_, _, interpreter) = code_of(&runtime, "no-interpreter");
     assert!(
         interpreter.starts_with("loading implementation: "),

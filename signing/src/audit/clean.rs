@@ -1,6 +1,8 @@
 //! What others supply is bounded, harmless to a terminal and free of secrets
 //! before it is recorded.
 
+use orchestrator_manifest::text::steers_terminals;
+
 /// What stands in place of a secret.
 const REDACTED: &str = "[redacted]";
 /// Words that stand between the name of a secret and the secret.
@@ -25,20 +27,12 @@ pub(super) fn harmless(text: &str, max: usize) -> String {
             clean.push('…');
             break;
         }
-        match is_obeyed(character) {
+        match steers_terminals(character) {
             true => clean.extend(character.escape_default()),
             false => clean.push(character),
         }
     }
     clean
-}
-
-fn is_obeyed(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
-        )
 }
 
 /// Hides the value behind every name of a secret (`token=…`, `"password": "…"`,
@@ -168,7 +162,10 @@ mod tests {
 
     #[test]
     fn text_is_harmless_and_short() {
-        assert_eq!(cleaned("a\u{1b}[2J\n\u{202e}ü"), "a\\u{1b}[2J\\n\\u{202e}ü");
+        assert_eq!(
+            cleaned("a\u{1b}[2J\n\u{202e}\u{2060}ü"),
+            "a\\u{1b}[2J\\n\\u{202e}\\u{2060}ü"
+        );
         let long = clean(&"ü".repeat(1_000), 100, names_secret);
         assert!(long.len() < 110 && long.ends_with('…'), "{long}");
         let cut = clean(&"\u{1b}".repeat(1_000), 100, names_secret);
@@ -186,7 +183,7 @@ mod tests {
         fn any_text_can_be_cleaned(text in any::<String>()) {
             let clean = clean(&text, 64, names_secret);
             prop_assert!(clean.len() < 64 + 16);
-            prop_assert!(!clean.contains(is_obeyed));
+            prop_assert!(!clean.contains(steers_terminals));
         }
     }
 }

@@ -297,7 +297,10 @@ pub enum VerifyError {
     #[error("the package is too large: {what}")]
     #[diagnostic(
         code("ORC-2062"),
-        help("at most 10,000 files and folders, 256 MiB in all, 16 folders deep")
+        help(
+            "at most 10,000 files and folders, 16 folders deep, 3 GiB in all; the entry point at \
+             most 256 MiB, because it is held in memory while it runs"
+        )
     )]
     TooLarge {
         /// What is too large.

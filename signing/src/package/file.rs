@@ -25,6 +25,9 @@ use crate::{
     statement::FileMode,
 };
 
+/// How much is read at once: few calls, and small enough for a core's cache.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// One file of a package.
 #[derive(Clone)]
 pub struct PackageFile {
@@ -48,7 +51,7 @@ impl PackageFile {
         let mut hasher = Hasher::default();
         // One byte more than promised shows a file that grows; a file system
         // that never ends is not read to its end.
-        let read = io::copy(&mut file.take(size + 1), &mut hasher)
+        let read = digest_pieces(&mut file.take(size + 1), &mut hasher)
             .map_err(|error| io_error(Path::new(path.as_str()), error))?;
         if read != size {
             return Err(changed(path));
@@ -174,6 +177,24 @@ impl Read for FileReader {
             return Err(io::Error::other(changed(&self.path)));
         }
         Ok(count)
+    }
+}
+
+/// Hashes what `reader` gives, piece by piece. Returns how many bytes it was.
+fn digest_pieces(reader: &mut io::Take<File>, hasher: &mut Hasher) -> io::Result<u64> {
+    let largest = usize::try_from(reader.limit()).unwrap_or(usize::MAX);
+    let mut piece = vec![0; largest.min(PIECE_BYTES)];
+    let mut bytes = 0;
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => {
+                hasher.update(&piece[..count]);
+                bytes += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

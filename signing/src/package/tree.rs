@@ -16,7 +16,7 @@ use std::{
 use orchestrator_manifest::{PATH_DEPTH_MAX, PackagePath};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, statat};
 
-use super::{PackageFile, error::VerifyError, layout::is_signature, shown};
+use super::{PackageFile, error::VerifyError, hashing::hash_each, layout::is_signature, shown};
 use crate::{
     statement::FileMode,
     store::{mark_in_use, stored},
@@ -24,8 +24,11 @@ use crate::{
 
 /// Most files and folders in a package.
 pub const ENTRIES_MAX: usize = 10_000;
-/// Most bytes in a package. They are read piece by piece.
-pub const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Most bytes in a package: a model of 2 GiB, and what belongs to it. They are
+/// read piece by piece.
+pub const BYTES_MAX: u64 = 3 << 30;
+/// Most bytes in the entry of a package, which is held in memory while it runs.
+pub const ENTRY_BYTES_MAX: u64 = 256 << 20;
 
 /// A folder, opened.
 pub(super) struct Tree {
@@ -111,9 +114,12 @@ impl Tree {
             .files
             .iter()
             .filter(|(path, _)| !is_signature(path.as_str()));
-        covered
-            .map(|(path, facts)| self.hash(path, facts.size, facts.mode))
-            .collect()
+        let covered: Vec<_> = covered.collect();
+        let bytes = covered.iter().map(|(_, facts)| facts.size).sum();
+        hash_each(covered.len(), bytes, |number| {
+            let (path, facts) = covered[number];
+            self.hash(path, facts.size, facts.mode)
+        })
     }
 
     /// Lists every file, and refuses what is neither file nor folder.
@@ -287,7 +293,7 @@ pub(super) fn size_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(u64::MAX)
 }
 
-fn too_large(what: &'static str) -> VerifyError {
+pub(super) fn too_large(what: &'static str) -> VerifyError {
     VerifyError::TooLarge { what }
 }
 

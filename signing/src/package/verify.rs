@@ -8,9 +8,10 @@ use orchestrator_manifest::{FILE_SIZE_MAX, Manifest, PackagePath};
 use super::{
     Inner, Package, PackageFile, Publisher, ReleaseInfo, VerifyError,
     file::read_error,
+    hashing::hash_each,
     layout::{LISTING, SIGNATURES, is_signature, manifest_format},
     shown,
-    tree::{FileFacts, Tree},
+    tree::{ENTRY_BYTES_MAX, FileFacts, Tree, too_large},
 };
 use crate::{
     digest::Digest,
@@ -26,8 +27,8 @@ use crate::{
 
 /// Verifies the package in `dir`.
 ///
-/// Blocks: it reads and hashes up to 256 MiB, piece by piece. Call it where
-/// blocking is allowed.
+/// Blocks: it reads and hashes up to [`BYTES_MAX`](super::BYTES_MAX), piece by piece, on
+/// several cores. Call it where blocking is allowed.
 ///
 /// # Errors
 ///
@@ -279,17 +280,18 @@ pub(super) fn read_files(
     tree: &Tree,
     claims: &BTreeMap<&PackagePath, Claim<'_>>,
 ) -> Result<Vec<PackageFile>, VerifyError> {
-    let mut files = Vec::with_capacity(claims.len());
-    for (path, claim) in claims {
+    let claims: Vec<_> = claims.iter().collect();
+    let bytes = claims.iter().map(|(_, claim)| claim.file.size).sum();
+    hash_each(claims.len(), bytes, |number| {
+        let (path, claim) = claims[number];
         let file = tree.hash(path, claim.file.size, claim.file.mode)?;
-        if file.digest() != claim.digest {
-            return Err(VerifyError::FileDigest {
+        match file.digest() == claim.digest {
+            true => Ok(file),
+            false => Err(VerifyError::FileDigest {
                 path: path.to_string(),
-            });
+            }),
         }
-        files.push(file);
-    }
-    Ok(files)
+    })
 }
 
 /// The predicate has to repeat what the manifest says.
@@ -325,11 +327,17 @@ fn check_predicate(
     Ok(manifest)
 }
 
-/// The files that the manifest names have to be there.
+/// The files that the manifest names have to be there, and what is run has to fit
+/// into memory.
 pub(super) fn check_references(
     manifest: &Manifest,
     files: &[PackageFile],
 ) -> Result<(), VerifyError> {
+    let entry = manifest.entry_path();
+    let entry = entry.and_then(|entry| files.iter().find(|file| *file.path() == entry));
+    if entry.is_some_and(|entry| entry.size() > ENTRY_BYTES_MAX) {
+        return Err(too_large("the entry point"));
+    }
     for (_, path) in manifest.referenced_files() {
         if !files.iter().any(|file| *file.path() == path) {
             return Err(VerifyError::MissingFile {

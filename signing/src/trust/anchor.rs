@@ -71,11 +71,11 @@ impl Anchor {
             && document.version < self.version
         {
             let (from, to) = (self.version, document.version);
-            let reason = format!("it went back from version {from} to {to}");
+            let reason = format!("root.json went back from version {from} to {to}");
             return Err(RootFault::Damaged(reason));
         }
         if !is_known {
-            let reason = "it was damaged, or not changed by `orchestrator trust`".to_owned();
+            let reason = "root.json was damaged, or not changed by `orchestrator trust`".to_owned();
             return Err(RootFault::Damaged(reason));
         }
         Ok(Anchored {

@@ -22,12 +22,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use orchestrator_manifest::PluginName;
 use serde::Deserialize;
 
 use super::{
-    Delegation, NextRoot, RootDocument, RootFile, Serials, TrustError, TrustRoot, anchor::Anchor,
-    local_key, root_file::RootFault,
+    Delegation, NextRoot, Release, RootDocument, RootFile, Serials, TrustError, TrustRoot,
+    anchor::Anchor, local_key, root_file::RootFault,
 };
 use crate::{
     digest::Digest,
@@ -39,6 +38,8 @@ const ANCHOR_FILE: &str = "anchor.json";
 const SERIALS_FILE: &str = "serials.json";
 const LOCK_FILE: &str = ".lock";
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
+/// Ten thousand plugins with every release that is remembered.
+const SERIALS_SIZE_MAX: u64 = 64 * 1024 * 1024;
 /// How often files that somebody is changing are read before giving up.
 const READS_MAX: u32 = 100;
 
@@ -230,16 +231,12 @@ impl TrustStore {
     ///
     /// [`TrustError::Expired`]: a host whose root has expired may not know
     /// what was revoked since, so it installs nothing new.
-    pub(crate) fn record_serial(
-        &mut self,
-        name: &PluginName,
-        serial: u64,
-    ) -> Result<(), TrustError> {
+    pub(crate) fn record(&mut self, release: &Release<'_>) -> Result<(), TrustError> {
         let _lock = self.lock()?;
         self.reload()?;
         self.root().check_not_expired()?;
         let mut serials = Serials::clone(&self.serials);
-        serials.record(name, serial, self.root().min_serial(name));
+        serials.record(release, self.root().min_serial(release.name));
         let text = serde_json::to_vec(&serials).expect("texts and numbers always serialise");
         self.write(SERIALS_FILE, &text)?;
         self.serials = Arc::new(serials);
@@ -293,7 +290,7 @@ impl TrustStore {
         let [anchor, root] = self.read_together()?;
         let serials = self.read(SERIALS_FILE)?;
         let anchor: Anchor = match anchor {
-            Some(bytes) => parse(&bytes).map_err(|reason| self.damaged(reason))?,
+            Some(bytes) => self.parse(ANCHOR_FILE, &bytes)?,
             None if root.is_some() => return Err(self.damaged("anchor.json is gone".to_owned())),
             None if serials.is_some() => return Err(self.damaged("root.json is gone".to_owned())),
             None => Anchor::default(),
@@ -310,7 +307,7 @@ impl TrustStore {
         self.digest = anchored.digest;
         self.stored_at = anchor.stored_at;
         self.serials = match serials {
-            Some(bytes) => Arc::new(parse(&bytes).map_err(|reason| self.damaged(reason))?),
+            Some(bytes) => Arc::new(self.parse(SERIALS_FILE, &bytes)?),
             None => Arc::default(),
         };
         Ok(())
@@ -366,7 +363,10 @@ impl TrustStore {
     fn read(&self, file: &str) -> Result<Option<Vec<u8>>, TrustError> {
         let path = self.dir.join(file);
         let want = Want {
-            size_max: SIZE_MAX,
+            size_max: match file {
+                SERIALS_FILE => SERIALS_SIZE_MAX,
+                _ => SIZE_MAX,
+            },
             is_private: false,
         };
         match durable::read(&path, want) {
@@ -375,6 +375,10 @@ impl TrustStore {
             Err(ReadError::Io(error)) => Err(self.io(&path, error)),
             Err(other) => Err(self.damaged(format!("{file}: {other}"))),
         }
+    }
+
+    fn parse<'a, T: Deserialize<'a>>(&self, file: &str, bytes: &'a [u8]) -> Result<T, TrustError> {
+        serde_json::from_slice(bytes).map_err(|error| self.damaged(format!("{file}: {error}")))
     }
 
     fn write(&self, file: &str, bytes: &[u8]) -> Result<(), TrustError> {
@@ -391,8 +395,4 @@ impl TrustStore {
         let path = path.display().to_string();
         TrustError::Io { path, source }
     }
-}
-
-fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }

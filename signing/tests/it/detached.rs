@@ -302,3 +302,19 @@ fn attestations_are_carried_along_and_decide_nothing() {
     }
     assert_eq!(everything(&fixture.dir()), before, "nothing was written");
 }
+
+/// Whoever holds the key reads how large a release is before they sign it.
+#[test]
+fn sizes_that_add_up_to_too_much_are_not_shown_as_little() {
+    let fixture = Fixture::unsigned();
+    let draft = Draft::new(&fixture.dir(), &SignOptions::new(5)).unwrap();
+    let message = draft.payload().message();
+    let start = message.iter().position(|byte| *byte == b'{').unwrap();
+    let mut statement: Value = serde_json::from_slice(&message[start..]).unwrap();
+    for file in statement["predicate"]["files"].as_array_mut().unwrap() {
+        file["size"] = json!(u64::MAX);
+    }
+    let message = pae(PAYLOAD_TYPE, statement.to_string().as_bytes());
+    let payload = ReleasePayload::from_message(&message, Path::new("payload")).unwrap();
+    assert_eq!(payload.summary().bytes, u64::MAX);
+}

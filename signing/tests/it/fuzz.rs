@@ -28,12 +28,14 @@ use orchestrator_manifest::{Format, Manifest};
 use orchestrator_signing::{
     Delegation, Draft, Envelope, LockFile, MinisignSignature, NamePattern, PublicKey,
     ReleasePayload, RootFile, SecretKey, SignOptions, TrustLevel, archive,
+    audit::{Proof, VerifierKey, prove, verifier_key},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use self::mutate::mutated;
 use crate::{
     archive::{gzip, packed, sealed},
+    audit::{event, open},
     fixture::{Fixture, MANIFEST},
 };
 
@@ -205,5 +207,43 @@ fn release_payloads() {
         let payload = ReleasePayload::from_message(bytes, Path::new("payload"));
         // What is signed is what was given, to the last byte.
         payload.is_ok_and(|payload| payload.message() == bytes)
+    });
+}
+
+#[test]
+fn proofs_of_the_audit_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for number in 0..5 {
+        log.record(event(number)).wait().unwrap();
+    }
+    drop(log);
+    let key = verifier_key(dir.path()).unwrap();
+    let (line, proof) = prove(dir.path(), &key, 2).unwrap();
+    let seeds = [
+        proof.to_text(),
+        proof.checkpoint.clone(),
+        key.to_text(),
+        format!("{}\n", key.to_text()),
+    ];
+    let seeds = seeds.each_ref().map(String::as_bytes);
+    fuzz("proofs_of_the_audit_log", &seeds, |bytes| {
+        // Nothing makes a checkpoint speak of another tree.
+        let opened = key.open(bytes, "the note");
+        if let Ok(checkpoint) = &opened {
+            assert_eq!(checkpoint.size, 5);
+        }
+        let text = text(bytes);
+        let proof = Proof::parse(&text);
+        if let Ok(proof) = &proof {
+            assert_eq!(Proof::parse(&proof.to_text()).unwrap(), *proof);
+            assert!(proof.verify(&line, &key).is_err() || proof.seq == 2);
+            assert!(proof.verify(b"another line", &key).is_err());
+        }
+        let read = VerifierKey::parse(&text);
+        if let Ok(read) = &read {
+            assert_eq!(VerifierKey::parse(&read.to_text()).unwrap(), *read);
+        }
+        opened.is_ok() || proof.is_ok() || read.is_ok()
     });
 }

@@ -293,3 +293,28 @@ fn signed_and_unsigned_packages_of_one_name_share_no_grant() {
         .collect();
     assert_eq!(kept, [signed.publisher().to_string()]);
 }
+
+/// Two people grant and revoke at once: nobody's word undoes the other's.
+#[test]
+fn what_is_granted_beside_what_there_is_undoes_no_revocation() {
+    let fixture = Fixture::signed();
+    let package = fixture.verify().unwrap();
+    grant(&fixture, &package, &["file:read=/data"]);
+    let mut late = store(&fixture);
+    let name = PluginName::parse("demo").unwrap();
+    let revoked = capabilities(&["file:read=/data"]).remove(0);
+    store(&fixture).revoke(&name, Some(&revoked)).unwrap();
+
+    let given = Grant::for_package(&package, capabilities(&["system:info"]), "olga");
+    late.extend(given.clone()).unwrap();
+    assert_eq!(
+        late.list()[0].capabilities,
+        capabilities(&["system:info"]),
+        "what was taken back meanwhile stays so"
+    );
+    late.extend(given).unwrap();
+    let more = Grant::for_package(&package, capabilities(&["file:read=/data"]), "ada");
+    store(&fixture).extend(more).unwrap();
+    store(&fixture).check(&package).unwrap();
+    assert_eq!(store(&fixture).list()[0].granted_by, "ada");
+}

@@ -14,6 +14,7 @@ mod grants;
 mod install;
 mod key_files;
 mod keys;
+mod many_files;
 mod minisign;
 mod lock_file;
 mod packages;

@@ -399,3 +399,23 @@ fn what_an_interrupted_change_left_goes_with_the_next() {
     fixture.store().edit(|next| next.remove("release")).unwrap();
     assert!(!left.exists());
 }
+
+/// Whoever stole a retired key may choose the number of what they sign.
+#[test]
+fn a_retired_key_vouches_for_what_was_installed_and_not_for_a_number() {
+    let fixture = Fixture::signed();
+    let plugins = fixture.path("plugins");
+    let options = InstallOptions::default();
+    install(&fixture.dir(), &mut fixture.store(), &plugins, options).unwrap();
+    fixture
+        .store()
+        .edit(|next| next.set_status("release", KeyStatus::Retired, None))
+        .unwrap();
+    let installed = plugins.join("demo/1.0.0");
+    verify(&installed, &fixture.store().root()).unwrap();
+    fixture.write("assets/more", b"hostile", 0o644);
+    for serial in [5, 4] {
+        fixture.sign(serial);
+        assert_eq!(fixture.refusal(), "ORC-2047", "number {serial}");
+    }
+}

@@ -46,18 +46,10 @@ impl Grant {
             }
         }
         let mut store = GrantStore::open(&home.grants_file())?;
-        let publisher = package.publisher().to_string();
-        let mut capabilities = self.capabilities;
-        let before = store
-            .list()
-            .iter()
-            .find(|grant| grant.plugin == package.manifest().id && grant.publisher == publisher);
-        if let Some(before) = before {
-            capabilities.extend(before.capabilities.iter().cloned());
-        }
-        let grant = orchestrator_signing::Grant::for_package(&package, capabilities, &whoami());
+        let grant =
+            orchestrator_signing::Grant::for_package(&package, self.capabilities, &whoami());
         let plugin = grant.plugin.clone();
-        store.grant(grant)?;
+        store.extend(grant)?;
         if let Err(error) = store.check(&package) {
             context.out.note(&format!("still missing: {error}"));
         }

@@ -4,7 +4,7 @@ use orchestrator_engine::Home;
 use orchestrator_manifest::PluginName;
 use orchestrator_signing::{
     BadDigest, Digest, GrantStore, InstallOptions, LockFile, Package, Source as Origin, TrustStore,
-    Verified, install_from, installed, receipt, remove, verify as verify_package,
+    Verified, archive::Limits, install_from, installed, receipt, remove, verify as verify_package,
 };
 use semver::Version;
 use serde_json::json;
@@ -96,7 +96,7 @@ impl Installer<'_> {
         {
             return Ok(package);
         }
-        let fetched = source.fetch(&order(self.context, self.home, digest))?;
+        let fetched = source.fetch(&order(self.context, self.home, digest)?)?;
         let origin = Origin {
             location: source.location(),
             archive: fetched.archive,
@@ -174,12 +174,19 @@ impl Installer<'_> {
 }
 
 /// How to fetch something for a home.
-pub(super) fn order(context: &Context, home: &Home, digest: Option<Digest>) -> Order {
-    Order {
+pub(super) fn order(context: &Context, home: &Home, digest: Option<Digest>) -> Result<Order> {
+    let bytes = context.config()?.install.package_bytes_max;
+    Ok(Order {
         downloads: home.root().join("downloads"),
         digest,
+        limits: Limits {
+            bytes,
+            file_bytes: bytes,
+            ..Limits::default()
+        }
+        .lowered(),
         out: context.out,
-    }
+    })
 }
 
 #[derive(Debug, clap::Args)]

@@ -161,7 +161,7 @@ fn ask(
     })?;
     row.source = Some(written.source.clone());
     let source = source::of(&written.source)?;
-    let fetched = source.fetch(&order(context, home, None))?;
+    let fetched = source.fetch(&order(context, home, None)?)?;
     let mut trust = TrustStore::open(&home.trust())?;
     let given = verify(fetched.dir(), &trust.root())?;
     row.available = Some(given.manifest().version.to_string());

@@ -32,7 +32,7 @@ fn patience(text: &str) -> std::result::Result<Duration, String> {
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let run = run_id(&self.run)?;
-        let history = context.history().await?;
+        let history = context.history_of(run).await?;
         history.request_cancel(run, &self.reason).await?;
         if !self.wait.is_zero() {
             match timeout(self.wait, history.ended(run)).await {

@@ -38,7 +38,10 @@ impl Args {
             before,
             limit: self.limit.into(),
         };
-        let runs = context.history().await?.list(filter).await?;
+        let runs = match context.history().await? {
+            Some(history) => history.list(filter).await?,
+            None => Vec::new(),
+        };
         context.out.show(&runs, |runs| {
             if runs.is_empty() {
                 return "no runs\n".to_owned();

@@ -20,7 +20,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let run = run_id(&self.run)?;
-        let history = context.history().await?;
+        let history = context.history_of(run).await?;
         if self.history {
             let records = history.records(run, 0).await?;
             let values: Vec<_> = records.iter().map(run_record::json).collect();

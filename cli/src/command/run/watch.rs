@@ -21,7 +21,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let run = run_id(&self.run)?;
-        let history = context.history().await?;
+        let history = context.history_of(run).await?;
         let mut last = 0;
         let mut ended = std::pin::pin!(history.ended(run));
         loop {

@@ -43,7 +43,7 @@ impl<R: Read> Inflate<R> {
         if self.read(&mut [0]).map_err(fault)? != 0 {
             return Err(ArchiveError::AfterEnd);
         }
-        // The length is kept modulo 2³², and no package is that large.
+        // The length is kept modulo 2³², and the bytes themselves are bounded.
         let expected = [self.0.crc().sum(), self.0.crc().amount()];
         let input = self.0.get_mut().decoder.get_mut();
         let mut trailer = [0; 8];

@@ -43,7 +43,7 @@ impl Default for Limits {
 
 impl Limits {
     /// None above its default.
-    pub(super) fn lowered(self) -> Self {
+    pub fn lowered(self) -> Self {
         let most = Self::default();
         Self {
             entries: self.entries.min(most.entries),
@@ -57,7 +57,7 @@ impl Limits {
 
     /// How large an archive can be that keeps to them: what cannot be
     /// compressed grows a little, and every entry has a header.
-    pub(super) fn archive_bytes(&self) -> u64 {
+    pub fn archive_bytes(&self) -> u64 {
         const HEAD_MAX: u64 = 3 * 1024;
         let heads = (self.entries as u64 + 1) * HEAD_MAX;
         self.bytes + self.bytes / 1_000 + heads

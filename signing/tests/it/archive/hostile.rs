@@ -260,7 +260,7 @@ fn sizes_that_lie_or_are_too_large() {
         ("8 GiB", size(8 << 30), "ORC-2187"),
         ("8 EiB", size(u64::MAX >> 1), "ORC-2187"),
         ("16 EiB", size(u64::MAX), "ORC-2187"),
-        ("257 MiB", size(257 << 20), "ORC-2187"),
+        ("3 GiB and a byte", size((3 << 30) + 1), "ORC-2187"),
         ("deep", archive(&[file(&deep, b"")]), "ORC-2177"),
         (
             "long",
