@@ -23,8 +23,8 @@ mod run_view;
 mod saved_outputs;
 mod serve;
 mod signals;
-mod source;
 mod signer;
+mod source;
 mod table;
 mod whoami;
 

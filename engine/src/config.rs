@@ -19,8 +19,8 @@ pub use policy::{DeadlineOverrides, FallbackConfig, PolicyConfig};
 pub use sources::{Origin, Sources};
 pub use stack::PolicyStack;
 pub use types::{
-    AuditConfig, CheckpointCopy, DiscoveryConfig, InstallConfig, LogConfig, LogFormat, PluginConfig, RunConfig,
-    ServerConfig,
+    AuditConfig, CheckpointCopy, DiscoveryConfig, InstallConfig, LogConfig, LogFormat,
+    PluginConfig, RunConfig, ServerConfig,
 };
 
 use std::collections::BTreeMap;

@@ -53,8 +53,8 @@ pub use digest::{Digest, DigestError, idempotency_key};
 pub use error::{AppendError, JournalDamaged, JournalError};
 pub use inbox::Inbox;
 pub use record::{
-    Contents, FellBack, Fork, HandedOut, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record, RecordBody,
-    RecordView, RunCreated,
+    Contents, FellBack, Fork, HandedOut, NewRecord, OwnerId, PayloadView, PinnedPlugin, Record,
+    RecordBody, RecordView, RunCreated,
 };
 pub use run::{
     Cancel, Creation, InboxItem, InboxRequest, JournalStats, NewRun, OpenRun, RESTARTS_MAX,

@@ -79,11 +79,6 @@ impl Signed {
         Ok(signed)
     }
 
-    /// Every file of it, signatures included.
-    pub(crate) fn files(&self) -> &[PathBuf] {
-        &self.files
-    }
-
     pub(crate) fn sign(&self) -> Result<(), BenchError> {
         sign(&self.dir, &self.key, &SignOptions::new(1))?;
         Ok(())

@@ -84,7 +84,11 @@ mod tests {
             (75, ErrorKind::PluginTransient, "why"),
             (77, ErrorKind::Permission, "permission denied: why"),
             (101, ErrorKind::Panic, "panicked: why"),
-            (125, ErrorKind::PluginPermanent, "exited with status 125: why"),
+            (
+                125,
+                ErrorKind::PluginPermanent,
+                "exited with status 125: why",
+            ),
         ];
         for (code, kind, shown) in cases {
             let error = judged(ExitStatus::Exited(code), "why\n", "{}").unwrap_err();
