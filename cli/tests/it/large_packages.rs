@@ -49,10 +49,7 @@ fn no_command_holds_a_large_archive_in_memory() {
     let large = mib(96) << 20;
     let home = Home::new();
     let package = home.greeter("greeter");
-    // What cannot be compressed: an archive as large as the package.
-    let noise = File::open("/dev/urandom").unwrap();
-    let mut asset = File::create(Path::new(&package).join("model.bin")).unwrap();
-    io::copy(&mut noise.take(large), &mut asset).unwrap();
+    noise(&Path::new(&package).join("model.bin"), large);
     let run = |args: &[&str]| limited(&home, args).ok();
 
     run(&["key", "generate", "release", "--no-passphrase"]);
@@ -92,8 +89,7 @@ fn what_is_held_in_memory_is_not_large() {
 fn an_operator_may_take_smaller_packages_alone() {
     let home = Home::new().and_greeter();
     let package = home.greeter("larger");
-    let asset = File::create(Path::new(&package).join("model.bin")).unwrap();
-    asset.set_len(2 << 20).unwrap();
+    noise(&Path::new(&package).join("model.bin"), 2 << 20);
     home.run(&["plugin", "sign", &package, "--key", "release"])
         .ok();
     home.run(&["plugin", "pack", &package, "--out", "a.opkg"])
@@ -109,6 +105,13 @@ fn an_operator_may_take_smaller_packages_alone() {
     let url = server.put("/a.opkg", Answer::Long(64 << 20));
     assert_eq!(code(&url, "1MiB"), "ORC-5026");
     home.run(&["plugin", "install", "a.opkg"]).ok();
+}
+
+/// A file that cannot be compressed, so that an archive is as large.
+fn noise(path: &Path, bytes: u64) {
+    let noise = File::open("/dev/urandom").unwrap();
+    let mut file = File::create(path).unwrap();
+    io::copy(&mut noise.take(bytes), &mut file).unwrap();
 }
 
 /// How many MiB a package has: `usual`, or what the environment says.
