@@ -27,7 +27,6 @@ use std::{fmt, path::Path, sync::Arc};
 use jiff::Timestamp;
 use orchestrator_manifest::{Channel, Manifest};
 
-pub(crate) use self::layout::SIGNATURES;
 pub use self::{
     attach::{attach, attach_minisig, cosign, signed_payload},
     attestation::Attestation,
@@ -39,6 +38,7 @@ pub use self::{
     unsigned::{UnsignedPaths, read_unsigned, verify_or_unsigned},
     verify::verify,
 };
+pub(crate) use self::{layout::SIGNATURES, verify::verify_named};
 use crate::{
     digest::Digest, key::KeyId, statement::ApiRange, trust::TrustLevel, verified::Verified,
 };

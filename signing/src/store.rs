@@ -47,7 +47,7 @@ use crate::{
     digest::Digest,
     durable::Lock,
     lock_file::LockFile,
-    package::{Package, ReleaseInfo, VerifyError, verify},
+    package::{Package, ReleaseInfo, VerifyError, verify, verify_named},
     trust::{Release, TrustRoot, TrustStore},
     verified::Verified,
 };
@@ -113,7 +113,8 @@ pub fn install_from(
     // Whoever was waited for may have installed a newer release.
     trust.reload()?;
     let root = trust.root();
-    let package = verify(dir, &root)?;
+    // By where it comes from: a download lies in a folder that nobody knows.
+    let package = verify_named(dir, source.location.clone(), &root)?;
     let manifest = package.manifest();
     let (name, version) = (&manifest.id, manifest.version.to_string());
     let Some(release) = package.release() else {

@@ -39,7 +39,7 @@ pub use self::{
     write::{PackReport, pack},
 };
 use crate::{
-    package::{Package, shown, verify::verify_named},
+    package::{Package, shown, verify_named},
     trust::TrustRoot,
     verified::Verified,
 };

@@ -42,7 +42,7 @@ pub fn verify(dir: &Path, trust: &TrustRoot) -> Result<Verified<Package>, Verify
 }
 
 /// The same for a package that people know as `plugin`, wherever it lies.
-pub(super) fn verify_named(
+pub(crate) fn verify_named(
     dir: &Path,
     plugin: String,
     trust: &TrustRoot,
