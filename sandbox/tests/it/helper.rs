@@ -95,8 +95,9 @@ async fn cycles() {
         cycle(round).await;
     }
     eventually("all processes are gone", nothing_runs).await;
+    // Not exactly: one of the first processes may still have had its own before.
     eventually("all descriptors are closed", || {
-        open_descriptors() == before
+        open_descriptors() <= before
     })
     .await;
     println!("{NOTHING_LEFT}");
