@@ -19,11 +19,32 @@ pub mod recovery;
 mod report;
 mod samples;
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    fmt::Display,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 pub use machine::version_of;
 pub use report::{Goal, Report, Target};
 pub use samples::{Spread, in_turns, median};
+
+/// Runs a bench, and says why if it fails. Anything but `cargo bench` only wants to
+/// know that it starts.
+pub fn main<E: Display>(run: impl FnOnce() -> Result<(), E>) -> ExitCode {
+    if !env::args().any(|argument| argument == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A new directory below the workspace's `target`, so that everything that is
 /// measured on disk is measured on the same disk.

@@ -6,6 +6,7 @@
 
 mod args;
 mod audit;
+mod bounded_file;
 mod command;
 mod context;
 mod error;

@@ -37,5 +37,5 @@ pub use event::{
 pub use host::{HostCallError, HostFuture, HostOperation, HostService, NoHost};
 pub use id::{PhaseName, PluginId, RunId, SessionId, StepId};
 pub use payload::{ContentType, JSON, Payload, TEXT};
-pub use terminal::{hides_or_reorders, steers_terminals};
+pub use terminal::{harmless_within, hides_or_reorders, steers_terminals};
 pub use trace::{SpanId, TraceContext, TraceContextError, TraceId};

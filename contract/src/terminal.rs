@@ -16,6 +16,23 @@ pub fn steers_terminals(c: char) -> bool {
     c.is_control() || hides_or_reorders(c)
 }
 
+/// `text` with every character escaped that [steers terminals](steers_terminals), cut
+/// to about `bytes_max` bytes.
+pub fn harmless_within(text: &str, bytes_max: usize) -> String {
+    let mut harmless = String::with_capacity(text.len().min(bytes_max));
+    for c in text.chars() {
+        if harmless.len() >= bytes_max {
+            harmless.push('…');
+            break;
+        }
+        match steers_terminals(c) {
+            true => harmless.extend(c.escape_default()),
+            false => harmless.push(c),
+        }
+    }
+    harmless
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-pub use orchestrator_contract::{hides_or_reorders, steers_terminals};
+pub use orchestrator_contract::{harmless_within, hides_or_reorders, steers_terminals};
 
 /// Returns whether `text` can be shown on a terminal without changing what
 /// stands around it: no control characters but line breaks and tabs, no

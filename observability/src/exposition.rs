@@ -28,7 +28,7 @@ pub(crate) fn append<'v>(
     for (label, value) in series {
         let _ = match (metric.labels.first(), label) {
             (Some(key), Some(label)) => {
-                writeln!(text, "{name}{{{key}=\"{}\"}} {value}", escaped(label))
+                writeln!(text, "{name}{{{}}} {value}", one_label(key, label))
             }
             _ => writeln!(text, "{name} {value}"),
         };
@@ -38,8 +38,12 @@ pub(crate) fn append<'v>(
 
 /// Labels as they stand between the braces.
 pub(crate) fn labels<'l>(labels: impl Iterator<Item = &'l Label>) -> String {
-    let labels = labels.map(|label| format!("{}=\"{}\"", label.key(), escaped(label.value())));
+    let labels = labels.map(|label| one_label(label.key(), label.value()));
     labels.collect::<Vec<_>>().join(",")
+}
+
+fn one_label(key: &str, value: &str) -> String {
+    format!("{key}=\"{}\"", escaped(value))
 }
 
 fn escaped(value: &str) -> String {

@@ -7,18 +7,8 @@ mod histories;
 mod measure;
 mod ours;
 
-use std::{env, io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Anything but `cargo bench` only wants to know that it starts.
-    if !env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    match measure::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error}");
-            ExitCode::FAILURE
-        }
-    }
+    orchestrator_benches::main(measure::run)
 }

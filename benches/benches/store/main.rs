@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    io::Write as _,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{ExitCode, Stdio},
@@ -20,17 +19,7 @@ const ROUNDS: usize = 9;
 type BenchError = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    // Anything but `cargo bench` only wants to know that it starts.
-    if !env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error}");
-            ExitCode::FAILURE
-        }
-    }
+    orchestrator_benches::main(run)
 }
 
 fn run() -> Result<(), BenchError> {

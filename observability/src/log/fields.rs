@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use orchestrator_contract::steers_terminals;
+use orchestrator_contract::harmless_within;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 
@@ -82,21 +82,8 @@ impl Visit for Fields {
     }
 }
 
-/// Escapes whatever a terminal would obey and cuts what is too long.
 fn cleaned(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len().min(VALUE_BYTES_MAX));
-    for character in text.chars() {
-        if clean.len() >= VALUE_BYTES_MAX {
-            clean.push('…');
-            break;
-        }
-        if steers_terminals(character) {
-            clean.extend(character.escape_default());
-        } else {
-            clean.push(character);
-        }
-    }
-    clean
+    harmless_within(text, VALUE_BYTES_MAX)
 }
 
 #[cfg(test)]

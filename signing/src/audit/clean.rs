@@ -1,7 +1,7 @@
 //! What others supply is bounded, harmless to a terminal and free of secrets
 //! before it is recorded.
 
-use orchestrator_manifest::text::steers_terminals;
+use orchestrator_manifest::text::harmless_within;
 
 /// What stands in place of a secret.
 const REDACTED: &str = "[redacted]";
@@ -16,23 +16,7 @@ pub type NamesSecret = fn(&str) -> bool;
 pub(super) fn clean(text: &str, max: usize, names_secret: NamesSecret) -> String {
     // Nothing of what is cut off has to be looked at.
     let text = &text[..text.floor_char_boundary(8 * max)];
-    harmless(&redacted(text, names_secret), max)
-}
-
-/// Escapes control characters and those that reorder or hide text.
-pub(super) fn harmless(text: &str, max: usize) -> String {
-    let mut clean = String::with_capacity(text.len().min(max));
-    for character in text.chars() {
-        if clean.len() >= max {
-            clean.push('…');
-            break;
-        }
-        match steers_terminals(character) {
-            true => clean.extend(character.escape_default()),
-            false => clean.push(character),
-        }
-    }
-    clean
+    harmless_within(&redacted(text, names_secret), max)
 }
 
 /// Hides the value behind every name of a secret (`token=…`, `"password": "…"`,
@@ -117,6 +101,7 @@ fn password(address: &str) -> Option<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use orchestrator_manifest::text::steers_terminals;
     use proptest::prelude::*;
 
     use super::*;

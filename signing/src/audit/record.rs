@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use orchestrator_manifest::text::harmless_within;
 use serde::{Deserialize, Serialize};
 
-use super::clean::{NamesSecret, clean, harmless};
+use super::clean::{NamesSecret, clean};
 
 /// The longest record, in bytes with its line end. What a record may hold
 /// stays below it; a longer line is no record.
@@ -213,7 +214,7 @@ impl AuditEvent {
             &mut self.step,
         ];
         for word in words.into_iter().flatten() {
-            *word = harmless(word, WORD_BYTES_MAX);
+            *word = harmless_within(word, WORD_BYTES_MAX);
         }
         let texts = [&mut self.capability, &mut self.resource, &mut self.detail];
         for text in texts.into_iter().flatten() {
@@ -227,7 +228,7 @@ impl AuditEvent {
                     true => "[redacted]".to_owned(),
                     false => clean(&value, WORD_BYTES_MAX, names_secret),
                 };
-                (harmless(&name, CONTEXT_KEY_BYTES_MAX), value)
+                (harmless_within(&name, CONTEXT_KEY_BYTES_MAX), value)
             })
             .collect();
         self

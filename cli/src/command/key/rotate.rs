@@ -1,8 +1,7 @@
 //! `orchestrator key rotate`
 
 use std::{
-    fs::{self, File},
-    io::Read as _,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +11,7 @@ use orchestrator_signing::{
 use serde_json::json;
 
 use crate::{
+    bounded_file,
     context::Context,
     error::CliError,
     exit::Exit,
@@ -109,12 +109,7 @@ fn next(context: &Context, name: &str) -> Result<String> {
 }
 
 fn check(context: &Context, file: &Path, old: &PublicKey) -> Result {
-    let opened = File::open(file).map_err(|error| CliError::file("read", file, error))?;
-    let mut bytes = Vec::new();
-    opened
-        .take(ENVELOPE_SIZE_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| CliError::file("read", file, error))?;
+    let bytes = bounded_file::read(file, ENVELOPE_SIZE_MAX)?;
     let rotation = Rotation::read(&bytes, old).map_err(|error| {
         let exit = match &error {
             RotationError::NotSigned { .. } => Exit::Trust,

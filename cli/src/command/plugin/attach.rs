@@ -8,8 +8,8 @@ use orchestrator_signing::{
 };
 use serde_json::json;
 
-use super::sign::{as_json, export_of, read};
-use crate::{command::key, context::Context, failure::Result};
+use super::sign::{as_json, export_of};
+use crate::{bounded_file, command::key, context::Context, failure::Result};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,10 +37,10 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn execute(self, context: &Context) -> Result {
         let keys = self.keys(context)?;
-        let bytes = read(&self.signature, ENVELOPE_SIZE_MAX)?;
+        let bytes = bounded_file::read(&self.signature, ENVELOPE_SIZE_MAX)?;
         let envelope = match (&self.payload, <[u8; SIGNATURE_LEN]>::try_from(&bytes[..])) {
             (Some(file), Ok(signature)) => {
-                let message = read(file, ENVELOPE_SIZE_MAX)?;
+                let message = bounded_file::read(file, ENVELOPE_SIZE_MAX)?;
                 let payload = ReleasePayload::from_message(&message, file)?;
                 bare(&payload, &signature, &keys)?
             }
@@ -50,7 +50,8 @@ impl Args {
         let export = export_of(&self.signature);
         let has_export = export.is_file();
         if has_export {
-            let text = String::from_utf8(read(&export, ENVELOPE_SIZE_MAX)?).unwrap_or_default();
+            let text = String::from_utf8(bounded_file::read(&export, ENVELOPE_SIZE_MAX)?)
+                .unwrap_or_default();
             let signature = MinisignSignature::parse(&text).map_err(SignError::from)?;
             let key = keys
                 .iter()

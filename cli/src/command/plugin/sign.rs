@@ -1,8 +1,7 @@
 //! `orchestrator plugin sign`
 
 use std::{
-    fs::File,
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,8 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::{
-    context::Context, error::CliError, failure::Result, output::harmless, signer::KeyArgs,
+    bounded_file, context::Context, error::CliError, failure::Result, output::harmless,
+    signer::KeyArgs,
 };
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,7 @@ impl Args {
         let mut options = options(self.serial);
         for file in &self.attest {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let bytes = read(file, ENVELOPE_SIZE_MAX)?;
+            let bytes = bounded_file::read(file, ENVELOPE_SIZE_MAX)?;
             options.attestations.push((name.into_owned(), bytes));
         }
         let signer = self.key.signer(context).await?;
@@ -102,7 +102,7 @@ impl Args {
     }
 
     async fn detached(&self, context: &Context, file: &Path, out: &Path) -> Result {
-        let message = read(file, ENVELOPE_SIZE_MAX)?;
+        let message = bounded_file::read(file, ENVELOPE_SIZE_MAX)?;
         let payload = ReleasePayload::from_message(&message, file)?;
         // Said before the passphrase is asked for: who signs has seen it.
         for line in lines(&payload.summary()) {
@@ -196,18 +196,6 @@ fn show(
             release.serial
         )
     })
-}
-
-/// Reads a file of at most this many bytes and one more, which whoever looks at
-/// them finds too many.
-pub(super) fn read(file: &Path, max: usize) -> Result<Vec<u8>> {
-    let opened = File::open(file).map_err(|error| CliError::file("read", file, error))?;
-    let mut bytes = Vec::new();
-    opened
-        .take(max as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| CliError::file("read", file, error))?;
-    Ok(bytes)
 }
 
 /// Writes a whole file or none, in place of the one that is there.
