@@ -14,6 +14,7 @@
 
 mod future;
 mod state;
+mod timer;
 
 use std::{
     sync::Arc,

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) const COUNT: &str = "--count";
 /// How it is measured, for the reader of the tables.
 pub(crate) const METHOD: &str = "A call is made of a service that answers at once, or gives way \
-     once before it answers (“later”), for which timers are really set. One thread: processor \
+     once before it answers (“later”), for which the runtime's timers are really waited for (ours keep them for the next call). One thread: processor \
      time, `CLOCK_THREAD_CPUTIME_ID`, inside one `block_on` of a current-thread runtime without \
      cooperative budget, median of 31 rounds in turns. Two threads: wall time on shared state, in \
      slices of 40 µs that a spin barrier begins; only slices count in which neither thread had to \

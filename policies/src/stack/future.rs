@@ -9,12 +9,12 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
     Policies,
     state::{Stage, State},
+    timer::Timer,
 };
 use crate::{
     admission::{Admission, Call, End},
@@ -48,10 +48,8 @@ pin_project! {
         // The service's work, while there is some.
         #[pin]
         answer: Option<S::Future>,
-        // Made when something is first seen to take time: registering a timer
-        // costs more than all else here.
-        #[pin]
-        timer: Option<Sleep>,
+        // Taken when something is first seen to take time.
+        timer: Option<Timer>,
     }
 
     impl<S, C, O, R, I, Req> PinnedDrop for StackFuture<S, C, O, R, I, Req>
@@ -278,7 +276,7 @@ where
     #[inline(never)]
     fn poll_pause(&mut self, call: &mut Call, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll_timer(cx));
-        self.timer.set(None);
+        *self.timer = None;
         // An attempt that was turned away has not asked its own.
         let request = self
             .state
@@ -387,9 +385,7 @@ where
             return;
         };
         if self.timer.is_none() {
-            call.read_clock();
-            let left = deadline.at() - call.now();
-            self.timer.set(Some(tokio::time::sleep(left)));
+            *self.timer = Some(Timer::until(deadline.at()));
         }
         if self.poll_timer(cx).is_pending() {
             return;
@@ -408,7 +404,7 @@ where
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.timer.as_mut().as_pin_mut() {
+        match self.timer {
             Some(timer) => timer.poll(cx),
             None => Poll::Ready(()),
         }

@@ -12,7 +12,7 @@ use crate::{
     event::PolicyEvent,
     refusal::{Refusal, RefusalKind},
     retry::{Failed, Next, Repeat},
-    stack::state::Stage,
+    stack::{state::Stage, timer::Timer},
 };
 
 impl<S, C, O, R, I, Req> CallProj<'_, S, C, O, R, I, Req>
@@ -112,7 +112,7 @@ where
             Next::After(delay) => {
                 self.state.number += 1;
                 self.state.waited = clock::nanos(delay);
-                self.timer.set(Some(tokio::time::sleep(delay)));
+                *self.timer = Some(Timer::until(clock::after(call.now(), delay)));
                 let attempt = self.state.number;
                 self.tell(&PolicyEvent::RetryScheduled { attempt, delay });
                 true
