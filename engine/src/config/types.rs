@@ -77,9 +77,6 @@ pub struct RunConfig {
     pub concurrency: NonZeroUsize,
     /// Runs in flight together.
     pub in_flight_max: NonZeroUsize,
-    /// The largest value an expression may produce, in bytes.
-    #[serde(with = "byte_size")]
-    pub payload_bytes_max: u64,
     /// What the results of a run's steps may take altogether, in bytes.
     #[serde(with = "byte_size")]
     pub outputs_bytes_max: u64,

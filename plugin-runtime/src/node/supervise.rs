@@ -3,6 +3,7 @@
 
 use std::{
     future::pending,
+    io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -178,7 +179,7 @@ impl Supervisor {
             },
             // It stays as long as its end is open.
             Some(_) = running.writer.join_next() => closed(process, 0).await,
-            status = process.wait() => exited(&mut running.reader, status.ok()).await,
+            status = process.wait() => exited(&mut running.reader, status).await,
             error = running.watch.violated() => fault(error),
             () = connection.overdue(grace) => fault(CallError::protocol(
                 "ignored_cancel",
@@ -347,11 +348,11 @@ async fn faulty(reader: &mut JoinSet<End>) {
 /// The plugin closed its end. Mostly it has ended or is about to.
 async fn closed(process: &Process, pending_bytes: usize) -> Ending {
     let status = timeout(DRAIN_AFTER_END, process.wait()).await;
-    ended(status.ok().and_then(Result::ok), pending_bytes)
+    ended(status.ok(), pending_bytes)
 }
 
 /// The process has ended; what it sent before that still counts.
-async fn exited(reader: &mut JoinSet<End>, status: Option<ExitStatus>) -> Ending {
+async fn exited(reader: &mut JoinSet<End>, status: io::Result<ExitStatus>) -> Ending {
     let rest = async {
         match reader.join_next().await {
             Some(end) => end,
@@ -360,23 +361,22 @@ async fn exited(reader: &mut JoinSet<End>, status: Option<ExitStatus>) -> Ending
     };
     match timeout(DRAIN_AFTER_END, rest).await {
         Ok(Ok(End::Fault(error))) => Ending::Fault(error.to_string(), Cause::Error(error)),
-        Ok(Ok(End::Closed { pending })) => ended(status, pending),
-        Ok(Err(_)) | Err(_) => ended(status, 0),
+        Ok(Ok(End::Closed { pending })) => ended(Some(status), pending),
+        Ok(Err(_)) | Err(_) => ended(Some(status), 0),
     }
 }
 
-fn ended(status: Option<ExitStatus>, pending_bytes: usize) -> Ending {
+fn ended(status: Option<io::Result<ExitStatus>>, pending_bytes: usize) -> Ending {
     // Somebody else's signal explains a frame that was cut off.
-    let killed = matches!(status, Some(ExitStatus::Signaled { .. }));
+    let killed = matches!(status, Some(Ok(ExitStatus::Signaled { .. }) | Err(_)));
     if pending_bytes > 0 && !killed {
         let error = half_frame(pending_bytes);
         return Ending::Fault(error.to_string(), Cause::Error(error));
     }
+    let ended = |how: String| Ending::Fault(format!("its process {how}"), Cause::Ended(how));
     match status {
-        Some(status) => {
-            let status = describe(status);
-            Ending::Fault(format!("its process {status}"), Cause::Ended(status))
-        }
+        Some(Ok(status)) => ended(describe(status)),
+        Some(Err(error)) => ended(format!("was lost: {error}")),
         None => {
             let error =
                 CallError::protocol("connection_closed", "it closed its connection and goes on");

@@ -1,14 +1,12 @@
 //! Calls and plugins of kind `exec` that break the rules.
 
-use std::fs;
-
 use orchestrator_contract::{ContentType, ErrorKind, Fault, PhaseCall};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::timeout;
 use tower::Service as _;
 
-use crate::support::{Home, PATIENCE, handle, output, phase_call, status};
+use crate::support::{Home, PATIENCE, handle, output, phase_call, signal_the_keeper, status};
 
 type Change<'a> = &'a dyn Fn(&mut PhaseCall);
 
@@ -67,20 +65,7 @@ async fn a_call_outlives_a_stop_of_the_keeper() {
     for _ in 0..3 {
         assert_eq!(output(&plugin, "run", json!(1)).await, json!(1));
         // Where the plugin may not, somebody else may.
-        stop_the_keeper();
+        signal_the_keeper(Signal::STOP);
         assert_eq!(output(&plugin, "run", json!(1)).await, json!(1));
-    }
-}
-
-fn stop_the_keeper() {
-    let own = std::process::id().to_string();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let keeper = processes.filter_map(|entry| {
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        let (pid, rest) = stat.split_once(" (orch-keeper) ")?;
-        (rest.split(' ').nth(1)? == own).then(|| pid.parse().ok())?
-    });
-    for pid in keeper {
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
     }
 }

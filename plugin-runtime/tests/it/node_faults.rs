@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use orchestrator_contract::{CallError, ErrorKind, Event, LogLevel, PluginState};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::timeout;
 use tower::Service as _;
 
 use crate::{
     node_plugin::install,
-    support::{Home, PATIENCE, call, eventually, handle, output, phase_call, rule, status},
+    support::{
+        Home, PATIENCE, call, eventually, handle, output, phase_call, rule, signal_the_keeper,
+        status,
+    },
 };
 
 /// Every fault has its own rule, costs the process its life, and the next call is
@@ -151,6 +155,24 @@ async fn a_killed_process_is_noticed_at_once_and_replaced() {
         event,
         Event::PluginRestarted { reason, .. } if &**reason == "its process was killed by signal 9"
     )));
+}
+
+/// Nobody can say how the process ended, and the error says why.
+#[tokio::test]
+async fn a_call_is_told_when_the_keeper_was_killed() {
+    let home = Home::new();
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let pid = answering_pid(&home, &plugin).await;
+    let hanging = tokio::spawn(plugin.clone().call(phase_call(&id, "hang", json!(1))));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    signal_the_keeper(Signal::KILL);
+    let ended = timeout(PATIENCE, hanging).await.unwrap().unwrap();
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains("keeper"), "{error}");
+    assert_ne!(answering_pid(&home, &plugin).await, pid);
 }
 
 #[tokio::test]

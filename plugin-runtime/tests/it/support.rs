@@ -21,6 +21,7 @@ use orchestrator_signing::{
     Delegation, Grant, GrantStore, NamePattern, SecretKey, SignOptions, TrustLevel, TrustStore,
     requested_set, sign, verify,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
@@ -231,6 +232,20 @@ pub(crate) fn processes(wanted: &str) -> Vec<u32> {
             .any(|variable| variable == wanted.as_bytes())
     })
     .collect()
+}
+
+/// To the process that is the parent of this one's plugins.
+pub(crate) fn signal_the_keeper(signal: Signal) {
+    let own = std::process::id().to_string();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let keeper = processes.filter_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (pid, rest) = stat.split_once(" (orch-keeper) ")?;
+        (rest.split(' ').nth(1)? == own).then(|| pid.parse().ok())?
+    });
+    for pid in keeper {
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
 }
 
 /// Waits until `holds`, and fails with `message` when that takes too long.
