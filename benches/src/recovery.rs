@@ -10,15 +10,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
 use fastrand::Rng;
 use orchestrator_policies::{
-    Breaker, BreakerConfig, ConfigError, Outcome, PolicyEvent, RetryBudget, RetryBudgetConfig,
-    breaker::Permit, clock::Instant,
+    Breaker, BreakerConfig, ConfigError, Outcome, PolicyEvent, Retry, RetryBudgetConfig,
+    RetryConfig, breaker::Permit, clock::Instant,
 };
 
 /// How long is simulated.
@@ -39,28 +38,27 @@ const CALLS_TO_WARM: f64 = 5_000.0;
 const QUEUE: usize = 2_000;
 /// How long a caller waits.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPTS: u32 = 3;
-const BASE_DELAY: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(1);
 
 /// How calls are protected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Protection {
-    /// How long the breaker takes from closing to letting everybody in.
-    pub ramp: Duration,
-    /// Whether retries are bounded to a tenth of the calls.
+    /// Whether the breaker takes its time from closing to letting everybody in,
+    /// as much as it does by default.
+    pub ramp: bool,
+    /// Whether retries are bounded to a tenth of the calls, as by default.
     pub budget: bool,
 }
 
 impl Protection {
     /// A breaker and retries, but neither ramp nor budget.
     pub const WITHOUT: Self = Self {
-        ramp: Duration::ZERO,
+        ramp: false,
         budget: false,
     };
-    /// Both.
+    /// Both: every setting is the default.
     pub const WITH: Self = Self {
-        ramp: Duration::from_secs(20),
+        ramp: true,
         budget: true,
     };
 }
@@ -125,6 +123,8 @@ impl History {
 #[derive(Clone, Copy, Debug)]
 struct Call {
     attempts: u32,
+    /// Before the last one.
+    waited: Duration,
 }
 
 /// An attempt that somebody waits for.
@@ -138,7 +138,7 @@ struct Simulation {
     begin: Instant,
     rng: Rng,
     breaker: Breaker,
-    budget: Option<RetryBudget>,
+    retry: Retry,
     next_arrival: Instant,
     /// Attempts to be made, by when; the number tells those apart that are
     /// due together.
@@ -159,19 +159,24 @@ struct Simulation {
 
 impl Simulation {
     fn new(protection: Protection, seed: u64) -> Result<Self, ConfigError> {
-        let config = BreakerConfig {
-            ramp: protection.ramp,
-            success_threshold: NonZeroU32::MIN.saturating_add(2),
-            ..BreakerConfig::default()
-        };
-        let budget = RetryBudget::new(RetryBudgetConfig::default())?;
+        let mut config = BreakerConfig::default();
+        if !protection.ramp {
+            config.ramp = Duration::ZERO;
+        }
+        let mut retry = RetryConfig::default();
+        if !protection.budget {
+            retry.budget = RetryBudgetConfig {
+                reserve: u32::MAX,
+                ..RetryBudgetConfig::default()
+            };
+        }
         let begin = Instant::from_nanos(1_000_000_000);
         Ok(Self {
             now: begin,
             begin,
             rng: Rng::with_seed(seed),
             breaker: Breaker::with_seed(config, Arc::new(|_: &PolicyEvent| {}), seed)?,
-            budget: protection.budget.then_some(budget),
+            retry: Retry::new(retry)?.with_seed(seed),
             next_arrival: begin,
             retries: BTreeMap::new(),
             waiting: HashMap::new(),
@@ -242,10 +247,11 @@ impl Simulation {
         while self.next_arrival <= self.now {
             let gap = -(1.0 - self.rng.f64()).ln() / OFFERED;
             self.next_arrival = self.next_arrival + Duration::from_secs_f64(gap);
-            if let Some(budget) = &self.budget {
-                budget.deposit(self.now);
-            }
-            self.attempt(Call { attempts: 0 });
+            self.retry.begin_work(self.now);
+            self.attempt(Call {
+                attempts: 0,
+                waited: Duration::ZERO,
+            });
         }
         while let Some(first) = self.retries.first_entry() {
             if first.key().0 > self.now {
@@ -263,7 +269,7 @@ impl Simulation {
         };
         let attempts = call.attempts + 1;
         self.numbers += 1;
-        let (number, call) = (self.numbers, Call { attempts });
+        let (number, call) = (self.numbers, Call { attempts, ..call });
         self.waiting.insert(number, Attempt { call, permit });
         if self.is_down() || self.queue.len() >= QUEUE {
             return self.fail(number);
@@ -278,12 +284,11 @@ impl Simulation {
             return;
         };
         permit.record(Outcome::Failure, self.now);
-        let budget = self.budget.as_ref();
-        if call.attempts < ATTEMPTS && budget.is_none_or(|budget| budget.withdraw(self.now)) {
-            let longest = BASE_DELAY * 2_u32.pow(call.attempts - 1);
-            let due = self.now + longest.mul_f64(self.rng.f64());
+        let delay = self.retry.repeat_work(call.attempts, call.waited, self.now);
+        if let Some(waited) = delay {
             self.numbers += 1;
-            self.retries.insert((due, self.numbers), call);
+            let due = (self.now + waited, self.numbers);
+            self.retries.insert(due, Call { waited, ..call });
         }
     }
 }
@@ -294,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_ramp_and_a_budget_keep_a_service_from_collapsing_again() {
-        for seed in 1..=5 {
+        for seed in 1..=10 {
             let with = simulate(Protection::WITH, seed).unwrap();
             let without = simulate(Protection::WITHOUT, seed).unwrap();
 

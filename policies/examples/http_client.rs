@@ -18,7 +18,10 @@ use std::{
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Method, Request, Response, StatusCode, body::Bytes, header::RETRY_AFTER, service::service_fn,
+    Method, Request, Response, StatusCode,
+    body::Bytes,
+    header::{HeaderValue, RETRY_AFTER},
+    service::service_fn,
 };
 use hyper_util::{
     client::legacy::{Client, Error as ClientError, connect::HttpConnector},
@@ -67,11 +70,13 @@ impl Classify<Get, Page, Failed> for Http {
         }
     }
 
-    /// A page that is not there says nothing bad about the server.
+    /// A page that is not there says nothing bad about the server. That there
+    /// are too many calls, or that one took too long to come in, does, though
+    /// it has a number among the caller's mistakes.
     fn outcome(&self, result: &Result<Page, Failed>) -> Outcome {
         match result {
             Ok(_) => Outcome::Success,
-            Err(Failed::Status { status, .. }) if status.is_client_error() => Outcome::Ignore,
+            Err(Failed::Status { status, .. }) if is_callers_mistake(*status) => Outcome::Ignore,
             Err(_) => Outcome::Failure,
         }
     }
@@ -79,7 +84,12 @@ impl Classify<Get, Page, Failed> for Http {
     fn retry(&self, failed: &Failed) -> RetryAdvice {
         match failed {
             Failed::Http(error) if error.is_connect() => RetryAdvice::NotStarted { after: None },
-            Failed::Status { status, .. } if status.is_client_error() => RetryAdvice::Never,
+            // Turned away before anything was done, until `after`.
+            &Failed::Status {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                after,
+            } => RetryAdvice::NotStarted { after },
+            Failed::Status { status, .. } if is_callers_mistake(*status) => RetryAdvice::Never,
             Failed::Status { after, .. } => RetryAdvice::IfIdempotent { after: *after },
             Failed::Http(_) | Failed::Body(_) | Failed::Refused(_) => {
                 RetryAdvice::IfIdempotent { after: None }
@@ -90,6 +100,16 @@ impl Classify<Get, Page, Failed> for Http {
     fn idempotent(&self, request: &Get) -> bool {
         request.method().is_idempotent()
     }
+}
+
+/// Whether the same request would fail again, whenever it comes.
+fn is_callers_mistake(status: StatusCode) -> bool {
+    let passes = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    status.is_client_error() && !passes.contains(&status)
 }
 
 /// Asks for a page and reads all of it, so that the deadlines cover the body
@@ -163,7 +183,8 @@ async fn serve() -> Result<SocketAddr, Failure> {
     Ok(address)
 }
 
-/// `/stumble` fails once, `/hang` hangs once, `/down` always fails.
+/// `/stumble` fails once, `/hang` hangs once, `/busy` asks once to come back in
+/// a second, `/down` always fails.
 async fn answer(
     request: Request<hyper::body::Incoming>,
     asked: Arc<AtomicU32>,
@@ -173,12 +194,17 @@ async fn answer(
     let status = match path.as_str() {
         "/down" => StatusCode::SERVICE_UNAVAILABLE,
         "/missing" => StatusCode::NOT_FOUND,
+        "/busy" if is_first() => StatusCode::TOO_MANY_REQUESTS,
         "/stumble" if is_first() => StatusCode::SERVICE_UNAVAILABLE,
         "/hang" if is_first() => std::future::pending().await,
         _ => StatusCode::OK,
     };
     let mut response = Response::new(Full::from(format!("{} {path}\n", request.method())));
     *response.status_mut() = status;
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        let second = HeaderValue::from_static("1");
+        response.headers_mut().insert(RETRY_AFTER, second);
+    }
     Ok(response)
 }
 
@@ -204,11 +230,12 @@ async fn visit(
     Ok(answers)
 }
 
-const PAGES: [(Method, &str); 8] = [
+const PAGES: [(Method, &str); 9] = [
     (Method::GET, "/"),
     (Method::GET, "/stumble"),
     (Method::GET, "/hang"),
     (Method::GET, "/missing"),
+    (Method::POST, "/busy"),
     (Method::POST, "/stumble"),
     (Method::GET, "/down"),
     (Method::GET, "/down"),
@@ -242,7 +269,9 @@ mod tests {
             }
         };
 
+        let begin = tokio::time::Instant::now();
         let answers = visit(&PAGES, Arc::new(listener)).await.unwrap();
+        let took = begin.elapsed();
         let answers = answers.iter().map(|answer| match answer {
             Ok(page) => String::from_utf8_lossy(page).trim().to_owned(),
             Err(Failed::Status { status, .. }) => status.as_str().to_owned(),
@@ -255,13 +284,16 @@ mod tests {
             "GET /stumble",
             "GET /hang",
             "404",
+            // It was turned away, so it could be sent again.
+            "POST /busy",
             // Nobody knows whether the first attempt has posted it.
             "503",
         ];
         let answers: Vec<_> = answers.collect();
-        assert_eq!(answers[..5], expected);
+        assert_eq!(answers[..6], expected);
         // The breaker opens on the fifth failure in a row, among the attempts.
         assert_eq!(answers.last().unwrap(), "circuit_open");
-        assert!((4..=6).contains(&retries.load(Ordering::Relaxed)));
+        assert!(took >= Duration::from_secs(1), "as `Retry-After` says");
+        assert!((5..=7).contains(&retries.load(Ordering::Relaxed)));
     }
 }

@@ -21,8 +21,9 @@ use crate::{
 
 /// Decides whether a call comes in, and learns how it ended.
 ///
-/// To add a policy, implement this; `bulkhead.rs` is the shortest to follow.
-/// Policies go together as pairs, the outer one first.
+/// To add a policy, implement this; `shed.rs` is the one to follow. Policies go
+/// together as pairs, the outer one first. A stack clones each once for every
+/// stripe of threads, so what calls share is behind a pointer.
 pub trait Admission<Req, Res, Err> {
     /// What one call holds of this policy. The default is what a call holds
     /// that has not come in. Holds nothing that must be given back other than
@@ -42,6 +43,13 @@ pub trait Admission<Req, Res, Err> {
 
     /// Whether a panic of the service is to become a refusal.
     const CATCHES_PANICS: bool = false;
+
+    /// Whether it may be among the policies that a call meets once. Where it
+    /// may not, a stack that has it there does not compile.
+    const PER_CALL: bool = true;
+
+    /// Whether it may be among those that each attempt meets.
+    const PER_ATTEMPT: bool = true;
 
     /// Lets a call in, or refuses it, or has it wait.
     ///
@@ -74,10 +82,14 @@ pub trait Admission<Req, Res, Err> {
 pub struct Call {
     now: Instant,
     deadline: Deadline,
+    /// [`NOT_ASKED`], or when the service was.
+    asked: Instant,
     place: Place,
     tenant: u64,
     criticality: Criticality,
 }
+
+const NOT_ASKED: Instant = Instant::from_nanos(u64::MAX);
 
 impl Call {
     #[inline]
@@ -90,6 +102,7 @@ impl Call {
         Self {
             now,
             deadline: Deadline::of_caller(deadline),
+            asked: NOT_ASKED,
             place: Place::of_this_thread(),
             tenant,
             criticality,
@@ -113,6 +126,28 @@ impl Call {
     #[inline]
     pub(crate) fn read_clock(&mut self) {
         self.now = clock::now();
+    }
+
+    /// Since when the service has the attempt: when the last policy let it in,
+    /// so that no queue of ours is part of the time since. Nothing while a
+    /// policy has the attempt wait, or when one refused it. For policies that
+    /// [say](Admission::TIMES_ENTRY) that they ask for the time.
+    #[must_use]
+    #[inline]
+    pub fn asked(&self) -> Option<Instant> {
+        (self.asked != NOT_ASKED).then_some(self.asked)
+    }
+
+    /// Every policy has let the attempt in.
+    #[inline]
+    pub(crate) fn ask(&mut self) {
+        self.asked = self.now;
+    }
+
+    /// Another attempt begins, which the policies have to let in.
+    pub(crate) fn begin_attempt(&mut self, deadline: Deadline) {
+        self.asked = NOT_ASKED;
+        self.deadline = deadline;
     }
 
     /// Where the thread counts that goes on with the call.
@@ -150,7 +185,8 @@ impl Call {
     }
 }
 
-/// How a call ended.
+/// How a call ended. Whether and since when the service had it,
+/// [`Call::asked`] tells.
 #[derive(Debug)]
 pub enum End<'a, Res, Err> {
     /// With a result: the service's, or a refusal further in.
@@ -228,6 +264,10 @@ where
 
     const CATCHES_PANICS: bool = A::CATCHES_PANICS;
 
+    const PER_CALL: bool = A::PER_CALL;
+
+    const PER_ATTEMPT: bool = A::PER_ATTEMPT;
+
     #[inline]
     fn poll_admit(
         &self,
@@ -283,6 +323,10 @@ where
     const TIMES_END: bool = A::TIMES_END || B::TIMES_END;
 
     const CATCHES_PANICS: bool = A::CATCHES_PANICS || B::CATCHES_PANICS;
+
+    const PER_CALL: bool = A::PER_CALL && B::PER_CALL;
+
+    const PER_ATTEMPT: bool = A::PER_ATTEMPT && B::PER_ATTEMPT;
 
     // There is nothing to a pair but what its halves do, and the call to it
     // would cost as much as many of them.

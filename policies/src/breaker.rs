@@ -86,7 +86,8 @@ pub struct BreakerConfig {
     pub slow_ratio: Option<Ratio>,
     /// When a call is cut off by its caller's deadline, that is a failure of
     /// the service only if it had more time than this. Keeps impatient
-    /// callers from shutting a service off for the others.
+    /// callers from shutting a service off for the others. Nor is it one if
+    /// the call had waited for its slot for longer than the service had it.
     #[serde(with = "humantime_serde")]
     pub short_deadline: Duration,
     /// The first rest. The actual one is random, between half of this and
@@ -103,12 +104,16 @@ pub struct BreakerConfig {
     pub max_probes: NonZeroU32,
     /// Probes that must succeed, with none failing, to close it.
     pub success_threshold: NonZeroU32,
-    /// How long a probe may take before another may take its place. Should
-    /// be longer than an attempt may take.
+    /// How long a probe may take that has no deadline; one that has may take
+    /// until then. One that takes longer has failed; but if it succeeds after
+    /// all, the next ones get twice the time that it took.
     #[serde(with = "humantime_serde")]
     pub probe_lease: Duration,
     /// How long after closing until all traffic is let in again; it starts
-    /// with a tenth. No time: all traffic at once.
+    /// with a tenth. Traffic below [`Critical`](crate::Criticality::Critical)
+    /// follows later: nothing of it comes in for the first quarter, and of the
+    /// lowest class for the first half, so that what it finds is room that the
+    /// others leave. No time: all traffic at once.
     #[serde(with = "humantime_serde")]
     pub ramp: Duration,
 }
@@ -131,7 +136,7 @@ impl Default for BreakerConfig {
             max_probes: count(1),
             success_threshold: count(3),
             probe_lease: Duration::from_secs(11),
-            ramp: Duration::from_secs(10),
+            ramp: Duration::from_secs(20),
         }
     }
 }
@@ -207,7 +212,8 @@ pub enum BreakerState {
     Open,
     /// A few calls are let in to see whether the service has recovered.
     HalfOpen,
-    /// Calls are refused until somebody resets it.
+    /// Calls are refused until somebody resets it, and until every service is
+    /// well whose [health](crate::HealthMonitor::watch_breaker) decides over it.
     ForcedOpen,
     /// Calls flow and are counted, however they end, until somebody resets it.
     ForcedClosed,

@@ -12,6 +12,8 @@
 //! do not meet at one count: while many slots are free, each thread takes them
 //! from a supply of its own (`permits.rs`).
 
+#[cfg(test)]
+mod model_tests;
 mod slots;
 
 use std::{

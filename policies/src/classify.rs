@@ -22,7 +22,8 @@ use crate::{
 /// [`idempotent`](Self::idempotent), without which nothing is tried again.
 ///
 /// Methods are called on the path of every call: keep them short, and never
-/// let them block.
+/// let them block. A stack clones it once for every stripe of threads: what
+/// its copies are to share is behind a pointer.
 pub trait Classify<Req, Res, Err> {
     /// Which policy produced `error`, if one did.
     fn refusal(&self, error: &Err) -> Option<RefusalKind> {
@@ -44,6 +45,15 @@ pub trait Classify<Req, Res, Err> {
     /// is up: those are never tried again.
     fn retry(&self, error: &Err) -> RetryAdvice {
         let _ = error;
+        RetryAdvice::IfIdempotent { after: None }
+    }
+
+    /// Whether the call that was answered with `response` may be tried again.
+    /// Only asked where [`outcome`](Self::outcome) calls that answer a failure,
+    /// such as a response with status 503; costs other answers nothing. When
+    /// there is no further attempt, the answer is the caller's.
+    fn retry_answer(&self, response: &Res) -> RetryAdvice {
+        let _ = response;
         RetryAdvice::IfIdempotent { after: None }
     }
 

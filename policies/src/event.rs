@@ -46,12 +46,16 @@ pub enum PolicyEvent {
     WouldRefuse {
         /// How it would have been ended.
         by: RefusalKind,
+        /// When it would have been told to try again.
+        retry_after: Option<Duration>,
     },
     /// A policy ended a call. Tells about each refusal once, from the policy
     /// that made it.
     Refused {
         /// How it was ended.
         by: RefusalKind,
+        /// When it was told to try again, where the policy knows.
+        retry_after: Option<Duration>,
     },
 }
 
@@ -116,6 +120,10 @@ pub enum ChangeReason {
     Reset,
     /// Somebody changed its mode.
     Reconfigured,
+    /// A check holds it open: a service is not well.
+    Unhealthy,
+    /// No check holds it open any more.
+    Healthy,
 }
 
 impl ChangeReason {
@@ -132,6 +140,8 @@ impl ChangeReason {
             Self::Forced => "forced",
             Self::Reset => "reset",
             Self::Reconfigured => "reconfigured",
+            Self::Unhealthy => "unhealthy",
+            Self::Healthy => "healthy",
         }
     }
 }

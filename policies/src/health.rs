@@ -112,8 +112,14 @@ impl Health {
 /// One change of a service's health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChange {
+    /// Counts the changes of this service from 1, for as long as one check
+    /// watches it.
+    pub sequence: u64,
     /// The service.
     pub name: Arc<str>,
+    /// What the last check found, if the service became unhealthy. Cut to a
+    /// bounded length.
+    pub reason: Option<String>,
     /// Its health before.
     pub from: Health,
     /// Its health after.
@@ -247,10 +253,11 @@ impl HealthMonitor {
         self.start(name.into(), None, check)
     }
 
-    /// As [`Self::watch`], and forces `breaker` open while the service is
+    /// As [`Self::watch`], and holds `breaker` open while the service is
     /// unhealthy. After that, or when the check ends, traffic
-    /// [ramps up](Breaker::recover). Leaves a breaker alone that somebody else
-    /// has forced, or disabled.
+    /// [ramps up](Breaker::recover), unless another check holds the breaker as
+    /// well. What somebody [forces](Breaker::force_open) it to comes first, and
+    /// lasts until somebody resets it; and a disabled breaker lets all calls in.
     ///
     /// # Errors
     ///
@@ -297,6 +304,7 @@ impl HealthMonitor {
             emitter: self.emitter.clone(),
             rng: watched.rng.fork(),
             hold: breaker.map(Hold::new),
+            changes: 0,
         };
         let task = tokio::spawn(runner.run(check));
         watched.checks.insert(name, Check { record, task });

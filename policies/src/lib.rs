@@ -100,8 +100,7 @@
 //! # }
 //! ```
 //!
-//! `policies/examples/http_client.rs` is a whole HTTP client with a server
-//! that stumbles, hangs and goes down.
+//! [A whole HTTP client](#an-http-client) is at the end.
 //!
 //! What requests and results mean, a [`Classify`] says; it is the one thing
 //! to write. A policy that ends a call makes a [`Refusal`], and the service's
@@ -142,17 +141,25 @@
 //! );
 //! ```
 //!
-//! | Outside | because |
-//! |---|---|
-//! | fallback | it answers for every refusal below, and no policy counts its answer as a success |
-//! | total deadline | queues, pauses and attempts all spend the caller's time |
-//! | shed | the cheapest refusal comes first, before tokens are spent |
-//! | rate limit | one request is one token, however often it is tried |
-//! | retry | every attempt asks the breaker; one that pauses holds no slot |
-//! | breaker | what an open circuit refuses takes no slot; a timeout is a failure |
-//! | bulkhead | to wait for a slot takes nothing from an attempt's time |
-//! | attempt deadline | a hung attempt leaves time for another |
-//! | panic | everybody above sees an error |
+//! | Outside | because | or else |
+//! |---|---|---|
+//! | fallback | it answers for every refusal below, and no policy counts its answer as a success | an outer breaker takes its answers for successes and never opens |
+//! | total deadline | queues, pauses and attempts all spend the caller's time | inside retry each attempt has the whole time anew |
+//! | shed | the cheapest refusal comes first, before tokens are spent | calls that are turned away use up tokens |
+//! | rate limit | one request is one token, however often it is tried | inside retry failures use up the rate of calls that succeed |
+//! | retry | every attempt asks the breaker; one that pauses holds no slot | an outer breaker sees one failure for three, and the chain goes on while it is open |
+//! | breaker | what an open circuit refuses takes no slot; a timeout is a failure | inside the bulkhead what it refuses has waited for a slot first |
+//! | bulkhead | to wait for a slot takes nothing from an attempt's time | inside the attempt deadline a wait in line looks like a slow service |
+//! | attempt deadline | a hung attempt leaves time for another | around retry alone it cuts off all attempts together |
+//! | panic | everybody above sees an error | a panic passes the breaker as no failure, and kills the caller's task |
+//!
+//! # After an outage
+//!
+//! A service that comes back has empty caches, and callers that tried in vain
+//! all come at once. [`BreakerConfig::ramp`] lets them in by and by, and the
+//! [`RetryBudget`] keeps them from coming three times each:
+//!
+#![doc = include_str!("../../docs/figures/recovery.svg")]
 //!
 //! # Retries of retries
 //!
@@ -219,13 +226,23 @@
 //!
 //! In this crate it also gets a configuration with `validate`, an alias of
 //! [`Policies`] with `new`, a place in [`PolicyKind`], and a [`RefusalKind`]
-//! if it refuses. `bulkhead.rs` is the shortest to follow.
+//! if it refuses. `shed.rs` is the one to follow: it has all of these, and no
+//! more.
 //!
 //! # Where to start reading
 //!
 //! `classify.rs`, `refusal.rs` and `admission.rs`, then any policy:
-//! `deadline.rs` is the shortest, `breaker.rs` the deepest. Each reads in the
+//! `shed.rs` shows the pattern best, `breaker.rs` is the deepest. Each reads in the
 //! same order: what it is for, configuration, layer, core, tests.
+//!
+//! # An HTTP client
+//!
+//! `cargo run -p orchestrator-policies --example http_client` shows how it
+//! fares with a server that stumbles, hangs and goes down.
+//!
+//! ```no_run
+#![doc = include_str!("../examples/http_client.rs")]
+//! ```
 //!
 //! # Names elsewhere
 //!

@@ -155,14 +155,16 @@ fn consequence(outer: PolicyKind, inner: PolicyKind) -> &'static str {
             "calls that an open breaker refuses would take slots first"
         }
         (Kind::Breaker, Kind::AttemptDeadline) => {
-            "the breaker would never hear of an attempt that hangs, and would stay closed"
+            "a breaker with a layer of its own would learn of an attempt that hangs only where requests carry their deadline"
         }
-        (Kind::Breaker, _) => "the breaker would never hear of a panic",
+        (Kind::Breaker, _) => {
+            "the breaker would take every panic for a failure and not ask what it means"
+        }
         (Kind::Bulkhead, Kind::AttemptDeadline) => {
             "waiting for a slot would use up the time of the attempt"
         }
         (Kind::Bulkhead | Kind::AttemptDeadline | Kind::CatchPanic, _) => {
-            "a panic would be caught before the policies around the service could tell of it"
+            "a panic would go through there before it becomes an error"
         }
     }
 }

@@ -58,6 +58,8 @@ impl<Req, Res, Err> Classify<Req, Res, Err> for Unclassified {}
 impl<Req, Res, Err> Admission<Req, Res, Err> for CatchPanic {
     type Hold = ();
 
+    const PER_CALL: bool = false;
+
     const WAITS: bool = false;
 
     const TIMES_ENTRY: bool = false;

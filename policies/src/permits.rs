@@ -355,10 +355,13 @@ impl Permits {
         usize::try_from(state.plan.limit - free).unwrap_or(0)
     }
 
-    /// Changes how many permits there are. Calls inside stay inside: a lower
-    /// limit holds once enough of them have left.
-    pub(crate) fn resize(&self, limit: usize, kept: usize) {
+    /// Changes how many permits there are, and what goes with them: `beside`
+    /// is done under the same lock, so that of two changes one holds and no
+    /// mixture. Calls inside stay inside: a lower limit holds once enough of
+    /// them have left.
+    pub(crate) fn resize(&self, limit: usize, kept: usize, beside: impl FnOnce()) {
         let mut state = self.lock();
+        beside();
         if self.pool().is_spread() {
             self.pool_all(&state);
         }

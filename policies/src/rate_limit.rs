@@ -8,9 +8,9 @@
 //!
 //! Tokens come back evenly and a few may be saved up (GCRA). Goes outside
 //! retry: one request costs one token. A tenant's tokens are taken before
-//! those of all, so that a tenant that asks too often uses up nobody else's;
-//! a call that then finds no token left for all does not get its tenant's
-//! token back.
+//! those of all, so that a tenant that asks too often uses up nobody else's.
+//! A call that is then not let in, or is dropped while it waits, gives its
+//! tenant's token back, unless that has come back by itself meanwhile.
 //!
 //! When there is no token for all, calls may wait in line: first come, first
 //! served, and whoever would wait in vain is told at once. A tenant beyond its
@@ -21,6 +21,7 @@
 //! call. Together they have no more on loan than a quarter of what the rate
 //! gives in that time, and of the burst.
 
+mod alarm;
 mod gcra;
 mod lease;
 mod limiter;
@@ -28,32 +29,12 @@ mod line;
 #[cfg(test)]
 mod model_tests;
 mod tenants;
-impl RateLimiter {
-    /// Ready when a call that was not let in at once has its token, or would
-    /// wait too long for it.
-    #[cold]
-    fn poll_turn(
-        &self,
-        hold: &mut Hold,
-        call: &mut Call,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Refusal>> {
-        if hold.0.is_none() {
-            hold.0 = self.admit(call, cx)?;
-        }
-        if let Some(wait) = &mut hold.0 {
-            let admitted = ready!(self.poll_wait(wait, cx));
-            hold.0 = None;
-            admitted?;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod trap_tests;
+#[cfg(test)]
+mod unused_tests;
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -195,8 +176,8 @@ impl RateLimitConfig {
 
 /// A [`RateLimiter`] alone, as a layer.
 ///
-/// A token is taken when the call is first polled. A call that is dropped
-/// while it waits has taken none.
+/// A token is taken when the call is first polled. A call that is refused, or
+/// dropped while it waits, has used none, neither of all nor of its tenant.
 pub type RateLimitLayer<C> = Policies<C, RateLimiter>;
 
 impl<C> RateLimitLayer<C> {
@@ -235,5 +216,27 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for RateLimiter {
         if let Some(wait) = hold.0.take() {
             self.give_up(&wait);
         }
+    }
+}
+
+impl RateLimiter {
+    /// Ready when a call that was not let in at once has its token, or would
+    /// wait too long for it.
+    #[cold]
+    fn poll_turn(
+        &self,
+        hold: &mut Hold,
+        call: &mut Call,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Refusal>> {
+        if hold.0.is_none() {
+            hold.0 = self.admit(call, cx)?;
+        }
+        if let Some(wait) = &mut hold.0 {
+            let admitted = ready!(self.poll_wait(wait, cx));
+            hold.0 = None;
+            admitted?;
+        }
+        Poll::Ready(Ok(()))
     }
 }

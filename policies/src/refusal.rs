@@ -10,6 +10,7 @@ use crate::shed::Criticality;
 ///
 /// Every layer asks that the service's error is `From<Refusal>`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// Time was up. What the service did so far is unknown.
     #[error("no answer within {limit:?}")]
@@ -56,6 +57,15 @@ pub enum Refusal {
         /// The panic's message, cut to a bounded length.
         message: String,
     },
+    /// A policy that is not of this crate turned the call away. The service
+    /// was not called.
+    #[error("turned away by {policy}")]
+    Other {
+        /// The policy's name.
+        policy: &'static str,
+        /// When to try again, if the policy knows.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// Whose time was up in a [`Refusal::Timeout`].
@@ -86,6 +96,7 @@ impl Refusal {
             Self::RateLimited { .. } => RefusalKind::RateLimited,
             Self::CircuitOpen { .. } => RefusalKind::CircuitOpen,
             Self::Panicked { .. } => RefusalKind::Panicked,
+            Self::Other { .. } => RefusalKind::Other,
         }
     }
 
@@ -96,6 +107,7 @@ impl Refusal {
             Self::RateLimited { retry_after } | Self::CircuitOpen { retry_after } => {
                 Some(*retry_after)
             }
+            Self::Other { retry_after, .. } => *retry_after,
             Self::Timeout { .. }
             | Self::Overloaded { .. }
             | Self::Shed { .. }
@@ -106,6 +118,7 @@ impl Refusal {
 
 /// A [`Refusal`] without its details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RefusalKind {
     /// The whole call's time was up.
     TotalTimeout,
@@ -121,6 +134,8 @@ pub enum RefusalKind {
     CircuitOpen,
     /// The service panicked.
     Panicked,
+    /// A policy that is not of this crate turned the call away.
+    Other,
 }
 
 impl RefusalKind {
@@ -135,6 +150,7 @@ impl RefusalKind {
             Self::RateLimited => "rate_limited",
             Self::CircuitOpen => "circuit_open",
             Self::Panicked => "panic",
+            Self::Other => "other",
         }
     }
 
@@ -144,7 +160,9 @@ impl RefusalKind {
     #[must_use]
     pub fn is_turned_away(self) -> bool {
         match self {
-            Self::Overloaded | Self::Shed | Self::RateLimited | Self::CircuitOpen => true,
+            Self::Overloaded | Self::Shed | Self::RateLimited | Self::CircuitOpen | Self::Other => {
+                true
+            }
             Self::TotalTimeout | Self::AttemptTimeout | Self::Panicked => false,
         }
     }

@@ -242,6 +242,33 @@ impl Retry {
         self.0.waits().config.clone()
     }
 
+    /// Takes note at `now` of work that begins and is no tower service, so that
+    /// it earns its part of the budget.
+    pub fn begin_work(&self, now: Instant) {
+        self.0.budget.deposit(now);
+    }
+
+    /// After how long such work may be tried again that failed at `now`, for
+    /// the `attempt`th time, having waited for `waited` before; if it may be. To
+    /// be asked once for each attempt: the budget pays for the next one.
+    #[must_use]
+    pub fn repeat_work(&self, attempt: u32, waited: Duration, now: Instant) -> Option<Duration> {
+        let failed = Failed {
+            attempt,
+            waited,
+            is_kept: true,
+            attempts: None,
+            advice: RetryAdvice::NotStarted { after: None },
+            refusal: None,
+            idempotent: true,
+            deadline: Instant::from_nanos(u64::MAX),
+        };
+        match self.0.next(&failed, now) {
+            Next::After(delay) => Some(delay),
+            Next::GiveUp | Next::Stop(_) => None,
+        }
+    }
+
     /// What its budget remembers at `now`.
     #[must_use]
     pub fn budget(&self, now: Instant) -> RetryBudgetSnapshot {

@@ -78,7 +78,38 @@ impl<C, O, R, I> Policies<C, O, R, I> {
         }
     }
 
-    /// Adds a policy that a call meets once, inside those added before.
+    /// Adds a policy that a call meets once, inside those added before. One that
+    /// belongs to an attempt does not compile where the stack is called:
+    ///
+    /// ```compile_fail
+    /// # use orchestrator_policies::*;
+    /// # use tower::{Layer, Service, service_fn};
+    /// # let breaker = Breaker::new(BreakerConfig::default()).unwrap();
+    /// let policies = Policies::with(Plain).per_call(CatchPanic);
+    /// # policies
+    /// #     .layer(service_fn(|()| async { Ok::<_, Refusal>(1) }))
+    /// #     .call(());
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use orchestrator_policies::*;
+    /// # use tower::{Layer, Service, service_fn};
+    /// # let breaker = Breaker::new(BreakerConfig::default()).unwrap();
+    /// let policies = Policies::with(Plain).per_call(breaker);
+    /// # policies
+    /// #     .layer(service_fn(|()| async { Ok::<_, Refusal>(1) }))
+    /// #     .call(());
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use orchestrator_policies::*;
+    /// # use tower::{Layer, Service, service_fn};
+    /// # let breaker = Breaker::new(BreakerConfig::default()).unwrap();
+    /// let policies = Policies::with(Plain).per_call(AttemptDeadline::new(std::time::Duration::MAX));
+    /// # policies
+    /// #     .layer(service_fn(|()| async { Ok::<_, Refusal>(1) }))
+    /// #     .call(());
+    /// ```
     pub fn per_call<A>(self, policy: A) -> Policies<C, (O, A), R, I> {
         Policies {
             classify: self.classify,
@@ -89,7 +120,34 @@ impl<C, O, R, I> Policies<C, O, R, I> {
         }
     }
 
-    /// Adds a policy that each attempt meets, inside those added before.
+    /// Adds a policy that each attempt meets, inside those added before. One
+    /// that belongs to the whole call does not compile where the stack is called:
+    ///
+    /// ```compile_fail
+    /// # use orchestrator_policies::*;
+    /// # use tower::{Layer, Service, service_fn};
+    /// # let breaker = Breaker::new(BreakerConfig::default()).unwrap();
+    /// let policies = Policies::with(Plain).per_attempt(TotalDeadline::new(std::time::Duration::MAX));
+    /// # policies
+    /// #     .layer(service_fn(|()| async { Ok::<_, Refusal>(1) }))
+    /// #     .call(());
+    /// ```
+    ///
+    /// In its place each does:
+    ///
+    /// ```
+    /// # use orchestrator_policies::*;
+    /// # use tower::{Layer, Service, service_fn};
+    /// # let breaker = Breaker::new(BreakerConfig::default()).unwrap();
+    /// let policies = Policies::with(Plain)
+    ///     .per_call(TotalDeadline::new(std::time::Duration::MAX))
+    ///     .per_attempt(breaker)
+    ///     .per_attempt(AttemptDeadline::new(std::time::Duration::MAX))
+    ///     .per_attempt(CatchPanic);
+    /// # let _call = policies
+    /// #     .layer(service_fn(|()| async { Ok::<_, Refusal>(1) }))
+    /// #     .call(());
+    /// ```
     pub fn per_attempt<A>(self, policy: A) -> Policies<C, O, R, (I, A)> {
         Policies {
             classify: self.classify,
@@ -160,6 +218,16 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        const {
+            assert!(
+                O::PER_CALL,
+                "a policy of an attempt is among those of a call"
+            );
+            assert!(
+                I::PER_ATTEMPT,
+                "a policy of a call is among those of an attempt"
+            );
+        }
         StackFuture::new(self.policies.local(), self.inner.clone(), request)
     }
 }

@@ -13,19 +13,18 @@ mod place;
 
 use std::{
     ops::Deref,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, LazyLock},
     thread,
 };
 
 use crossbeam_utils::CachePadded;
 
 pub(crate) use self::place::{Place, places};
+use crate::sync::{AtomicU64, Ordering};
 
-/// More stripes than this cost more memory than they save time.
-const STRIPES_MAX: usize = 32;
+/// More stripes than this cost more memory than they save time; and more than
+/// one would have loom try the same thing many times over.
+const STRIPES_MAX: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// How many stripes there are: a power of two, and at least as many as threads
 /// that run at once where that is not too many.
@@ -154,7 +153,7 @@ impl<T> Clone for Spread<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::{cell::Cell, sync::Barrier, thread};
 

@@ -76,6 +76,7 @@ impl Classify<Ask, u32, Fault> for Tester {
 
     fn outcome(&self, result: &Result<u32, Fault>) -> Outcome {
         match result {
+            Ok(503) => Outcome::Failure,
             Ok(_) => Outcome::Success,
             Err(Fault::Invalid) => Outcome::Ignore,
             Err(_) => Outcome::Failure,
@@ -220,8 +221,8 @@ impl Events {
             PolicyEvent::HealthChanged(change) => format!("{} {}", change.name, change.to.as_str()),
             PolicyEvent::FellBack { by, .. } => format!("fell back to {}", by.as_str()),
             PolicyEvent::FallbackFailed { by, .. } => format!("no fallback from {}", by.as_str()),
-            PolicyEvent::WouldRefuse { by } => format!("would refuse {}", by.as_str()),
-            PolicyEvent::Refused { by } => format!("refused {}", by.as_str()),
+            PolicyEvent::WouldRefuse { by, .. } => format!("would refuse {}", by.as_str()),
+            PolicyEvent::Refused { by, .. } => format!("refused {}", by.as_str()),
         };
         self.all().into_iter().map(name).collect()
     }

@@ -6,21 +6,24 @@
 //! length. Every stripe of threads has a ring of its own; the sum is taken
 //! when something failed, which is seldom.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::time::Duration;
 
 use crate::{
     clock,
     striped::{Place, Sums},
+    sync::{AtomicU64, Ordering},
 };
 
-/// Slices that a window covers.
-const SLICES: usize = 10;
+/// Slices that a window covers. For loom as few as do all that many do.
+const SLICES: usize = if cfg!(loom) { 1 } else { 10 };
 
 /// More than slices, so that a bucket is found without a division.
-const BUCKETS: usize = 16;
+const BUCKETS: usize = if cfg!(loom) { 2 } else { 16 };
 
 /// The shortest window. With a much shorter one a slice would be over before
 /// the runtime's timers, which count milliseconds, could tell.
@@ -317,6 +320,3 @@ fn inverse_of(length: u64) -> u64 {
 fn index_of(number: u64) -> usize {
     (number % BUCKETS as u64) as usize
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,6 +7,7 @@ use orchestrator_benches::{
     figure::{Figure, Line},
     recovery::{History, LENGTH, OFFERED, OUTAGE, Protection, simulate},
 };
+use orchestrator_policies::BreakerConfig;
 
 use crate::BenchError;
 
@@ -15,7 +16,7 @@ const SEED: u64 = 1;
 
 pub(crate) fn run(report: &mut Report) -> Result<Vec<Goal>, BenchError> {
     let [with, without] = [Protection::WITH, Protection::WITHOUT];
-    let ramp = with.ramp.as_secs();
+    let ramp = BreakerConfig::default().ramp.as_secs();
     let (with, without) = (simulate(with, SEED)?, simulate(without, SEED)?);
     let figure = Path::new(FIGURE);
     fs::create_dir_all(figure.parent().unwrap_or(figure))?;

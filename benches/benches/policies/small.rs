@@ -1,7 +1,7 @@
 //! What is small beside a call: a refusal, its metrics, a trace that nobody
-//! records.
+//! records, and the policies that the stack of the comparison leaves out.
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, num::NonZeroU32, time::Duration};
 
 use failsafe::futures::CircuitBreaker as _;
 use orchestrator_benches::{
@@ -10,7 +10,10 @@ use orchestrator_benches::{
 };
 use orchestrator_contract::TraceContext;
 use orchestrator_observability::{Build, Telemetry};
-use orchestrator_policies::{Breaker, BreakerConfig, BreakerLayer, Outcome, clock};
+use orchestrator_policies::{
+    Breaker, BreakerConfig, BreakerLayer, FallbackLayer, Outcome, Rate, RateLimitConfig,
+    RateLimitLayer, RateLimiter, Shed, ShedConfig, ShedLayer, clock,
+};
 use tower::{Layer, Service};
 use tower_resilience::circuitbreaker::CircuitBreakerLayer;
 
@@ -26,13 +29,15 @@ const TRACE: &str = "with a trace context that is not sampled";
 
 /// As long as nothing here takes.
 const REST: Duration = Duration::from_secs(3_600);
+
 pub(crate) fn run(report: &mut Report) -> Result<Vec<Goal>, BenchError> {
     let mut pairs = pairs()?;
     pairs.insert(0, stack::bare());
     let costs = costs::measure(&pairs)?;
     report.text(
         "What is small beside a call. Ours says in a refusal when to come back, the others do \
-         not. Metrics are a counter and a histogram as the engine keeps them of each call; a trace context goes along and is looked at once.",
+         not. Metrics are a counter and a histogram as the engine keeps them of each call; a trace context goes along and is looked at once. The \
+         last ones let every call in: all of one tenant, and at a rate too low for threads to have tokens on loan.",
     );
     costs::table(report, &costs);
     let over_bare = |name| costs::named(&costs, name).at_once - costs[0].at_once;
@@ -63,7 +68,52 @@ pub(crate) fn pairs() -> Result<Vec<Pair>, BenchError> {
         }),
         metrics(),
         Pair::new(TRACE, traced),
+        let_in(
+            "ours: shed alone",
+            ShedLayer::new(Shed::new(ShedConfig::default())?, Asks),
+        ),
+        let_in(
+            "ours: fallback alone",
+            FallbackLayer::value(Asks, |_: &_| Some(0)),
+        ),
+        let_in("ours: rate limit of each tenant alone", tenants()?),
+        let_in("ours: rate limit without loans alone", unlent()?),
     ])
+}
+
+/// A policy alone that has nothing to refuse.
+fn let_in<L>(name: &'static str, layer: L) -> Pair
+where
+    L: Layer<Echo, Service: Service<Ask> + Clone + Send + Sync + 'static> + 'static,
+{
+    Pair::new(name, |echo| Contender::of(layer.layer(echo), true))
+}
+
+/// So much may be saved up that nobody is refused.
+fn ample(calls: NonZeroU32) -> Rate {
+    Rate {
+        calls,
+        per: Duration::from_secs(1),
+        burst: Some(NonZeroU32::MAX),
+    }
+}
+
+/// All calls are of one tenant: as far as they can get in each other's way.
+fn tenants() -> Result<RateLimitLayer<Asks>, BenchError> {
+    let limiter = RateLimiter::new(RateLimitConfig {
+        per_tenant: Some(ample(NonZeroU32::MIN.saturating_add(999_999))),
+        ..RateLimitConfig::default()
+    })?;
+    Ok(RateLimitLayer::new(limiter, Asks))
+}
+
+/// So slow a rate that threads take tokens one at a time.
+fn unlent() -> Result<RateLimitLayer<Asks>, BenchError> {
+    let limiter = RateLimiter::new(RateLimitConfig {
+        overall: Some(ample(NonZeroU32::MIN.saturating_add(199))),
+        ..RateLimitConfig::default()
+    })?;
+    Ok(RateLimitLayer::new(limiter, Asks))
 }
 
 fn refused<S>(service: S) -> Contender

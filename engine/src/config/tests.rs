@@ -46,6 +46,50 @@ fn the_defaults_are_those_of_the_crates() {
     assert_eq!(config.runtime, RuntimeSettings::default());
 }
 
+/// Whoever adds a configuration to the policies says here where its defaults
+/// are compared, or why the engine has none of its keys.
+#[test]
+fn every_configuration_of_a_policy_is_compared_or_exempt() {
+    let compared = [
+        "BreakerConfig",
+        "BulkheadConfig",
+        "LastGoodConfig",
+        "RateLimitConfig",
+        "RetryBudgetConfig", // as part of `RetryConfig`
+        "RetryConfig",
+        "ShedConfig",
+    ];
+    let exempt = [
+        "DeadlineConfig", // how long a phase may take, its manifest says
+        "HealthConfig",   // the engine asks no plugin how it is; a breaker learns it from the calls
+    ];
+    let policies = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/src");
+    let mut folders = vec![PathBuf::from(policies)];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(path).unwrap();
+            let names = text.lines().filter_map(|line| {
+                let name = line
+                    .strip_prefix("pub struct ")?
+                    .split([' ', '(', ';'])
+                    .next()?;
+                name.ends_with("Config").then(|| name.to_owned())
+            });
+            found.extend(names);
+        }
+    }
+    let mut known: Vec<&str> = compared.into_iter().chain(exempt).collect();
+    known.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, known);
+}
+
 /// With the limits as they are, no run that was accepted is turned away for
 /// want of room.
 #[test]

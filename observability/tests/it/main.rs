@@ -3,3 +3,4 @@
 
 mod log_lines;
 mod metrics_text;
+mod telemetry_traps;

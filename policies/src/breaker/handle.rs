@@ -1,6 +1,8 @@
 //! The breaker as its users hold it.
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -193,7 +195,7 @@ impl Breaker {
     ///
     /// As for [`Self::admit`].
     pub fn admit_as(&self, now: Instant, criticality: Criticality) -> Result<Permit, Duration> {
-        self.pass(now, criticality)
+        self.pass(now, criticality, None)
             .map(|pass| Permit::new(self.clone(), pass))
     }
 
@@ -205,8 +207,13 @@ impl Breaker {
     }
 
     /// As [`Self::admit`], for callers that see to it that the end of the call
-    /// is recorded.
-    pub(super) fn pass(&self, now: Instant, criticality: Criticality) -> Result<Pass, Duration> {
+    /// is recorded. `until` is when the call's time is up, if that is known.
+    pub(super) fn pass(
+        &self,
+        now: Instant,
+        criticality: Criticality,
+        until: Option<Instant>,
+    ) -> Result<Pass, Duration> {
         let nanos = now.as_nanos();
         let pass = match self.0.gate.ask(nanos, criticality) {
             Answer::Pass(generation) => Ok(Pass {
@@ -214,14 +221,20 @@ impl Breaker {
                 probe: None,
             }),
             Answer::Refuse(wait) => Err(wait),
-            Answer::Ask => self.ask_machine(nanos, criticality),
+            Answer::Ask => self.ask_machine(nanos, criticality, until),
         };
         pass.or_else(|wait| self.refuse(wait))
     }
 
     #[cold]
-    fn ask_machine(&self, now: u64, criticality: Criticality) -> Result<Pass, u64> {
-        let pass = self.decide(|machine| machine.admit(now))?;
+    fn ask_machine(
+        &self,
+        now: u64,
+        criticality: Criticality,
+        until: Option<Instant>,
+    ) -> Result<Pass, u64> {
+        let until = until.map(Instant::as_nanos);
+        let pass = self.decide(|machine| machine.admit(now, until))?;
         if pass.probe.is_some() {
             return Ok(pass);
         }
@@ -235,22 +248,32 @@ impl Breaker {
     /// Refuses a call for `wait`, if it refuses any.
     #[cold]
     fn refuse(&self, wait: u64) -> Result<Pass, Duration> {
+        let wait = Duration::from_nanos(wait);
         if !self.0.observes.load(Ordering::Relaxed) {
-            return Err(Duration::from_nanos(wait));
+            return Err(wait);
         }
-        let by = RefusalKind::CircuitOpen;
-        self.0.emitter.emit(&PolicyEvent::WouldRefuse { by });
+        self.0.emitter.emit(&PolicyEvent::WouldRefuse {
+            by: RefusalKind::CircuitOpen,
+            retry_after: Some(wait),
+        });
         Ok(Pass {
             generation: NO_GENERATION,
             probe: None,
         })
     }
 
-    /// Whether a call let in `at` that ends `until` gives the service enough
-    /// time to be blamed for not using it.
-    pub(super) fn is_time_enough(&self, at: Instant, until: Instant) -> bool {
-        until.as_nanos().saturating_sub(at.as_nanos())
-            > self.0.short_deadline.load(Ordering::Relaxed)
+    /// Whether a call let in `at` that asked the service later and ends `until`
+    /// gave it enough time to be blamed for not using it.
+    pub(super) fn is_time_enough(&self, at: Instant, asked: Instant, until: Instant) -> bool {
+        let short = self.0.short_deadline.load(Ordering::Relaxed);
+        // Of the time that the caller has, the service gets what our own queue
+        // leaves. Where that is the smaller part, the queue is what is slow.
+        until - asked > Duration::from_nanos(short).max(asked - at)
+    }
+
+    /// Notes when the time of a probe in flight is up.
+    pub(super) fn lend(&self, pass: Pass, until: Instant) {
+        self.decide(|machine| machine.lend(pass, until.as_nanos()));
     }
 
     /// Whether it lets calls through.
@@ -288,7 +311,9 @@ impl Breaker {
         }
     }
 
-    /// Refuses all calls until [`Self::reset`].
+    /// Refuses all calls until [`Self::reset`]. One that only
+    /// [observes](BreakerMode::ObserveOnly) refuses none even then, and tells
+    /// of each that it would have.
     pub fn force_open(&self) {
         self.decide(|machine| machine.force(BreakerState::ForcedOpen));
     }
@@ -299,7 +324,9 @@ impl Breaker {
         self.decide(|machine| machine.force(BreakerState::ForcedClosed));
     }
 
-    /// Closes it and forgets everything: counts, rests and calls in flight.
+    /// Takes back what it was forced to, and forgets everything: counts, rests
+    /// and calls in flight. It is closed then, unless it is disabled, or a
+    /// [check](crate::HealthMonitor::watch_breaker) holds it open.
     pub fn reset(&self) {
         self.decide(Machine::reset);
     }
@@ -309,6 +336,18 @@ impl Breaker {
     pub fn recover(&self) {
         let now = clock::now().as_nanos();
         self.decide(|machine| machine.recover(now));
+    }
+
+    /// Keeps it open, beside whoever else does, until [`Self::release`].
+    pub(crate) fn hold(&self) {
+        self.decide(Machine::hold);
+    }
+
+    /// Takes one [`Self::hold`] back. After the last one traffic ramps up,
+    /// unless somebody has forced the breaker.
+    pub(crate) fn release(&self) {
+        let now = clock::now().as_nanos();
+        self.decide(|machine| machine.release(now));
     }
 
     /// Lets the machine decide and tells the listener what came of it.
@@ -337,6 +376,12 @@ impl Breaker {
     /// Counts a success, at `now`, of a call that passed the closed breaker.
     /// Says no where that is not all there is to it: the breaker has changed,
     /// or wants to know how long the call took. Then it is to be recorded.
+    ///
+    /// Nothing keeps the breaker from changing between the look at it and the
+    /// count. Then one success of this thread is counted that is older than the
+    /// change; to rule it out would cost every call a lock, and it can neither
+    /// trip nor close anything: failures, and what probes say, are counted
+    /// under the machine's lock alone.
     #[inline]
     pub(super) fn count_success(&self, closed: Closed, place: Place, now: Instant) -> bool {
         let is_all = self.0.gate.is_still(closed) && !self.times_calls();
@@ -349,7 +394,8 @@ impl Breaker {
     pub(super) fn record(&self, pass: Pass, outcome: Outcome, now: Instant) {
         let nanos = now.as_nanos();
         let word = self.0.gate.word();
-        if word.generation != pass.generation {
+        // What a probe says comes too late, but not how long it took.
+        if word.generation != pass.generation && pass.probe.is_none() {
             return;
         }
         let flows = matches!(
@@ -359,8 +405,10 @@ impl Breaker {
         match outcome {
             // A call that is not a probe holds nothing.
             Outcome::Ignore if pass.probe.is_none() => return,
-            Outcome::Success if flows => return self.0.tally.passed(nanos, false),
-            Outcome::Slow if flows && !self.times_calls() => {
+            Outcome::Success if flows && pass.probe.is_none() => {
+                return self.0.tally.passed(nanos, false);
+            }
+            Outcome::Slow if flows && pass.probe.is_none() && !self.times_calls() => {
                 return self.0.tally.passed(nanos, true);
             }
             _ if word.state == BreakerState::Disabled => return,

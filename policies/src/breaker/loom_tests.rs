@@ -26,7 +26,7 @@ fn breaker(ramp: Duration) -> Breaker {
 }
 
 fn pass(breaker: &Breaker, now: Instant) -> Option<Pass> {
-    breaker.pass(now, Criticality::default()).ok()
+    breaker.pass(now, Criticality::default(), None).ok()
 }
 
 fn trip(breaker: &Breaker) {

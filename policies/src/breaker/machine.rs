@@ -5,8 +5,6 @@
 //! its rules are tested as plain arithmetic.
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -37,6 +35,10 @@ pub(super) struct Machine {
     transitions: Transitions,
     rng: Rng,
     state: BreakerState,
+    /// The state that somebody forces it into.
+    forced: Option<BreakerState>,
+    /// How many keep it open because a service is not well.
+    holds: usize,
     generation: u64,
     /// When an open breaker lets in a probe.
     open_until: u64,
@@ -48,26 +50,43 @@ pub(super) struct Machine {
     successes: u32,
     leases: Vec<Lease>,
     leases_made: u64,
+    /// How long a probe without a deadline may take, as far as its settings
+    /// turned out to be too short.
+    patience: u64,
     ramp_end: u64,
     /// How long the ramp is that ends then.
     ramp: u64,
     news: News,
 }
 
-/// A probe in flight. One that takes too long loses its place to another.
+/// A probe in flight, and how long its place is its own. One that takes longer
+/// is given up.
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     probe: u64,
     until: u64,
+    /// Whether the service had time enough to be blamed then.
+    blames: bool,
 }
+
+/// How long after its deadline a probe is given up, in nanoseconds. Its own
+/// timer comes first, even on a machine that is busy.
+const OVERDUE: u64 = 1_000_000_000;
 
 /// Who lets a call in. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pass {
     /// The generation whose result it is.
     pub(super) generation: u64,
-    /// Its lease, if it is a probe.
-    pub(super) probe: Option<u64>,
+    /// Its lease, and when it began, if it is a probe.
+    pub(super) probe: Option<Probe>,
+}
+
+/// A call that is to find out how the service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Probe {
+    lease: u64,
+    since: u64,
 }
 
 impl Pass {
@@ -83,7 +102,10 @@ impl Pass {
 impl Machine {
     pub(super) fn new(config: BreakerConfig, tally: Arc<Tally>, gate: Arc<Gate>, rng: Rng) -> Self {
         let transitions = Transitions::new(Arc::clone(&tally));
-        let state = at_rest(config.mode);
+        let state = match config.mode {
+            BreakerMode::Enforce | BreakerMode::ObserveOnly => BreakerState::Closed,
+            BreakerMode::Disabled => BreakerState::Disabled,
+        };
         let machine = Self {
             config,
             tally,
@@ -91,6 +113,8 @@ impl Machine {
             transitions,
             rng,
             state,
+            forced: None,
+            holds: 0,
             generation: 0,
             open_until: 0,
             level: 0,
@@ -98,6 +122,7 @@ impl Machine {
             successes: 0,
             leases: Vec::new(),
             leases_made: 0,
+            patience: 0,
             ramp_end: 0,
             ramp: 0,
             news: News::default(),
@@ -106,8 +131,10 @@ impl Machine {
         machine
     }
 
-    /// Lets a call in, or says how long it should stay away.
-    pub(super) fn admit(&mut self, now: u64) -> Result<Pass, u64> {
+    /// Lets a call in that ends at `until`, if that is known, or says how long
+    /// it should stay away.
+    pub(super) fn admit(&mut self, now: u64, until: Option<u64>) -> Result<Pass, u64> {
+        self.give_up_overdue(now);
         let generation = self.generation;
         match self.state {
             BreakerState::Closed | BreakerState::ForcedClosed | BreakerState::Disabled => {
@@ -130,40 +157,93 @@ impl Machine {
             }
             BreakerState::HalfOpen => {}
         }
-        self.admit_probe(now)
+        self.admit_probe(now, until)
     }
 
-    fn admit_probe(&mut self, now: u64) -> Result<Pass, u64> {
-        // A hung probe must not keep the breaker half-open for good.
-        self.leases.retain(|lease| lease.until > now);
+    /// A hung probe must not keep the breaker half-open for good. It has failed
+    /// as one that says so has, unless it had too little time.
+    fn give_up_overdue(&mut self, now: u64) {
+        let is_overdue = |lease: &Lease| lease.until <= now;
+        if self
+            .leases
+            .iter()
+            .any(|lease| is_overdue(lease) && lease.blames)
+        {
+            self.fail_probe(now);
+        }
+        self.leases.retain(|lease| !is_overdue(lease));
+    }
+
+    fn admit_probe(&mut self, now: u64, until: Option<u64>) -> Result<Pass, u64> {
         if self.leases.len() >= self.config.max_probes.get() as usize {
             let wait = self.first_lease_end().saturating_sub(now);
             return Err(wait.min(clock::nanos(self.config.open)));
         }
         self.leases_made += 1;
-        let until = now.saturating_add(clock::nanos(self.config.probe_lease));
-        self.leases.push(Lease {
-            probe: self.leases_made,
-            until,
-        });
+        let lease = self.lease(self.leases_made, now, until);
+        self.leases.push(lease);
         self.publish();
         Ok(Pass {
             generation: self.generation,
-            probe: Some(self.leases_made),
+            probe: Some(Probe {
+                lease: lease.probe,
+                since: now,
+            }),
         })
+    }
+
+    /// As long as the call may take; where nobody has said that, as long as
+    /// the settings do.
+    fn lease(&self, probe: u64, since: u64, until: Option<u64>) -> Lease {
+        let Some(until) = until else {
+            let time = clock::nanos(self.config.probe_lease).max(self.patience);
+            return Lease {
+                probe,
+                until: since.saturating_add(time),
+                blames: true,
+            };
+        };
+        let short = clock::nanos(self.config.short_deadline);
+        Lease {
+            probe,
+            until: until.saturating_add(OVERDUE),
+            blames: until.saturating_sub(since) > short,
+        }
+    }
+
+    /// Notes when the time of a probe is up.
+    pub(super) fn lend(&mut self, pass: Pass, until: u64) {
+        let Some(probe) = pass.probe else { return };
+        let lease = self.lease(probe.lease, probe.since, Some(until));
+        let held = self
+            .leases
+            .iter_mut()
+            .find(|held| held.probe == probe.lease);
+        if let Some(held) = held {
+            *held = lease;
+            self.publish();
+        }
     }
 
     /// Takes note of how an admitted call ended. Not needed for calls that
     /// passed a closed breaker and did well; those the tally counts.
     pub(super) fn record(&mut self, pass: Pass, outcome: Outcome, now: u64) {
-        if pass.generation != self.generation {
-            return;
+        match pass.probe {
+            Some(probe) if pass.generation == self.generation => {
+                return self.record_probe(probe, outcome, now);
+            }
+            Some(probe) => return self.learn(probe, outcome, now),
+            None if pass.generation != self.generation => return,
+            None => {}
         }
         match self.state {
             BreakerState::Closed => self.record_call(outcome, now),
-            BreakerState::HalfOpen => self.record_probe(pass, outcome, now),
             BreakerState::ForcedClosed => self.count(outcome, now),
-            BreakerState::Open | BreakerState::ForcedOpen | BreakerState::Disabled => {}
+            // Lets in probes alone, or nobody, or does not count.
+            BreakerState::HalfOpen
+            | BreakerState::Open
+            | BreakerState::ForcedOpen
+            | BreakerState::Disabled => {}
         }
     }
 
@@ -193,27 +273,16 @@ impl Machine {
         }
     }
 
-    fn record_probe(&mut self, pass: Pass, outcome: Outcome, now: u64) {
-        let lease = self
-            .leases
-            .iter()
-            .position(|lease| Some(lease.probe) == pass.probe);
-        let Some(lease) = lease else {
-            // Its lease ran out and another took its place: too late.
-            return;
-        };
-        self.leases.swap_remove(lease);
+    fn record_probe(&mut self, probe: Probe, outcome: Outcome, now: u64) {
+        // One that was given up meanwhile says as much as any other.
+        self.leases.retain(|lease| lease.probe != probe.lease);
         let outcome = match outcome {
             Outcome::Slow if self.config.slow_ratio.is_none() => Outcome::Success,
             outcome => outcome,
         };
         match outcome {
             Outcome::Ignore => self.publish(),
-            Outcome::Failure | Outcome::Slow => {
-                if self.transitions.reopens() {
-                    self.open(ChangeReason::ProbeFailed, now);
-                }
-            }
+            Outcome::Failure | Outcome::Slow => self.fail_probe(now),
             Outcome::Success => {
                 self.successes += 1;
                 if self.successes >= self.config.success_threshold.get()
@@ -226,6 +295,22 @@ impl Machine {
                     self.publish();
                 }
             }
+        }
+    }
+
+    fn fail_probe(&mut self, now: u64) {
+        if self.transitions.reopens() {
+            self.open(ChangeReason::ProbeFailed, now);
+        }
+    }
+
+    /// Of a probe that was given up for failed: when the service answered it
+    /// after all, the next ones get twice the time. Otherwise a service that
+    /// takes longer than `probe_lease` would never be found well.
+    fn learn(&mut self, probe: Probe, outcome: Outcome, now: u64) {
+        if matches!(outcome, Outcome::Success | Outcome::Slow) {
+            let took = now.saturating_sub(probe.since).saturating_mul(2);
+            self.patience = self.patience.max(took.min(clock::nanos(clock::HORIZON)));
         }
     }
 
@@ -247,32 +332,69 @@ impl Machine {
 
     /// Stays in `state`, one of the forced ones, until [`Self::reset`].
     pub(super) fn force(&mut self, state: BreakerState) {
+        self.forced = Some(state);
         if self.state != state {
             self.enter(state, ChangeReason::Forced);
         }
     }
 
-    /// Closed as on the first day.
+    /// Stays open until whoever holds it releases it, unless somebody forces
+    /// it closed meanwhile or it is disabled.
+    pub(super) fn hold(&mut self) {
+        self.holds += 1;
+        let flows = self.state != BreakerState::ForcedOpen;
+        if flows && self.at_rest() == BreakerState::ForcedOpen {
+            self.enter(BreakerState::ForcedOpen, ChangeReason::Unhealthy);
+        }
+    }
+
+    /// The last one to release it lets the traffic come back little by little.
+    pub(super) fn release(&mut self, now: u64) {
+        self.holds = self.holds.saturating_sub(1);
+        let is_forced = self.forced.is_some();
+        if self.holds == 0 && !is_forced && self.state == BreakerState::ForcedOpen {
+            self.come_back(ChangeReason::Healthy, now);
+        }
+    }
+
+    /// Closed as on the first day, if nobody holds it.
     pub(super) fn reset(&mut self) {
+        self.forced = None;
         self.begin_anew(ChangeReason::Reset);
     }
 
     /// As [`Self::reset`], but with a ramp, for a service that was down.
     pub(super) fn recover(&mut self, now: u64) {
+        self.forced = None;
+        self.come_back(ChangeReason::Reset, now);
+    }
+
+    fn come_back(&mut self, reason: ChangeReason, now: u64) {
         self.forget();
         self.closed_since = Some(now);
         self.begin_ramp(now);
-        self.enter(at_rest(self.config.mode), ChangeReason::Reset);
+        self.enter(self.at_rest(), reason);
     }
 
     fn begin_anew(&mut self, reason: ChangeReason) {
         self.forget();
-        self.enter(at_rest(self.config.mode), reason);
+        self.enter(self.at_rest(), reason);
+    }
+
+    /// The state in which it stays by itself.
+    fn at_rest(&self) -> BreakerState {
+        match (self.forced, self.config.mode) {
+            (Some(forced), _) => forced,
+            (None, BreakerMode::Disabled) => BreakerState::Disabled,
+            (None, _) if self.holds > 0 => BreakerState::ForcedOpen,
+            (None, _) => BreakerState::Closed,
+        }
     }
 
     fn forget(&mut self) {
         self.transitions.reset();
         self.level = 0;
+        self.patience = 0;
         self.closed_since = None;
         self.ramp_end = 0;
     }
@@ -289,12 +411,8 @@ impl Machine {
         self.tally.reconfigure(config.clone(), now);
         self.gate.set_times(Times::of(&config));
         let before = std::mem::replace(&mut self.config, config);
-        let forced = matches!(
-            self.state,
-            BreakerState::ForcedOpen | BreakerState::ForcedClosed
-        );
         let disabled = |mode| mode == BreakerMode::Disabled;
-        if disabled(before.mode) != disabled(self.config.mode) && !forced {
+        if disabled(before.mode) != disabled(self.config.mode) && self.forced.is_none() {
             self.begin_anew(ChangeReason::Reconfigured);
         } else {
             self.publish();
@@ -350,13 +468,5 @@ impl Machine {
 
     pub(super) fn successes(&self) -> u32 {
         self.successes
-    }
-}
-
-/// The state of a breaker that nothing has happened to.
-fn at_rest(mode: BreakerMode) -> BreakerState {
-    match mode {
-        BreakerMode::Enforce | BreakerMode::ObserveOnly => BreakerState::Closed,
-        BreakerMode::Disabled => BreakerState::Disabled,
     }
 }

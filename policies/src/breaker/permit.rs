@@ -30,9 +30,13 @@ impl Permit {
     }
 
     /// Notes when the call's time is up. Dropped at that time or later, the
-    /// permit counts as a failure: somebody gave up on the service.
+    /// permit counts as a failure: somebody gave up on the service. A probe
+    /// holds its place until then.
     pub fn until(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        if self.pass.probe.is_some() {
+            self.breaker.lend(self.pass, deadline);
+        }
         self
     }
 

@@ -7,10 +7,7 @@
 //! time of zero.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU8},
     time::Duration,
 };
 
@@ -20,6 +17,7 @@ use super::BreakerConfig;
 use crate::{
     event::ChangeReason,
     striped::Place,
+    sync::{AtomicBool, AtomicU32, Ordering},
     window::{Counts, Window},
 };
 

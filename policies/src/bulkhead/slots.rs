@@ -2,10 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,6 +17,7 @@ use crate::{
     permits::{Join, Permits, Ticket},
     refusal::Refusal,
     striped::{STRIPES, thread_number},
+    sync::{AtomicU64, AtomicUsize, Ordering},
 };
 
 /// The slots and the queue before them. Clones share both.
@@ -87,9 +85,10 @@ impl Bulkhead {
     pub fn reconfigure(&self, config: BulkheadConfig) -> Result<(), ConfigError> {
         config.validate()?;
         let (queue, wait) = (&self.0.max_queue, &self.0.max_wait);
-        queue.store(config.max_queue, Ordering::Relaxed);
-        wait.store(clock::nanos(config.max_wait), Ordering::Relaxed);
-        self.0.permits.resize(config.max_concurrent.get(), 0);
+        self.0.permits.resize(config.max_concurrent.get(), 0, || {
+            queue.store(config.max_queue, Ordering::Relaxed);
+            wait.store(clock::nanos(config.max_wait), Ordering::Relaxed);
+        });
         Ok(())
     }
 
@@ -178,5 +177,39 @@ impl Bulkhead {
         if !self.0.permits.leave(wait.ticket) {
             self.leave(thread_number());
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::num::NonZeroUsize;
+
+    use loom::{model, thread};
+
+    use super::*;
+
+    /// Two operators, or one whose file is read again while a request comes.
+    #[test]
+    fn of_two_changes_at_once_one_holds_and_no_mixture() {
+        model(|| {
+            let config = |max_concurrent, max_queue, max_wait| BulkheadConfig {
+                max_concurrent: NonZeroUsize::new(max_concurrent).unwrap(),
+                max_queue,
+                max_wait,
+            };
+            let waits = config(2, 9, Duration::from_nanos(1_000_000));
+            let bulkhead = Bulkhead::new(waits.clone()).unwrap();
+            let other = {
+                let bulkhead = bulkhead.clone();
+                thread::spawn(move || bulkhead.reconfigure(waits).unwrap())
+            };
+            bulkhead.reconfigure(config(1, 0, Duration::ZERO)).unwrap();
+            other.join().unwrap();
+
+            let limit = bulkhead.0.permits.limit();
+            let queue = bulkhead.0.max_queue.load(Ordering::Relaxed);
+            let wait = bulkhead.0.max_wait.load(Ordering::Relaxed);
+            assert!([(1, 0, 0), (2, 9, 1_000_000)].contains(&(limit, queue, wait)));
+        });
     }
 }

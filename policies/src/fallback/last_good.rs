@@ -66,8 +66,10 @@ impl LastGoodConfig {
 
 /// The last good answers. Clones share them.
 ///
-/// Every success is cloned and kept under a lock that is held for a moment;
-/// answers of some size should be behind an [`Arc`].
+/// Every success is cloned to be kept, and each answer when it is given again;
+/// those of some size should be behind an [`Arc`]. Keys and answers are cloned
+/// and dropped while no lock is held. Only [`Hash`] and [`Eq`] of a key are
+/// asked under one, and must not look back at the answers.
 pub struct LastGood<K, Res>(Arc<Shared<K, Res>>);
 
 struct Shared<K, Res> {
@@ -79,41 +81,59 @@ struct Shared<K, Res> {
 }
 
 struct Part<K, Res> {
-    answers: HashMap<K, Answer<Res>>,
+    answers: HashMap<Arc<K>, Answer<Res>>,
     /// The keys, in the order in which their answers were kept.
-    order: BTreeMap<u64, K>,
+    order: BTreeMap<u64, Arc<K>>,
     kept: u64,
 }
 
 struct Answer<Res> {
-    response: Res,
+    response: Arc<Res>,
     at: Instant,
     /// Its place in the order.
     number: u64,
 }
 
-impl<K: Hash + Eq + Clone, Res> Part<K, Res> {
-    fn keep(&mut self, key: K, response: Res, at: Instant, room: usize) {
-        self.kept += 1;
-        let number = self.kept;
-        let answer = Answer {
+impl<Res> Answer<Res> {
+    fn new(response: Res, at: Instant) -> Self {
+        let (response, number) = (Arc::new(response), 0);
+        Self {
             response,
             at,
             number,
-        };
-        if let Some(before) = self.answers.insert(key.clone(), answer) {
-            self.order.remove(&before.number);
-        }
-        self.order.insert(number, key);
-        while self.order.len() > room
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.answers.remove(&oldest);
         }
     }
 }
 
-impl<K: Hash + Eq + Clone, Res: Clone> LastGood<K, Res> {
+/// Keys and answers that are kept no more. To be dropped once no lock is held,
+/// for that may run any code.
+type Gone<K, Res> = (Vec<Arc<K>>, Vec<Answer<Res>>);
+
+impl<K: Hash + Eq, Res> Part<K, Res> {
+    fn keep(&mut self, key: Arc<K>, mut answer: Answer<Res>, room: usize) -> Gone<K, Res> {
+        self.kept += 1;
+        answer.number = self.kept;
+        self.order.insert(self.kept, Arc::clone(&key));
+        let (mut keys, mut answers) = (Vec::new(), Vec::new());
+        // If the map has such a key it keeps that one; this one is in the order.
+        if let Some(before) = self.answers.insert(key, answer) {
+            keys.extend(self.order.remove(&before.number));
+            answers.push(before);
+        }
+        while self.order.len() > room
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            if let Some((key, answer)) = self.answers.remove_entry(&oldest) {
+                keys.push(key);
+                answers.push(answer);
+            }
+            keys.push(oldest);
+        }
+        (keys, answers)
+    }
+}
+
+impl<K: Hash + Eq, Res: Clone> LastGood<K, Res> {
     /// No answers yet.
     ///
     /// # Errors
@@ -154,7 +174,9 @@ impl<K: Hash + Eq + Clone, Res: Clone> LastGood<K, Res> {
     /// Keeps `response` as the last good answer for `key` at `now`.
     pub fn keep(&self, key: K, response: Res, now: Instant) {
         let room = self.0.max_keys.load(Ordering::Relaxed) / PARTS;
-        self.part(&key).keep(key, response, now, room);
+        let (key, answer) = (Arc::new(key), Answer::new(response, now));
+        let gone = self.part(&key).keep(key, answer, room);
+        drop(gone);
     }
 
     /// The last good answer for `key`, if it is young enough at `now`.
@@ -163,7 +185,9 @@ impl<K: Hash + Eq + Clone, Res: Clone> LastGood<K, Res> {
         let max_age = Duration::from_nanos(self.0.max_age.load(Ordering::Relaxed));
         let part = self.part(key);
         let answer = part.answers.get(key)?;
-        (now - answer.at < max_age).then(|| answer.response.clone())
+        let response = (now - answer.at < max_age).then(|| Arc::clone(&answer.response))?;
+        drop(part);
+        Some(Arc::unwrap_or_clone(response))
     }
 
     fn part(&self, key: &K) -> MutexGuard<'_, Part<K, Res>> {
@@ -232,7 +256,7 @@ impl<K, Res, F> fmt::Debug for LastGoodOf<K, Res, F> {
 
 impl<K, F, Req, Res, Err> Substitute<Req, Res, Err> for LastGoodOf<K, Res, F>
 where
-    K: Hash + Eq + Clone,
+    K: Hash + Eq,
     Res: Clone,
     F: Fn(&Req) -> Option<K>,
 {

@@ -1,6 +1,10 @@
 //! What a caller gets when the service fails.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{
+    hash::{Hash, Hasher},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use tokio::time::advance;
 use tower::{ServiceBuilder, ServiceExt};
@@ -192,4 +196,68 @@ async fn a_call_that_is_dropped_ends_the_work() {
 
     assert_eq!((first.holders(), second.holders()), (1, 1));
     assert_eq!(second.calls(), 0);
+}
+
+/// Looks back at the answers when it is cloned or dropped, as an answer may
+/// that knows where it came from.
+struct LooksBack(LastGood<Key, LooksBack>);
+
+impl Clone for LooksBack {
+    fn clone(&self) -> Self {
+        let _ = self.0.len();
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for LooksBack {
+    fn drop(&mut self) {
+        let _ = self.0.len();
+    }
+}
+
+#[derive(Clone)]
+struct Key(u32, LastGood<Self, LooksBack>);
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        let _ = self.1.len();
+    }
+}
+
+/// In a thread of its own, for whoever waits for itself never ends.
+#[test]
+fn answers_and_keys_are_cloned_and_dropped_without_a_lock() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let answers = LastGood::new(&LastGoodConfig {
+            max_keys: NonZeroUsize::new(16).unwrap(),
+            ..LastGoodConfig::default()
+        })
+        .unwrap();
+        let now = clock::now();
+        let key = |number| Key(number, answers.clone());
+        for number in 0..100 {
+            for _ in 0..2 {
+                answers.keep(key(number), LooksBack(answers.clone()), now);
+            }
+            assert!(answers.get(&key(number), now).is_some());
+        }
+        done.send(()).unwrap();
+    });
+
+    assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(()));
 }

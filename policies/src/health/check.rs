@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{Health, HealthChange, HealthConfig, HealthSnapshot};
 use crate::{
-    breaker::{Breaker, BreakerState},
+    breaker::Breaker,
     event::{Emitter, PolicyEvent},
 };
 
@@ -79,42 +79,26 @@ impl Record {
     }
 }
 
-/// A breaker that is forced open while the service is unhealthy.
+/// A breaker that is held open while the service is unhealthy.
 pub(super) struct Hold {
     breaker: Breaker,
-    forced: bool,
+    held: bool,
 }
 
 impl Hold {
     pub(super) fn new(breaker: Breaker) -> Self {
         Self {
             breaker,
-            forced: false,
+            held: false,
         }
     }
 
     fn follow(&mut self, health: Health) {
-        match health {
-            Health::Unhealthy => self.force(),
-            Health::Healthy => self.release(),
-            Health::Unknown => {}
-        }
-    }
-
-    fn force(&mut self) {
-        match self.breaker.state() {
-            BreakerState::Closed | BreakerState::Open | BreakerState::HalfOpen => {
-                self.breaker.force_open();
-                self.forced = true;
-            }
-            BreakerState::ForcedOpen | BreakerState::ForcedClosed | BreakerState::Disabled => {}
-        }
-    }
-
-    fn release(&mut self) {
-        let forced = std::mem::take(&mut self.forced);
-        if forced && self.breaker.state() == BreakerState::ForcedOpen {
-            self.breaker.recover();
+        let held = std::mem::replace(&mut self.held, health == Health::Unhealthy);
+        match (held, self.held) {
+            (false, true) => self.breaker.hold(),
+            (true, false) => self.breaker.release(),
+            (false, false) | (true, true) => {}
         }
     }
 }
@@ -122,7 +106,7 @@ impl Hold {
 /// Nobody would release it later.
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.release();
+        self.follow(Health::Unknown);
     }
 }
 
@@ -134,6 +118,8 @@ pub(super) struct Runner {
     pub(super) emitter: Emitter,
     pub(super) rng: Rng,
     pub(super) hold: Option<Hold>,
+    /// How often the health changed.
+    pub(super) changes: u64,
 }
 
 impl Runner {
@@ -178,6 +164,7 @@ impl Runner {
     }
 
     fn note(&mut self, problem: Option<String>) {
+        let reason = problem.clone();
         let (from, to) = {
             let config = self.config.borrow();
             self.record.state().note(problem, &config)
@@ -189,7 +176,14 @@ impl Runner {
             hold.follow(to);
         }
         let name = Arc::clone(&self.name);
-        let change = HealthChange { name, from, to };
+        self.changes += 1;
+        let change = HealthChange {
+            sequence: self.changes,
+            name,
+            reason,
+            from,
+            to,
+        };
         self.emitter.emit(&PolicyEvent::HealthChanged(change));
     }
 }

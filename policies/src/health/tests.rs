@@ -254,3 +254,86 @@ async fn checks_are_kept_to_a_number() {
     assert!(monitor.unwatch("a") && !monitor.unwatch("a"));
     assert_eq!(monitor.watch("b", well), Ok(()));
 }
+
+/// A monitor, and services that are unhealthy and hold `breaker` open.
+async fn unhealthy<const N: usize>(breaker: &Breaker) -> (HealthMonitor, [Service; N]) {
+    let monitor = monitor();
+    let services = std::array::from_fn(|number| {
+        let service = Service::default();
+        service.set_down(true);
+        let asked = service.clone();
+        let check = move || asked.clone().check();
+        let name = number.to_string();
+        monitor.watch_breaker(name, breaker.clone(), check).unwrap();
+        service
+    });
+    pass(40 * SECOND).await;
+    assert_eq!(breaker.state(), BreakerState::ForcedOpen);
+    (monitor, services)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_forces_outlasts_the_recovery() {
+    let breaker = Breaker::new(crate::BreakerConfig::default()).unwrap();
+    let (_monitor, [service]) = unhealthy(&breaker).await;
+    breaker.force_open();
+
+    service.set_down(false);
+    pass(40 * SECOND).await;
+
+    assert_eq!(breaker.state(), BreakerState::ForcedOpen);
+    breaker.reset();
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_who_takes_a_force_back_leaves_the_checks_theirs() {
+    let breaker = Breaker::new(crate::BreakerConfig::default()).unwrap();
+    let (_monitor, [service]) = unhealthy(&breaker).await;
+
+    breaker.force_closed();
+    assert_eq!(breaker.state(), BreakerState::ForcedClosed);
+    breaker.reset();
+    assert_eq!(breaker.state(), BreakerState::ForcedOpen);
+    breaker.set_mode(crate::BreakerMode::Disabled);
+    assert_eq!(breaker.state(), BreakerState::Disabled);
+    breaker.set_mode(crate::BreakerMode::Enforce);
+    assert_eq!(breaker.state(), BreakerState::ForcedOpen);
+
+    service.set_down(false);
+    pass(40 * SECOND).await;
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_comes_back_when_the_last_service_is_well() {
+    let breaker = Breaker::new(crate::BreakerConfig::default()).unwrap();
+    let (monitor, [one, other]) = unhealthy(&breaker).await;
+
+    one.set_down(false);
+    pass(40 * SECOND).await;
+    assert_eq!(monitor.health("0"), Some(Health::Healthy));
+    assert_eq!(breaker.state(), BreakerState::ForcedOpen);
+
+    other.set_down(false);
+    pass(40 * SECOND).await;
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_says_which_it_is_and_why() {
+    let (listener, events) = recorder();
+    let monitor = HealthMonitor::with_seed(HealthConfig::default(), listener, 7).unwrap();
+    let service = watch(&monitor, "db");
+    pass(40 * SECOND).await;
+    service.set_down(true);
+    pass(40 * SECOND).await;
+    drop(monitor);
+
+    let change = |event: crate::PolicyEvent| match event {
+        crate::PolicyEvent::HealthChanged(change) => (change.sequence, change.reason),
+        other => panic!("{other:?}"),
+    };
+    let changes: Vec<_> = events.all().into_iter().map(change).collect();
+    assert_eq!(changes, [(1, None), (2, Some("down".to_owned()))]);
+}

@@ -85,7 +85,7 @@ fn a_change_of_the_limit_neither_loses_nor_doubles_a_permit() {
             thread::spawn(move || permits.give_back(1))
         };
 
-        permits.resize(20, 0);
+        permits.resize(20, 0, || ());
         other.join().unwrap();
 
         assert_eq!((permits.limit(), permits.taken()), (20, 11));

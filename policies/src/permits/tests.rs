@@ -115,7 +115,7 @@ fn follow(limit: usize, mut kept: usize, steps: Vec<Step>) -> Result<(), TestCas
             }
             Step::Leave { .. } => {}
             Step::Resize { limit, kept: keep } => {
-                permits.resize(limit, keep);
+                permits.resize(limit, keep, || ());
                 kept = keep.min(limit);
                 model.limit = count(limit);
                 model.serve();

@@ -80,6 +80,13 @@ impl FullAt {
             }
         }
     }
+
+    /// Changes the time, unless nothing was ever taken.
+    pub(super) fn change(&self, mut change: impl FnMut(u64) -> u64) {
+        let change = |known| (known != 0).then(|| change(known));
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.nanos.fetch_update(success, failure, change);
+    }
 }
 
 /// The state of one bucket, for `governor`.
@@ -184,12 +191,8 @@ impl Bucket {
 
     /// Puts back a token that was taken and not used.
     pub(super) fn put_back(&self) {
-        let earlier = |full_at: u64| Some(full_at.saturating_sub(self.pace.interval));
-        let _ = self
-            .state
-            .0
-            .nanos
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, earlier);
+        let earlier = |full_at: u64| full_at.saturating_sub(self.pace.interval);
+        self.state.0.change(earlier);
     }
 
     /// When the next token is there; in the past, if one is.
@@ -250,6 +253,26 @@ impl TenantBuckets {
     /// Takes a token of `tenant`'s, or says how long until there is one.
     pub(super) fn take(&self, tenant: u64, now: u64) -> Result<(), Duration> {
         at(now, || self.limiter.check_key(&tenant)).map_err(|until| wait(&until, now))
+    }
+
+    /// When the bucket of `tenant` will be full, if nothing more is taken.
+    pub(super) fn full_at(&self, tenant: u64) -> u64 {
+        let mut full_at = 0;
+        self.store.change(tenant, |known| {
+            full_at = known;
+            known
+        });
+        full_at
+    }
+
+    /// Puts back a token of `tenant`'s that was not used, or as much of it as
+    /// is not there again at `now`: all of it would have been at `back_at`.
+    pub(super) fn put_back(&self, tenant: u64, back_at: u64, now: u64) {
+        let missing = back_at.saturating_sub(now).min(self.pace.interval);
+        if missing > 0 {
+            let earlier = |full_at: u64| full_at.saturating_sub(missing);
+            self.store.change(tenant, earlier);
+        }
     }
 
     /// Tenants that have a bucket of their own.

@@ -4,17 +4,18 @@ use std::{
     num::NonZeroU32,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         atomic::{AtomicU8, Ordering},
     },
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
-use tokio::time::Sleep;
+use tokio::{runtime::Handle, time::Sleep};
 
 use super::{
     Rate, RateLimitConfig,
+    alarm::Alarm,
     gcra::{Bucket, TenantBuckets},
     lease::{self, Leases},
     line::{Line, Standing, Ticket},
@@ -41,6 +42,23 @@ struct Shared {
     rules: Striped<RwLock<Arc<Rules>>>,
     /// Locked after the rules.
     line: Mutex<Line>,
+    /// Locked after the line.
+    alarm: Mutex<Alarm>,
+    bell: Waker,
+}
+
+/// What the alarm wakes: whatever becomes of the tasks that wait, the line is
+/// served.
+struct Bell(Weak<Shared>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        if let Some(shared) = self.0.upgrade() {
+            let limiter = RateLimiter(shared);
+            limiter.alarm().clear();
+            limiter.serve();
+        }
+    }
 }
 
 /// There is an overall bucket, and nothing else to look at.
@@ -80,14 +98,17 @@ pub struct RateLimitSnapshot {
     pub queued: usize,
 }
 
-/// A place in the line, and when to look again. Waiting is the exception, so
-/// it may cost an allocation.
+/// A place in the line, and how long it lasts. Waiting is the exception, so it
+/// may cost an allocation.
 #[derive(Debug)]
 pub(super) struct Wait {
     ticket: Ticket,
-    timer: Pin<Box<Sleep>>,
-    /// What the timer is set for, in nanoseconds.
-    timer_at: u64,
+    tenant: u64,
+    /// When its tenant's token will be back by itself.
+    back_at: u64,
+    patience: Pin<Box<Sleep>>,
+    /// When that ends, in nanoseconds.
+    until: u64,
 }
 
 impl Rules {
@@ -116,6 +137,13 @@ impl Rules {
             rules.tenants = Some(known.at_rate(rate, config.max_tenants.get(), now));
         }
         rules
+    }
+
+    /// Puts back what a call of `tenant`'s took that was not let in.
+    fn put_back(&self, tenant: u64, back_at: u64, now: u64) {
+        if let Some(tenants) = &self.tenants {
+            tenants.put_back(tenant, back_at, now);
+        }
     }
 
     fn gate(&self) -> u8 {
@@ -167,11 +195,13 @@ impl RateLimiter {
     pub fn new(config: RateLimitConfig) -> Result<Self, ConfigError> {
         config.validate()?;
         let rules = Arc::new(Rules::new(&config));
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new_cyclic(|shared| Shared {
             gate: AtomicU8::new(rules.gate()),
             leases: Leases::new(),
             rules: Striped::new(|| RwLock::new(Arc::clone(&rules))),
             line: Mutex::default(),
+            alarm: Mutex::default(),
+            bell: Waker::from(Arc::new(Bell(Weak::clone(shared)))),
         })))
     }
 
@@ -203,7 +233,7 @@ impl RateLimiter {
         let bucket = rules.overall.as_ref().map(|overall| &overall.bucket);
         let woken = line.bucket_changed(bucket, now);
         shared.gate.store(rules.gate(), Ordering::Relaxed);
-        self.tell_whether_awaited(&line);
+        self.line_changed(&line, now);
         drop((line, stripes));
         woken.into_iter().for_each(Waker::wake);
         Ok(())
@@ -222,10 +252,12 @@ impl RateLimiter {
         let Some(overall) = &rules.overall else {
             return Ok(());
         };
-        if self.is_awaited() {
-            return Err(self.time_to_turn(&self.line(), overall, now));
-        }
-        overall.take(&self.0.leases, Place::of_this_thread(), now)
+        let taken = if self.is_awaited() {
+            Err(self.time_to_turn(&self.line(), overall, now))
+        } else {
+            overall.take(&self.0.leases, Place::of_this_thread(), now)
+        };
+        taken.inspect_err(|_| rules.put_back(tenant, u64::MAX, now))
     }
 
     /// What it holds at `now`.
@@ -264,7 +296,10 @@ impl RateLimiter {
         if !self.is_awaited() {
             match overall.take(&self.0.leases, call.place(), now) {
                 Ok(()) => return Ok(None),
-                Err(wait) if rules.max_wait.is_zero() => return Err(refuse(wait)),
+                Err(wait) if rules.max_wait.is_zero() => {
+                    rules.put_back(call.tenant(), u64::MAX, now);
+                    return Err(refuse(wait));
+                }
                 Err(_) => {}
             }
         }
@@ -277,12 +312,24 @@ impl RateLimiter {
             Ok(None)
         } else if turn > until || line.len() >= rules.max_queue {
             // Whoever would wait in vain is told at once.
+            rules.put_back(call.tenant(), u64::MAX, now);
             Err(refuse(Duration::from_nanos(turn.saturating_sub(now))))
         } else {
-            let ticket = line.join(turn, until, cx.waker().clone());
-            Ok(Some(Wait::new(ticket, turn, now)))
+            let left = Duration::from_nanos(until - now);
+            let patience = Box::pin(tokio::time::sleep(left));
+            let ticket = line.join(turn, until, cx.waker().clone(), Handle::current());
+            let tenant = call.tenant();
+            let full_at = |tenants: &TenantBuckets| tenants.full_at(tenant);
+            let back_at = rules.tenants.as_ref().map_or(0, full_at);
+            Ok(Some(Wait {
+                ticket,
+                tenant,
+                back_at,
+                patience,
+                until,
+            }))
         };
-        self.tell_whether_awaited(&line);
+        self.line_changed(&line, now);
         drop((line, rules));
         woken.into_iter().for_each(Waker::wake);
         admitted
@@ -298,8 +345,9 @@ impl RateLimiter {
             let now = clock::now().as_nanos();
             match self.standing(wait.ticket, now, cx.waker().clone()) {
                 Standing::Served => return Poll::Ready(Ok(())),
-                Standing::WaitUntil(turn) => ready!(wait.poll_timer(turn, now, cx)),
+                Standing::Waits => ready!(wait.poll_patience(now, cx)),
                 Standing::TooLate(turn) => {
+                    self.rules().put_back(wait.tenant, wait.back_at, now);
                     let retry_after = Duration::from_nanos(turn.saturating_sub(now));
                     return Poll::Ready(Err(Refusal::RateLimited { retry_after }));
                 }
@@ -308,37 +356,46 @@ impl RateLimiter {
     }
 
     fn standing(&self, ticket: Ticket, now: u64, mut waker: Waker) -> Standing {
-        let rules = self.rules();
-        let Some(overall) = &rules.overall else {
-            return Standing::Served;
-        };
-        let mut line = self.line();
-        let mut woken = line.serve(&overall.bucket, now);
-        let standing = line.standing(ticket, &overall.bucket, now, &mut waker);
-        if let Standing::TooLate(_) = standing {
-            woken.extend(line.serve(&overall.bucket, now));
-        }
-        self.tell_whether_awaited(&line);
-        drop((line, rules));
-        woken.into_iter().for_each(Waker::wake);
-        standing
+        self.with_line(now, |line, _| line.standing(ticket, now, &mut waker))
+            .unwrap_or(Standing::Served)
     }
 
-    /// Gives up a place in the line, and the token if there was one after all.
+    /// Gives the tokens that are there to those who wait for them.
+    fn serve(&self) {
+        let now = clock::now().as_nanos();
+        let _: Option<()> = self.with_line(now, |_, _| ());
+    }
+
+    /// Serves the line before and after `act`, and wakes whom it serves.
+    /// Nothing if there is no line, for there is no bucket.
+    fn with_line<T>(&self, now: u64, act: impl FnOnce(&mut Line, &Bucket) -> T) -> Option<T> {
+        let rules = self.rules();
+        let bucket = &rules.overall.as_ref()?.bucket;
+        let mut line = self.line();
+        let mut woken = line.serve(bucket, now);
+        let acted = act(&mut line, bucket);
+        woken.extend(line.serve(bucket, now));
+        self.line_changed(&line, now);
+        drop((line, rules));
+        woken.into_iter().for_each(Waker::wake);
+        Some(acted)
+    }
+
+    /// Gives up a place in the line and the tenant's token, and the one of all
+    /// if there was one after all.
     #[cold]
     pub(super) fn give_up(&self, wait: &Wait) {
-        let rules = self.rules();
-        let mut line = self.line();
-        let left = line.leave(wait.ticket);
-        let woken = rules.overall.as_ref().map(|overall| {
+        let (rules, now) = (self.rules(), clock::now().as_nanos());
+        rules.put_back(wait.tenant, wait.back_at, now);
+        drop(rules);
+        let left = self.with_line(now, |line, bucket| {
+            let left = line.leave(wait.ticket);
             if left.is_none() {
-                overall.bucket.put_back();
+                bucket.put_back();
             }
-            line.serve(&overall.bucket, clock::now().as_nanos())
+            left
         });
-        self.tell_whether_awaited(&line);
-        drop((line, rules));
-        woken.into_iter().flatten().for_each(Waker::wake);
+        drop(left);
     }
 
     /// How long until everybody in the line will have been served, and there
@@ -352,8 +409,13 @@ impl RateLimiter {
         self.0.gate.load(Ordering::Relaxed) & AWAITED != 0
     }
 
-    /// So that newcomers join the line, or need not.
-    fn tell_whether_awaited(&self, line: &Line) {
+    /// So that newcomers join the line, or need not, and that it is served in
+    /// time.
+    fn line_changed(&self, line: &Line, now: u64) {
+        match line.next_turn() {
+            Some(turn) => self.alarm().set(turn, line.runtimes(), now, &self.0.bell),
+            None => self.alarm().clear(),
+        }
         if line.is_empty() == self.is_awaited() {
             self.0.gate.fetch_xor(AWAITED, Ordering::Relaxed);
         }
@@ -363,6 +425,10 @@ impl RateLimiter {
         let rules = self.0.rules.mine().read();
         // A panic cannot leave either half changed, so poison is ignored.
         rules.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alarm(&self) -> MutexGuard<'_, Alarm> {
+        self.0.alarm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -383,25 +449,15 @@ fn write(rules: &RwLock<Arc<Rules>>) -> RwLockWriteGuard<'_, Arc<Rules>> {
 }
 
 impl Wait {
-    fn new(ticket: Ticket, turn: u64, now: u64) -> Self {
-        let left = Duration::from_nanos(turn.saturating_sub(now));
-        Self {
-            ticket,
-            timer: Box::pin(tokio::time::sleep(left)),
-            timer_at: turn,
-        }
-    }
-
-    fn poll_timer(&mut self, turn: u64, now: u64, cx: &mut Context<'_>) -> Poll<()> {
-        if self.timer_at != turn {
-            let left = Duration::from_nanos(turn.saturating_sub(now));
-            let at = tokio::time::Instant::now() + left;
-            self.timer.as_mut().reset(at);
-            self.timer_at = turn;
-        }
-        ready!(self.timer.as_mut().poll(cx));
+    fn poll_patience(&mut self, now: u64, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.patience.as_mut().poll(cx));
         // The two clocks may differ by a little; then it is to be set again.
-        self.timer_at = 0;
+        if now < self.until {
+            let left = Duration::from_nanos(self.until - now);
+            let at = tokio::time::Instant::now() + left;
+            self.patience.as_mut().reset(at);
+            return self.patience.as_mut().poll(cx);
+        }
         Poll::Ready(())
     }
 }

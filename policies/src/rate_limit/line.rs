@@ -1,12 +1,14 @@
 //! Those who wait for a token, first come, first served.
 //!
-//! Each has one timer, set for its turn, which is known from the start: tokens
-//! come at a fixed interval. Whoever is woken serves everybody whose token is
-//! there, the first ones first, whether or not it is one of them. So a token is
-//! asked for once for each call that gets one; and a call whose task is not
-//! polled keeps nobody behind it waiting.
+//! The line has one alarm, set for the first one's turn (`alarm.rs`). When it
+//! goes off, everybody is served whose token is there, whether or not its task
+//! is polled; so a call is looked at when it joins and when it has its token,
+//! a token is asked for once for each call that gets one, and a call whose task
+//! is not polled keeps nobody behind it waiting.
 
 use std::{collections::BTreeMap, mem, task::Waker};
+
+use tokio::runtime::Handle;
 
 use super::gcra::Bucket;
 
@@ -24,7 +26,9 @@ pub(super) struct Line {
 #[derive(Debug)]
 struct Waiting {
     waker: Waker,
-    /// When its token is there, if nobody ahead leaves.
+    /// Whose timers can tell when its turn has come.
+    runtime: Handle,
+    /// When its token is there at the earliest, if nobody ahead leaves.
     turn: u64,
     /// When it leaves.
     until: u64,
@@ -35,8 +39,8 @@ struct Waiting {
 pub(super) enum Standing {
     /// It has its token, and is no longer in the line.
     Served,
-    /// It is to look again then.
-    WaitUntil(u64),
+    /// It waits on, and will be woken.
+    Waits,
     /// Its token would come too late, only then; it is no longer in the line.
     TooLate(u64),
 }
@@ -55,10 +59,15 @@ impl Line {
         turn(bucket, self.waiting.len(), now)
     }
 
-    pub(super) fn join(&mut self, turn: u64, until: u64, waker: Waker) -> Ticket {
+    pub(super) fn join(&mut self, turn: u64, until: u64, waker: Waker, runtime: Handle) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let waiting = Waiting { waker, turn, until };
+        let waiting = Waiting {
+            waker,
+            runtime,
+            turn,
+            until,
+        };
         self.waiting.insert(ticket, waiting);
         ticket
     }
@@ -73,39 +82,40 @@ impl Line {
             }
             woken.push(first.remove().waker);
         }
-        // Somebody left, and it is the first one's turn earlier than its timer
-        // knows.
-        if let Some(mut first) = self.waiting.first_entry()
-            && first.get().turn > bucket.next_at()
-        {
-            first.get_mut().turn = bucket.next_at();
-            woken.push(first.get().waker.clone());
+        // Newcomers were faster, just before the line began.
+        if let Some(mut first) = self.waiting.first_entry() {
+            let (turn, first) = (bucket.next_at(), first.get_mut());
+            if first.turn <= first.until && turn > first.until {
+                woken.push(first.waker.clone());
+            }
+            first.turn = turn;
         }
         woken
+    }
+
+    /// When the first one's turn comes, after [`Self::serve`].
+    pub(super) fn next_turn(&self) -> Option<u64> {
+        let (_, first) = self.waiting.first_key_value()?;
+        Some(first.turn)
+    }
+
+    /// Whose timers can tell, in the order of the line.
+    pub(super) fn runtimes(&self) -> impl Iterator<Item = &Handle> {
+        self.waiting.values().map(|waiting| &waiting.runtime)
     }
 
     /// How the one with `ticket` stands, after [`Self::serve`]. If it waits
     /// on, `waker` will be woken; what is put there instead is to be dropped
     /// once no lock is held, for that may run any code.
-    pub(super) fn standing(
-        &mut self,
-        ticket: Ticket,
-        bucket: &Bucket,
-        now: u64,
-        waker: &mut Waker,
-    ) -> Standing {
+    pub(super) fn standing(&mut self, ticket: Ticket, now: u64, waker: &mut Waker) -> Standing {
         let Some(waiting) = self.waiting.get_mut(&ticket) else {
             return Standing::Served;
         };
-        if waiting.turn <= now {
-            // A newcomer was faster, just before this one joined.
-            waiting.turn = bucket.next_at().max(now) + bucket.interval();
-        }
         mem::swap(&mut waiting.waker, waker);
-        if waiting.turn.max(now) <= waiting.until {
-            return Standing::WaitUntil(waiting.turn);
+        let turn = waiting.turn.max(now);
+        if turn <= waiting.until && now < waiting.until {
+            return Standing::Waits;
         }
-        let turn = waiting.turn;
         self.waiting.remove(&ticket);
         Standing::TooLate(turn)
     }

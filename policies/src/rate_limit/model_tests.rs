@@ -197,7 +197,6 @@ struct Waiter {
     ticket: Ticket,
     number: u64,
     until: u64,
-    timer: u64,
     woken: Arc<Woken>,
 }
 
@@ -216,7 +215,7 @@ impl Waiter {
         if self.woken.0.load(Ordering::Relaxed) {
             0
         } else {
-            self.timer
+            self.until
         }
     }
 
@@ -247,17 +246,26 @@ proptest! {
         let (bucket, mut line, mut level) = (Bucket::new(&rate), Line::default(), Level::full(&rate));
         let mut waiting: Vec<Waiter> = Vec::new();
         let (mut now, mut served, mut last) = (1, 0, None);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for (number, (wait, patience, choice)) in (0_u64..).zip(steps) {
             let end = now + wait;
-            // Everybody who is woken, in the order in which they are.
-            while let Some((at, due)) = (waiting.iter().map(Waiter::looks_at).zip(0..)).min()
-                && at <= end
-            {
+            // The alarm, and everybody who is woken, in the order in which they
+            // are. Nobody else looks.
+            loop {
+                let due = (waiting.iter().map(Waiter::looks_at).zip(0..)).min();
+                let alarm = line.next_turn().unwrap_or(u64::MAX);
+                let at = alarm.min(due.map_or(u64::MAX, |(at, _)| at));
+                if at > end {
+                    break;
+                }
                 now = now.max(at);
                 serve(&mut line, &bucket, now);
+                let Some((_, due)) = due.filter(|(at, _)| *at <= now) else {
+                    continue;
+                };
                 let mut waker = waiting[due].waker();
                 let waiter = &mut waiting[due];
-                match line.standing(waiter.ticket, &bucket, now, &mut waker) {
+                match line.standing(waiter.ticket, now, &mut waker) {
                     Standing::Served => {
                         prop_assert!(now <= waiter.until);
                         prop_assert!(last < Some(waiter.number));
@@ -265,10 +273,7 @@ proptest! {
                         (last, served) = (Some(waiter.number), served + 1);
                         waiting.remove(due);
                     }
-                    Standing::WaitUntil(turn) => {
-                        prop_assert!(turn > now && turn <= waiter.until);
-                        waiter.timer = turn;
-                    }
+                    Standing::Waits => prop_assert!(false, "only who is served is woken"),
                     Standing::TooLate(_) => prop_assert!(false, "nobody came between"),
                 }
             }
@@ -290,8 +295,9 @@ proptest! {
                 (last, served) = (Some(number), served + 1);
             } else if turn <= until {
                 let woken = Arc::<Woken>::default();
-                let ticket = line.join(turn, until, Waker::from(Arc::clone(&woken)));
-                waiting.push(Waiter { ticket, number, until, timer: turn, woken });
+                let ticket =
+                    line.join(turn, until, Waker::from(Arc::clone(&woken)), runtime.handle().clone());
+                waiting.push(Waiter { ticket, number, until, woken });
             }
         }
         prop_assert_eq!(line.len(), waiting.len());

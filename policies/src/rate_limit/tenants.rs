@@ -75,11 +75,18 @@ impl TenantStore {
             // They may be full sooner than was known.
             part.next_sweep.store(0, Ordering::Relaxed);
         }
-        let change = |full_at: Option<Nanos>| {
-            let full_at = full_at.ok_or(())?.as_u64();
-            Ok(((), Nanos::new(change(full_at))))
-        };
-        let _: Result<(), ()> = self.0.overflow.decide(change);
+        self.0.overflow.change(change);
+    }
+
+    /// Changes when the bucket of `tenant` will be full: its own, or the one
+    /// that all share who have none.
+    pub(super) fn change(&self, tenant: u64, mut change: impl FnMut(u64) -> u64) {
+        let part = self.0.part_of(tenant);
+        if let Some(full_at) = part.lock().get_mut(&tenant) {
+            *full_at = Nanos::new(change(full_at.as_u64()));
+            return;
+        }
+        self.0.overflow.change(change);
     }
 }
 

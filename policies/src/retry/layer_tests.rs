@@ -58,6 +58,27 @@ async fn a_success_ends_it() {
     assert_eq!(events.names(), ["retry 2"]);
 }
 
+/// As a response with status 503 is for a client.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_a_failure_is_tried_again_and_the_last_one_counts() {
+    for (answers, once_only, last, calls) in [
+        ([Ok(503), Ok(7), Ok(8)], false, 7, 2),
+        ([Ok(503), Ok(503), Ok(503)], false, 503, 3),
+        ([Ok(503), Ok(7), Ok(8)], true, 503, 1),
+    ] {
+        let script = Script::answers(answers);
+        let (layer, _) = layer(|_| ());
+        let ask = Ask {
+            once_only,
+            ..Ask::default()
+        };
+
+        let result = layer.layer(script.clone()).oneshot(ask).await;
+
+        assert_eq!((result, script.calls()), (Ok(last), calls));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_attempt_means_no_retry() {
     let script = broken(9);
@@ -114,6 +135,15 @@ async fn only_what_does_no_harm_and_may_help_is_repeated() {
         (timeout(TimeoutScope::Total).into(), 1, 1),
         (Refusal::CircuitOpen { retry_after }.into(), 1, 1),
         (Refusal::RateLimited { retry_after }.into(), 1, 1),
+        (
+            Refusal::Other {
+                policy: "maintenance",
+                retry_after: None,
+            }
+            .into(),
+            1,
+            1,
+        ),
         (
             Refusal::Overloaded {
                 limit: 1,

@@ -1,9 +1,6 @@
 //! The room there is for calls, and how much of it each class may take up.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use super::{Criticality, ShedConfig};
 use crate::{
@@ -11,6 +8,7 @@ use crate::{
     permits::Permits,
     refusal::Refusal,
     striped::{STRIPES, Striped, thread_number},
+    sync::{AtomicI64, AtomicU64, Ordering},
 };
 
 /// The room for calls of all classes. Clones share it.
@@ -79,11 +77,12 @@ impl Shed {
     /// Says why `config` cannot work; the bounds are then what they were.
     pub fn reconfigure(&self, config: ShedConfig) -> Result<(), ConfigError> {
         config.validate()?;
-        for (known, spared) in self.0.spared.iter().zip(spared(&config)) {
-            known.store(spared, Ordering::Relaxed);
-        }
         let limit = config.max_in_flight.get();
-        self.0.permits.resize(limit, kept(&config));
+        self.0.permits.resize(limit, kept(&config), || {
+            for (known, spared) in self.0.spared.iter().zip(spared(&config)) {
+                known.store(spared, Ordering::Relaxed);
+            }
+        });
         Ok(())
     }
 
@@ -145,4 +144,34 @@ fn spared(config: &ShedConfig) -> [i64; 4] {
 /// one by one.
 fn kept(config: &ShedConfig) -> usize {
     config.max_in_flight.get() - config.limit_of(Criticality::Sheddable)
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::num::NonZeroUsize;
+
+    use loom::{model, thread};
+
+    use super::*;
+
+    /// Two operators, or one whose file is read again while a request comes.
+    #[test]
+    fn of_two_changes_at_once_one_holds_and_no_mixture() {
+        model(|| {
+            let config = |limit| ShedConfig {
+                max_in_flight: NonZeroUsize::new(limit).unwrap(),
+                ..ShedConfig::default()
+            };
+            let shed = Shed::new(config(10)).unwrap();
+            let other = {
+                let shed = shed.clone();
+                thread::spawn(move || shed.reconfigure(config(1000)).unwrap())
+            };
+            shed.reconfigure(config(10)).unwrap();
+            other.join().unwrap();
+
+            let limits = shed.snapshot().classes.map(|class| class.limit);
+            assert!([[7, 8, 9, 10], [700, 800, 950, 1000]].contains(&limits));
+        });
+    }
 }

@@ -268,6 +268,7 @@ where
         let admitted = policies.per_attempt.poll_admit(hold, call, request, cx);
         if let Poll::Ready(Ok(())) = admitted {
             state.stage = Stage::Ready;
+            call.ask();
         }
         admitted
     }
@@ -289,7 +290,7 @@ where
         let classify = &self.state.policies.classify;
         classify.set_attempt(&mut request, self.state.number);
         self.state.request = Some(request);
-        call.set_deadline(self.state.total);
+        call.begin_attempt(self.state.total);
         self.state.stage = Stage::Admit;
         Poll::Ready(())
     }

@@ -1,18 +1,21 @@
 //! Which stripe is a thread's.
 
-use std::{
-    cell::Cell,
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-};
+#[cfg(not(loom))]
+use std::sync::LazyLock;
+use std::{cell::Cell, sync::atomic::AtomicUsize};
 
 use super::STRIPES;
+use crate::sync::{AtomicU64, Ordering};
 
 /// The stripes that belong to threads. More than threads that run at once:
 /// others have made calls too, and still live.
+#[cfg(not(loom))]
 static OWNED: LazyLock<Owned> = LazyLock::new(|| Owned::new(2 * *STRIPES));
+
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref OWNED: Owned = Owned::new(2 * *STRIPES);
+}
 
 /// How many places there are: those that threads own, then those they share.
 pub(crate) fn places() -> usize {
@@ -32,7 +35,7 @@ impl Place {
 
     #[inline]
     pub(crate) fn of_this_thread() -> Self {
-        let place = PLACE.get();
+        let place = PLACE.with(Cell::get);
         if place.number == Self::NONE.number {
             return Self::take();
         }
@@ -44,7 +47,7 @@ impl Place {
         // A thread that is ending takes none, for it could not give it back.
         let owned = OWNERSHIP.try_with(Ownership::take).ok().flatten();
         let place = owned.unwrap_or_else(Self::shared);
-        PLACE.set(place);
+        PLACE.with(|mine| mine.set(place));
         place
     }
 
@@ -73,6 +76,13 @@ impl Place {
     }
 }
 
+#[cfg(loom)]
+loom::thread_local! {
+    static PLACE: Cell<Place> = Cell::new(Place::NONE);
+    static OWNERSHIP: Ownership = Ownership(Cell::new(None));
+}
+
+#[cfg(not(loom))]
 thread_local! {
     /// Needs no drop, so that reading it takes one instruction.
     static PLACE: Cell<Place> = const { Cell::new(Place::NONE) };
@@ -84,6 +94,11 @@ struct Ownership(Cell<Option<usize>>);
 
 impl Ownership {
     fn take(&self) -> Option<Place> {
+        // The first of a model's threads ends after all its statics.
+        #[cfg(loom)]
+        if format!("{:?}", loom::thread::current().id()) == "ThreadId(0)" {
+            return None;
+        }
         let index = OWNED.take()?;
         self.0.set(Some(index));
         Some(Place {
@@ -97,7 +112,7 @@ impl Drop for Ownership {
     fn drop(&mut self) {
         if let Some(index) = self.0.get() {
             // Whatever else ends with this thread may still count.
-            PLACE.set(Place::shared());
+            let _ = PLACE.try_with(|place| place.set(Place::shared()));
             OWNED.give_back(index);
         }
     }
@@ -140,7 +155,7 @@ impl Owned {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

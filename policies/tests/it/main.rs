@@ -3,6 +3,7 @@
 
 mod budget_model;
 mod config;
+mod dropped;
 mod failsafe_traps;
 mod outage;
 mod race;

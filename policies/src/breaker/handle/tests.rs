@@ -383,13 +383,13 @@ async fn a_service_that_recovers_gets_its_traffic_little_by_little() {
             .count()
     };
     assert_eq!(admitted(100), 10);
-    advance(10 * SECOND).await;
+    advance(20 * SECOND).await;
     assert_eq!(admitted(100), 100);
 }
 
 /// As opposed to two locks in every call of `failsafe`.
 #[tokio::test]
-async fn a_success_of_a_closed_breaker_takes_no_lock() {
+async fn trap_failsafe_11_a_success_of_a_closed_breaker_takes_no_lock() {
     let breaker = breaker();
     let (done, is_done) = std::sync::mpsc::channel();
     let locked = breaker.machine();

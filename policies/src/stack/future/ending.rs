@@ -7,7 +7,7 @@ use tower::Service;
 use super::CallProj;
 use crate::{
     admission::{Admission, Call, End},
-    classify::{Classify, Outcome},
+    classify::{Classify, Outcome, RetryAdvice},
     clock,
     event::PolicyEvent,
     refusal::{Refusal, RefusalKind},
@@ -31,17 +31,26 @@ where
         result: &Result<S::Response, S::Error>,
         call: &mut Call,
     ) -> bool {
-        let Err(error) = result else {
-            let end = End::Answered {
-                result,
-                outcome: self.state.policies.classify.outcome(result),
-                refusal: None,
-            };
-            self.settle_attempt(&end, call);
-            self.settle_call(&end, call);
-            return true;
-        };
-        self.is_last_error(result, error, call)
+        match result {
+            Err(error) => self.is_last_error(result, error, call),
+            Ok(answer) => {
+                let outcome = self.state.policies.classify.outcome(result);
+                let end = End::Answered {
+                    result,
+                    outcome,
+                    refusal: None,
+                };
+                self.settle_attempt(&end, call);
+                if R::REPEATS && outcome == Outcome::Failure {
+                    let advice = self.state.policies.classify.retry_answer(answer);
+                    if self.repeats(advice, None, call) {
+                        return false;
+                    }
+                }
+                self.settle_call(&end, call);
+                true
+            }
+        }
     }
 
     /// Out of line: it asks much more than a success does.
@@ -65,8 +74,11 @@ where
         };
         if self.state.stage != Stage::Enter {
             self.settle_attempt(&end, call);
-            if R::REPEATS && self.repeats(error, refusal, call) {
-                return false;
+            if R::REPEATS {
+                let advice = self.state.policies.classify.retry(error);
+                if self.repeats(advice, refusal, call) {
+                    return false;
+                }
             }
         }
         self.settle_call(&end, call);
@@ -91,7 +103,12 @@ where
     /// Whether there is a further attempt after this failed one; it is then
     /// due when the timer ends.
     #[cold]
-    fn repeats(&mut self, error: &S::Error, refusal: Option<RefusalKind>, call: &mut Call) -> bool {
+    fn repeats(
+        &mut self,
+        advice: RetryAdvice,
+        refusal: Option<RefusalKind>,
+        call: &mut Call,
+    ) -> bool {
         call.read_clock();
         let policies = &*self.state.policies;
         let kept = self.state.spare.as_ref().or(self.state.request.as_ref());
@@ -100,15 +117,12 @@ where
             waited: Duration::from_nanos(self.state.waited),
             is_kept: kept.is_some(),
             attempts: kept.and_then(|request| policies.classify.attempt_budget(request)),
-            advice: policies.classify.retry(error),
+            advice,
             refusal,
             idempotent: self.state.idempotent,
             deadline: self.state.total.at(),
         };
         match policies.retry.next(&failed, call.now()) {
-            // Where the service panicked while it was asked, there may be
-            // nothing left to ask it.
-            Next::After(_) if self.state.spare.is_none() && self.state.request.is_none() => false,
             Next::After(delay) => {
                 self.state.number += 1;
                 self.state.waited = clock::nanos(delay);
@@ -132,8 +146,10 @@ where
         refusal: Refusal,
         polled: &mut Poll<Result<S::Response, S::Error>>,
     ) {
-        let by = refusal.kind();
-        self.tell(&PolicyEvent::Refused { by });
+        self.tell(&PolicyEvent::Refused {
+            by: refusal.kind(),
+            retry_after: refusal.retry_after(),
+        });
         *polled = Poll::Ready(Err(refusal.into()));
     }
 
