@@ -1,12 +1,13 @@
 //! What goes into the audit log: what commands change, and what a running
 //! engine tells of its plugins.
 
+mod changes;
 mod commands;
 mod events;
+mod roots;
 
 use std::{
     collections::HashSet,
-    ffi::OsString,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,15 +20,15 @@ use orchestrator_engine::{
 };
 use orchestrator_observability::log::names_a_secret;
 use orchestrator_plugin_runtime::PluginStatus;
-use orchestrator_signing::{
-    Package, Verified,
-    audit::{
-        AuditError, AuditEvent, AuditLog, AuditSettings, CopyTo, Kind, Outcome, QuotaSettings,
-        copy_to_file,
-    },
+use orchestrator_signing::audit::{
+    AuditError, AuditEvent, AuditLog, AuditSettings, CopyTo, Kind, QuotaSettings, copy_to_file,
 };
 
-use crate::{context::Context, exit::Exit, failure::Result, progress, whoami::whoami};
+pub(crate) use self::{
+    changes::{About, about, around},
+    roots::about_root,
+};
+use crate::{context::Context, failure::Result, progress, whoami::whoami};
 
 /// The log of this process, once something was to be recorded. It is closed by
 /// name: an engine may hold on to its listener until the process ends.
@@ -53,9 +54,13 @@ struct Processes {
 /// Only plugins that start with the engine tell anything so early.
 const EARLY_MAX: usize = 1_000;
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Audit {
     fn lock(&self) -> MutexGuard<'_, Option<AuditLog>> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.log)
     }
 
     /// Opens the log, unless it is open or off.
@@ -82,13 +87,14 @@ impl Audit {
         drop(log);
     }
 
-    /// Records what happened, and waits until that is durable.
-    fn record(&self, event: AuditEvent) -> Result {
+    /// Records what happened, and waits until that is durable. Returns the number
+    /// of the record, unless the log is off.
+    fn record(&self, event: AuditEvent) -> Result<Option<u64>> {
         let receipt = self.lock().as_ref().map(|log| log.record(event));
-        if let Some(receipt) = receipt {
-            receipt.wait()?;
-        }
-        Ok(())
+        Ok(match receipt {
+            Some(receipt) => Some(receipt.wait()?),
+            None => None,
+        })
     }
 
     /// Records what nobody waits for.
@@ -132,9 +138,7 @@ impl Audit {
     }
 
     fn processes(&self) -> MutexGuard<'_, Processes> {
-        self.processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.processes)
     }
 
     /// Records the first call of a plugin that has a process for each. A record of
@@ -194,74 +198,13 @@ impl EventSink for Listener {
     }
 }
 
-/// Does what a command does. Where that is to be recorded, nothing is changed
-/// that cannot be, and how it went is durable before the command ends.
-pub(crate) fn around(
-    context: &Context,
-    arguments: &[OsString],
-    act: impl FnOnce() -> Result,
-) -> Result {
-    let result = match commands::event_of(arguments) {
-        Some(event) => context.audit().and_then(|audit| {
-            let result = act();
-            audit.record(completed(event, &audit, &result)).and(result)
-        }),
-        None => act(),
-    };
-    context.close_audit();
-    result
-}
-
-fn completed(mut event: AuditEvent, audit: &Audit, result: &Result) -> AuditEvent {
-    event.actor = Some(whoami());
-    if let Some(about) = audit
-        .about
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    {
-        event.plugin = Some(about.plugin);
-        event.version = Some(about.version);
-        event.key = Some(about.key);
-        event.digest = about.digest;
-    }
-    if let Err(failure) = result
-        && failure.exit != Exit::Ok
-    {
-        event.outcome = Outcome::Failed;
-        let report = failure.report();
-        event.code = report
-            .and_then(|report| report.code())
-            .map(|code| code.to_string());
-        event.detail = report.map(ToString::to_string);
-    }
-    event
-}
-
-/// The package that the command is about, which its arguments only name.
-#[derive(Debug)]
-struct About {
-    plugin: String,
-    version: String,
-    key: String,
-    /// None of an unsigned package.
-    digest: Option<String>,
-}
-
-/// Says which package the command turned out to be about.
-pub(crate) fn about(context: &Context, package: &Verified<Package>) {
-    let manifest = package.manifest();
-    let about = About {
-        plugin: manifest.id.to_string(),
-        version: manifest.version.to_string(),
-        key: package.publisher().to_string(),
-        digest: package.statement_digest().map(|digest| digest.to_string()),
-    };
-    *context
-        .audit_log()
-        .about
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = Some(about);
+/// Sets the log aside if it is damaged. Returns where it is kept and what is wrong
+/// with it.
+pub(crate) fn set_aside(context: &Context) -> Result<Option<(PathBuf, AuditError)>> {
+    let (home, config) = (context.home()?, context.config()?.audit);
+    let (settings, _) = settings(&config);
+    let dir = dir(&home, &config);
+    Ok(AuditLog::set_aside(&dir, settings, Some(&whoami()))?)
 }
 
 /// Where the log of a home lies.

@@ -19,6 +19,7 @@ const RECORDED: &[(&str, &str, Kind)] = &[
     ("trust", "remove", Kind::RootChange),
     ("trust", "revoke", Kind::RootChange),
     ("trust", "rotate", Kind::RootChange),
+    ("trust", "sign", Kind::Sign),
     ("trust", "update", Kind::RootChange),
     ("plugin", "gc", Kind::Remove),
     ("plugin", "grant", Kind::Grant),
@@ -27,7 +28,27 @@ const RECORDED: &[(&str, &str, Kind)] = &[
     ("plugin", "remove", Kind::Remove),
     ("plugin", "revoke", Kind::Revoke),
     ("plugin", "rollback", Kind::Install),
+    ("plugin", "sign", Kind::Sign),
     ("plugin", "update", Kind::Install),
+];
+
+/// Commands that change nothing here and are recorded when something is refused.
+const REFUSALS: &[(&str, &str, Kind)] = &[
+    ("plugin", "attach", Kind::Verify),
+    ("plugin", "pack", Kind::Verify),
+    ("plugin", "unpack", Kind::Verify),
+    ("plugin", "verify", Kind::Verify),
+];
+
+/// Commands that take away what somebody may do. A new root may do that too, and
+/// enough of its keys have signed it.
+const TAKES_AWAY: &[(&str, &str)] = &[
+    ("key", "revoke"),
+    ("plugin", "remove"),
+    ("plugin", "revoke"),
+    ("trust", "remove"),
+    ("trust", "revoke"),
+    ("trust", "update"),
 ];
 
 /// Options with which such a command changes nothing here, by group and name.
@@ -41,15 +62,25 @@ const ONLY_LOOKS: &[(&str, &str, &str)] = &[
     ("trust", "rotate", "out"),
 ];
 
+/// What is to be recorded of a command.
+pub(super) enum Recorded {
+    /// What it is about to change, and how that went.
+    Change { event: AuditEvent, takes_away: bool },
+    /// What it was refused, if it is.
+    Refusal(AuditEvent),
+}
+
 /// What is to be recorded of this command line, if it is one of those. The
 /// arguments are read a second time, without what they are turned into, so
 /// that no command has to speak of the log.
-pub(super) fn event_of(arguments: &[OsString]) -> Option<AuditEvent> {
+pub(super) fn recorded(arguments: &[OsString]) -> Option<Recorded> {
     let cli = Cli::command();
     let matches = cli.clone().try_get_matches_from(arguments).ok()?;
     let (group, matches) = matches.subcommand()?;
     let (name, matches) = matches.subcommand()?;
-    let (_, _, kind) = RECORDED.iter().find(|it| (it.0, it.1) == (group, name))?;
+    let is_it = |it: &&(&str, &str, Kind)| (it.0, it.1) == (group, name);
+    let change = RECORDED.iter().find(is_it);
+    let (_, _, kind) = change.or_else(|| REFUSALS.iter().find(is_it))?;
     let command = cli.find_subcommand(group)?.find_subcommand(name)?;
     let mut event = AuditEvent::new(*kind, Outcome::Ok);
     event.action = Some(format!("{group} {name}"));
@@ -71,15 +102,26 @@ pub(super) fn event_of(arguments: &[OsString]) -> Option<AuditEvent> {
             // A path or an address is no name.
             ("plugin", "plugin" | "name") if !text.contains('/') => event.plugin = Some(text),
             ("plugin", "capabilities") => event.capability = Some(text),
-            ("plugin", "plugin" | "name" | "source") => event.resource = Some(text),
-            ("key" | "trust", "key" | "name") => event.key = Some(text),
+            ("plugin", "plugin" | "name" | "source" | "package" | "dir" | "file")
+            | ("trust", "file")
+                if event.resource.is_none() =>
+            {
+                event.resource = Some(text);
+            }
+            ("key" | "trust", "key" | "name") | ("plugin", "key") => event.key = Some(text),
             _ => event = event.with(id, text),
         }
     }
     if !options.is_empty() {
         event = event.with("options", options.join(" "));
     }
-    Some(event)
+    Some(match change {
+        Some(_) => Recorded::Change {
+            event,
+            takes_away: TAKES_AWAY.contains(&(group, name)),
+        },
+        None => Recorded::Refusal(event),
+    })
 }
 
 /// The values of an argument that stands on the command line.
@@ -96,7 +138,9 @@ mod tests {
 
     fn of(line: &str) -> Option<AuditEvent> {
         let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
-        event_of(&arguments)
+        recorded(&arguments).map(|recorded| match recorded {
+            Recorded::Change { event, .. } | Recorded::Refusal(event) => event,
+        })
     }
 
     #[test]
@@ -140,7 +184,13 @@ mod tests {
     #[test]
     fn every_recorded_command_exists() {
         let cli = Cli::command();
-        for (group, name, _) in RECORDED {
+        for taking in TAKES_AWAY {
+            assert!(
+                RECORDED.iter().any(|it| (it.0, it.1) == *taking),
+                "{taking:?}"
+            );
+        }
+        for (group, name, _) in RECORDED.iter().chain(REFUSALS) {
             let group = cli.find_subcommand(group).unwrap();
             assert!(group.find_subcommand(name).is_some(), "{name}");
         }

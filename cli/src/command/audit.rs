@@ -2,6 +2,7 @@
 
 mod export;
 mod prove;
+mod repair;
 mod show;
 mod verify;
 
@@ -38,6 +39,16 @@ The proof has the format c2sp.org/tlog-proof@v1. It proves the line that
 `orchestrator audit export` writes, without its line end.")]
     Prove(prove::Args),
 
+    /// Set a log aside that cannot be written because it is damaged, and begin anew
+    #[command(after_help = "Examples:
+  orchestrator audit repair
+
+The damaged log is kept beside the new one as audit.damaged-TIME, as it is: find out who could
+write there. The new log has another key, and its first record says what was set aside. Does
+nothing to a log that can be written. Commands that take something away (`trust revoke`, `plugin
+revoke`, …) do this by themselves and say so.")]
+    Repair,
+
     /// Write records with checkpoint, proofs and key for another tool
     #[command(after_help = "Examples:
   orchestrator audit export --output-dir evidence
@@ -51,6 +62,7 @@ impl Command {
             Self::Show(args) => args.execute(context).await,
             Self::Verify(args) => args.execute(context),
             Self::Prove(args) => args.execute(context),
+            Self::Repair => repair::execute(context),
             Self::Export(args) => args.execute(context),
         }
     }
@@ -84,10 +96,7 @@ fn sign(context: &Context) -> Result {
     Ok(())
 }
 
-/// The key that was named, else the log's own.
-fn key(context: &Context, named: Option<&str>) -> Result<VerifierKey> {
-    Ok(match named {
-        Some(text) => VerifierKey::parse(text)?,
-        None => verifier_key(&dir(context)?)?,
-    })
+/// The log's own key.
+fn key(context: &Context) -> Result<VerifierKey> {
+    Ok(verifier_key(&dir(context)?)?)
 }

@@ -33,7 +33,7 @@ fn redacted(text: &str, names_secret: NamesSecret) -> String {
             Some(address) if behind.starts_with(':') => {
                 password(address).map(|(from, to)| (from + 2, to + 2))
             }
-            _ => names_secret(last_word(before)).then(|| secret(value)),
+            _ => names_secret(last_word(before)).then(|| secret(value, is_in_query(before))),
         };
         rest = match hidden {
             Some((from, to)) if from < to => {
@@ -50,44 +50,55 @@ fn redacted(text: &str, names_secret: NamesSecret) -> String {
 
 /// The name in front of a `=` or `:`, with quotes left out.
 fn last_word(text: &str) -> &str {
-    let text = text.trim_end().trim_end_matches(['"', '\'']);
+    let text = text.trim_end().trim_end_matches(['"', '\'', '\\']);
     let is_end = |it: char| {
         it.is_whitespace() || matches!(it, '"' | '\'' | '&' | ',' | ';' | '{' | '(' | '?')
     };
     text.rsplit(is_end).next().unwrap_or(text)
 }
 
+/// Whether the name in front of a `=` is that of a parameter of an address.
+fn is_in_query(text: &str) -> bool {
+    let before = &text[..text.len() - last_word(text).len()];
+    before.ends_with(['?', '&'])
+}
+
 /// Where the secret begins and ends in what follows its name.
-fn secret(value: &str) -> (usize, usize) {
+fn secret(value: &str, in_query: bool) -> (usize, usize) {
     let start = value.len() - value.trim_start().len();
-    let (mut from, word) = word(value, start);
+    let (mut from, word) = word(value, start, in_query);
     let mut end = word;
     if SCHEMES.contains(&value[from..end].to_ascii_lowercase().as_str()) {
         let next = end + value[end..].len() - value[end..].trim_start().len();
-        (from, end) = self::word(value, next);
+        (from, end) = self::word(value, next, in_query);
     }
     (from, end)
 }
 
 /// The word that begins at `start`: up to the quote that closes it, or up to
-/// white space or a separator.
-fn word(value: &str, start: usize) -> (usize, usize) {
+/// white space. What else could end it may as well be a sign of the secret, so
+/// rather too much is hidden; only a parameter of an address ends with a `&`.
+fn word(value: &str, start: usize, in_query: bool) -> (usize, usize) {
     let rest = &value[start..];
-    match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) => {
-            let end = rest[1..]
-                .find(quote)
-                .map_or(value.len(), |end| start + 1 + end);
-            (start + 1, end)
-        }
-        _ => {
-            let is_end = |it: char| {
-                it.is_whitespace() || matches!(it, '&' | ',' | ';' | '}' | ')' | '"' | '\'')
-            };
-            let end = rest.find(is_end).map_or(value.len(), |end| start + end);
-            (start, end)
-        }
+    if let Some(quote @ ('"' | '\'')) = rest.chars().next() {
+        let end = closing(&rest[1..], quote);
+        return (start + 1, end.map_or(value.len(), |end| start + 1 + end));
     }
+    let is_end = |it: char| it.is_whitespace() || in_query && it == '&';
+    let end = rest.find(is_end).map_or(value.len(), |end| start + end);
+    (start, end)
+}
+
+/// Where the quote stands that no backslash belongs to.
+fn closing(text: &str, quote: char) -> Option<usize> {
+    let mut is_escaped = false;
+    text.char_indices()
+        .find(|(_, it)| {
+            let is_it = !is_escaped && *it == quote;
+            is_escaped = !is_escaped && *it == '\\';
+            is_it
+        })
+        .map(|(at, _)| at)
 }
 
 /// Where the password stands in an address that has one.
@@ -123,7 +134,7 @@ mod tests {
             ("apiToken=hunter2 next", "apiToken=[redacted] next"),
             (
                 "refused: password: hunter2, x",
-                "refused: password: [redacted], x",
+                "refused: password: [redacted] x",
             ),
             (
                 r#"{"password":"hunter2","a":1}"#,
@@ -137,6 +148,19 @@ mod tests {
             (
                 "postgres://me:hunter2@db/x",
                 "postgres://me:[redacted]@db/x",
+            ),
+            (
+                r#"{"password":"a\"b","c":1}"#,
+                r#"{"password":"[redacted]","c":1}"#,
+            ),
+            (
+                r#"{\"password\":\"hunter2\"} x"#,
+                r#"{\"password\":[redacted] x"#,
+            ),
+            ("password=a,b;c)d}e\"f&g x", "password=[redacted] x"),
+            (
+                "Authorization: Bearer a,b x",
+                "Authorization: Bearer [redacted] x",
             ),
             ("at 12:30 a=b", "at 12:30 a=b"),
             ("token=", "token="),
@@ -162,6 +186,20 @@ mod tests {
         fn a_planted_secret_is_never_shown(before in "\\PC{0,40}", after in "\\PC{0,40}") {
             let text = format!("{before} token=pl4nted5ecret {after}");
             prop_assert!(!cleaned(&text).contains("pl4nted5ecret"));
+        }
+
+        /// Whatever a secret is made of, nothing behind its first sign is shown.
+        #[test]
+        fn a_secret_ends_where_its_writer_ended_it(secret in "[!-~]{1,20}", quoted: bool) {
+            let text = match quoted {
+                true => format!("{{\"token\": {}, \"a\": 1}}", serde_json::to_string(&secret).unwrap()),
+                false => format!("token=x{secret} next"),
+            };
+            let shown = match quoted {
+                true => "{\"token\": \"[redacted]\", \"a\": 1}",
+                false => "token=[redacted] next",
+            };
+            prop_assert_eq!(cleaned(&text), shown);
         }
 
         #[test]

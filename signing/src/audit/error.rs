@@ -46,14 +46,14 @@ pub enum AuditError {
         /// The folder of the log.
         path: String,
     },
-    /// A line is no record, or not the one that belongs there, and records
-    /// follow it, so no crash did this.
+    /// A whole line is no record, or not the one that belongs there; no crash did
+    /// this.
     #[error("record {seq} in `{path}` is damaged: {reason}")]
     #[diagnostic(
         code("ORC-2108"),
         help(
-            "keep a copy of the folder and find out who could write there; moved away, the log \
-             begins anew"
+            "find out who could write there; `orchestrator audit repair` keeps this log aside and \
+             begins a new one"
         )
     )]
     Damaged {
@@ -68,7 +68,10 @@ pub enum AuditError {
     #[error("the log was cut: {place} speaks of {signed} records, {found} are there")]
     #[diagnostic(
         code("ORC-2109"),
-        help("records were removed from the end, or the whole log was put back to an older state")
+        help(
+            "records were removed from the end, or the whole log was put back to an older state; \
+             `orchestrator audit repair` keeps it aside and begins a new one"
+        )
     )]
     Truncated {
         /// Where the checkpoint stands.
@@ -82,7 +85,10 @@ pub enum AuditError {
     #[error("the log was rewritten: at {size} records it is not what {place} signed")]
     #[diagnostic(
         code("ORC-2110"),
-        help("a record before that was changed, or the whole log was replaced")
+        help(
+            "a record before that was changed, or the whole log was replaced; `orchestrator audit \
+             repair` keeps it aside and begins a new one"
+        )
     )]
     Rewritten {
         /// Where the checkpoint stands.
@@ -94,7 +100,10 @@ pub enum AuditError {
     #[error("records {first} to {last} are gone from `{path}`")]
     #[diagnostic(
         code("ORC-2111"),
-        help("`audit.keep` removes old segments and records that; these were removed otherwise")
+        help(
+            "`audit.keep` removes old segments and records that, these were removed otherwise; \
+             `orchestrator audit repair` keeps the log aside and begins a new one"
+        )
     )]
     Missing {
         /// The folder of the log.
@@ -163,6 +172,57 @@ pub enum AuditError {
         help("the record, the proof or the checkpoint belongs to something else, or was changed")
     )]
     NotProved,
+    /// A write failed and could not be taken back, so it may be found later.
+    #[error("it is not known whether the audit log in `{path}` holds this: {reason}")]
+    #[diagnostic(
+        code("ORC-2117"),
+        help("mend what is wrong there, and look with `orchestrator audit show` before repeating")
+    )]
+    Uncertain {
+        /// The folder of the log.
+        path: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// There are records and no checkpoint of this log's key.
+    #[error("no checkpoint vouches for the records in `{path}`")]
+    #[diagnostic(
+        code("ORC-2118"),
+        help(
+            "every log begins with a checkpoint, so they were removed; `orchestrator audit \
+             repair` keeps the log aside and begins a new one"
+        )
+    )]
+    Unsigned {
+        /// The folder of the log.
+        path: String,
+    },
+    /// A file that every log has was removed.
+    #[error("`{path}` is gone from the audit log")]
+    #[diagnostic(
+        code("ORC-2119"),
+        help(
+            "somebody removed it; restore it from a copy, or let `orchestrator audit repair` \
+             keep aside what is left where it cannot be gone on with"
+        )
+    )]
+    Gone {
+        /// The file, or the folder of the log.
+        path: String,
+    },
+    /// There is no log.
+    #[error("nothing was recorded yet in `{path}`")]
+    #[diagnostic(
+        code("ORC-2104"),
+        help(
+            "the log begins with the first command that changes something, or the first run, \
+             unless `audit.enabled` is false"
+        )
+    )]
+    NothingYet {
+        /// The folder where the log would be.
+        path: String,
+    },
     /// The log's own key cannot be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -174,6 +234,36 @@ pub enum AuditError {
 }
 
 impl AuditError {
+    /// Whether the log itself is at fault, so that no waiting and no room on the
+    /// disk will make it writable again.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. }
+            | Self::Truncated { .. }
+            | Self::Rewritten { .. }
+            | Self::Missing { .. }
+            | Self::Tree { .. }
+            | Self::Malformed { .. }
+            | Self::Gone { .. }
+            | Self::Unsigned { .. } => true,
+            Self::KeyFile(KeyFileError::Io { source, .. }) | Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::IsADirectory
+            ),
+            Self::KeyFile(_) => true,
+            _ => false,
+        }
+    }
+
+    pub(super) fn gone(path: &Path) -> Self {
+        Self::Gone {
+            path: path.display().to_string(),
+        }
+    }
+
     /// Says of an error of the operating system what was tried, and where.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.display().to_string();

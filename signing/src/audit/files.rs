@@ -65,11 +65,38 @@ impl Folder {
 
     /// The first record of every segment, in order.
     pub(super) fn segments(&self) -> Result<Vec<u64>, AuditError> {
+        self.numbers(SEGMENT)
+    }
+
+    /// The first record of every segment that has checkpoints, in order. The segment
+    /// itself may be gone.
+    pub(super) fn signed_segments(&self) -> Result<Vec<u64>, AuditError> {
+        self.numbers(CHECKPOINTS)
+    }
+
+    /// What is wrong where there is no segment: somebody removed them, or nothing was
+    /// recorded yet.
+    pub(super) fn without_segments(&self) -> AuditError {
+        let hashes = self.tree().metadata().map_or(0, |tree| tree.len());
+        let was_signed = self.signed_segments().is_ok_and(|found| !found.is_empty());
+        match hashes > 0 || was_signed {
+            true => AuditError::gone(&self.segment(0)),
+            false => AuditError::NothingYet {
+                path: self.0.display().to_string(),
+            },
+        }
+    }
+
+    fn numbers(&self, ending: &str) -> Result<Vec<u64>, AuditError> {
         let io = |error| AuditError::io("read", &self.0)(error);
         let mut found = Vec::new();
-        for entry in self.0.read_dir().map_err(io)? {
+        let entries = match self.0.read_dir() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.map_err(io)?,
+        };
+        for entry in entries {
             let name = entry.map_err(io)?.file_name();
-            let digits = name.to_str().and_then(|name| name.strip_suffix(SEGMENT));
+            let digits = name.to_str().and_then(|name| name.strip_suffix(ending));
             let digits = digits.filter(|digits| digits.len() == DIGITS);
             found.extend(digits.and_then(|digits| digits.parse::<u64>().ok()));
         }
@@ -136,8 +163,8 @@ pub(super) fn offset_of(file: &File, len: u64, first: u64, seq: u64) -> io::Resu
         let middle = low + (high - low) / 2;
         match record_behind(file, middle, high)? {
             Some((at, Some(found))) if found < seq => low = at,
-            Some((at, Some(found))) if found == seq => return Ok(at),
-            // What is no record is what a crash left behind the last one.
+            // The first line with that number may stand before this one. What is no
+            // record is what a crash left behind the last one.
             Some(_) => high = middle,
             None => break,
         }
@@ -200,6 +227,7 @@ pub(super) struct Lines {
     pub(super) ends: u64,
     /// What stands behind it, where that is no whole line.
     pub(super) unfinished: u64,
+    end: u64,
 }
 
 impl Lines {
@@ -209,11 +237,13 @@ impl Lines {
             begins: at,
             ends: at,
             unfinished: 0,
+            end,
         }
     }
 
     /// The next line without its end. A line that is too long to be a record
-    /// is cut, and then is none.
+    /// is cut, and then is none. The last line is not whole without its end, nor
+    /// where the disk has zeros for what it never wrote.
     pub(super) fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::with_capacity(512);
         let most = LINE_BYTES_MAX as u64 + 1;
@@ -224,6 +254,10 @@ impl Lines {
         } else if whole == most {
             whole += self.skip_line()?;
         } else {
+            self.unfinished = whole;
+            return Ok(None);
+        }
+        if self.ends + whole == self.end && line.contains(&0) {
             self.unfinished = whole;
             return Ok(None);
         }

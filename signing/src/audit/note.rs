@@ -282,6 +282,20 @@ pub(super) fn notes<'b>(bytes: &'b [u8], origin: &str) -> Vec<&'b [u8]> {
     pieces.map(trimmed).collect()
 }
 
+/// How much of the beginning of such a file holds whole notes only, where more
+/// follows: up to the beginning of the last one, which may be cut off. What is
+/// too long to be a note is not waited for.
+pub(super) fn whole(bytes: &[u8], origin: &str) -> usize {
+    let last = notes(bytes, origin).pop();
+    let start = last.map(|last| last.as_ptr().addr() - bytes.as_ptr().addr());
+    let line = bytes.iter().rposition(|byte| *byte == b'\n');
+    let start = start.unwrap_or(line.map_or(0, |end| end + 1));
+    match bytes.len() - start > NOTE_BYTES_MAX {
+        true => bytes.len(),
+        false => start,
+    }
+}
+
 /// Without the empty lines that stand between notes.
 fn trimmed(mut note: &[u8]) -> &[u8] {
     while let Some(rest) = note.strip_suffix(b"\n\n") {

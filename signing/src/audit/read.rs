@@ -29,13 +29,13 @@ impl AuditReader {
     ///
     /// # Errors
     ///
-    /// When there is no log in `dir`, or it cannot be read.
+    /// [`AuditError::NothingYet`] when there is no log in `dir`, and others when it
+    /// cannot be read.
     pub fn open(dir: &Path, seq: u64) -> Result<Self, AuditError> {
         let folder = Folder::new(dir);
         let segments = folder.segments()?;
         let Some(first_kept) = segments.first().copied() else {
-            let nothing = io::ErrorKind::NotFound.into();
-            return Err(AuditError::io("find a log in", dir)(nothing));
+            return Err(folder.without_segments());
         };
         let next = seq.max(first_kept);
         let segment = segments.iter().rev().find(|first| **first <= next);
@@ -59,6 +59,11 @@ impl AuditReader {
     /// The number of the record that comes next.
     pub fn next_seq(&self) -> u64 {
         self.next
+    }
+
+    /// The first record of the segment that is read.
+    pub(super) fn segment(&self) -> u64 {
+        self.segment
     }
 
     /// The bytes behind the last record that are no whole line yet, or never
@@ -160,7 +165,15 @@ fn lines(folder: &Folder, first: u64, seq: u64) -> Result<(Lines, u64), AuditErr
 ///
 /// When there is none.
 pub fn verifier_key(dir: &Path) -> Result<VerifierKey, AuditError> {
-    let path = Folder::new(dir).vkey();
+    let folder = Folder::new(dir);
+    let path = folder.vkey();
+    let there = path.symlink_metadata();
+    if there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Err(match folder.segments()?.is_empty() {
+            true => folder.without_segments(),
+            false => AuditError::gone(&path),
+        });
+    }
     let want = Want {
         size_max: 4_096,
         is_private: false,
@@ -180,7 +193,7 @@ pub(super) fn newest_checkpoint(
     folder: &Folder,
     key: &VerifierKey,
 ) -> Result<Option<(Checkpoint, String)>, AuditError> {
-    for first in folder.segments()?.into_iter().rev() {
+    for first in folder.signed_segments()?.into_iter().rev() {
         let bytes = folder.read_checkpoints(first, files::NEWEST_BYTES)?;
         for note in note::notes(&bytes, key.name()).into_iter().rev() {
             if let Ok(checkpoint) = key.open(note, "the newest checkpoint") {

@@ -12,7 +12,7 @@ use super::clean::{NamesSecret, clean};
 /// stays below it; a longer line is no record.
 pub const LINE_BYTES_MAX: usize = 32 * 1024;
 
-const WORD_BYTES_MAX: usize = 256;
+pub(super) const WORD_BYTES_MAX: usize = 256;
 const TEXT_BYTES_MAX: usize = 2_048;
 const CONTEXT_MAX: usize = 16;
 const CONTEXT_KEY_BYTES_MAX: usize = 64;
@@ -40,6 +40,8 @@ pub enum Kind {
     Remove,
     /// The lock file was changed.
     LockChange,
+    /// A key of this host signed something.
+    Sign,
     /// A plugin's process was started.
     Spawn,
     /// A plugin's process ended.
@@ -54,6 +56,8 @@ pub enum Kind {
     TokenRefused,
     /// The end of the log was not whole and was cut off.
     Repaired,
+    /// The log before this one was damaged and is kept beside it.
+    SetAside,
     /// Records were counted instead of written.
     Suppressed,
     /// Segments at the beginning were removed, as the operator set.
@@ -66,6 +70,9 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
+    /// It is about to be done. Without a later record of how it went, it was
+    /// interrupted.
+    Begun,
     /// It was asked for and allowed.
     Allowed,
     /// It was asked for and refused.
@@ -89,6 +96,7 @@ impl Kind {
             Self::Install => "install",
             Self::Remove => "remove",
             Self::LockChange => "lock_change",
+            Self::Sign => "sign",
             Self::Spawn => "spawn",
             Self::Exit => "exit",
             Self::Denial => "denial",
@@ -96,6 +104,7 @@ impl Kind {
             Self::Sandbox => "sandbox",
             Self::TokenRefused => "token_refused",
             Self::Repaired => "repaired",
+            Self::SetAside => "set_aside",
             Self::Suppressed => "suppressed",
             Self::Pruned => "pruned",
             Self::Checkpoint => "checkpoint",
@@ -214,7 +223,7 @@ impl AuditEvent {
             &mut self.step,
         ];
         for word in words.into_iter().flatten() {
-            *word = harmless_within(word, WORD_BYTES_MAX);
+            *word = clean(word, WORD_BYTES_MAX, names_secret);
         }
         let texts = [&mut self.capability, &mut self.resource, &mut self.detail];
         for text in texts.into_iter().flatten() {
@@ -346,6 +355,7 @@ mod tests {
             Kind::RootChange,
             Kind::TokenRefused,
             Kind::Sandbox,
+            Kind::SetAside,
             Kind::Pruned,
         ] {
             let written = serde_json::to_string(&kind).unwrap();

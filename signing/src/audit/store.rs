@@ -4,11 +4,13 @@
 //! wrote since. Lines become durable first; hashes and checkpoints follow from
 //! them and can be made again.
 
+mod aside;
 mod cover;
 mod recover;
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
 
+pub(super) use aside::set_aside;
 use jiff::Timestamp;
 use rustix::{
     fs::{FlockOperation, flock},
@@ -42,6 +44,14 @@ pub(super) struct Store {
     signer: Signer,
     lock: Arc<File>,
     segment: Segment,
+    /// Whether all that is known of the segment is on disk.
+    is_synced: bool,
+    /// Whether lines stand behind the segment's records that could not be cut
+    /// off when writing them failed.
+    has_leftover: bool,
+    /// Kept from others as long as there is such a leftover: they would take it
+    /// for records.
+    kept: Option<Held>,
     tree: Tree,
     frontier: Frontier,
     /// How many records the newest checkpoint covers that is known.
@@ -105,20 +115,67 @@ impl Store {
     /// Makes records durable that want only their numbers. Returns the number
     /// of the first.
     pub(super) fn append(&mut self, tails: &[Vec<u8>]) -> Result<u64, AuditError> {
-        let _held = self.hold()?;
-        self.catch_up()?;
-        let first = self.write(tails)?;
-        if let Err(error) = self.after_write() {
-            self.trouble = Some(error);
-        }
-        Ok(first)
+        self.alone(|this| {
+            let first = this.write(tails)?;
+            if let Err(error) = this.after_write() {
+                this.trouble = Some(error);
+            }
+            Ok(first)
+        })
     }
 
     /// Signs how the log stands now.
     pub(super) fn checkpoint(&mut self) -> Result<(), AuditError> {
-        let _held = self.hold()?;
-        self.catch_up()?;
-        self.cover()
+        self.alone(Self::cover)
+    }
+
+    /// Whether a write is still to be taken back.
+    pub(super) fn has_leftover(&self) -> bool {
+        self.has_leftover
+    }
+
+    /// Does something while no other process writes, with all known that others
+    /// wrote before.
+    fn alone<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, AuditError>,
+    ) -> Result<T, AuditError> {
+        let held = match self.kept.take() {
+            Some(held) => held,
+            None => self.hold_present()?,
+        };
+        let result = self
+            .take_back()
+            .and_then(|()| self.catch_up())
+            .and_then(|()| act(self));
+        if self.has_leftover {
+            self.kept = Some(held);
+        }
+        result
+    }
+
+    /// Cuts off what a failed write left.
+    fn take_back(&mut self) -> Result<(), AuditError> {
+        if self.has_leftover {
+            let cut = self.cut();
+            cut.map_err(|error| self.not_recorded(&error))?;
+            self.has_leftover = false;
+        }
+        Ok(())
+    }
+
+    /// Ends the segment behind the last record, also after a power cut.
+    fn cut(&self) -> io::Result<()> {
+        let file = &self.segment.file;
+        file.set_len(self.segment.len)
+            .and_then(|()| file.sync_data())
+    }
+
+    fn not_recorded(&self, error: &io::Error) -> AuditError {
+        AuditError::NotRecorded {
+            path: self.folder.path().display().to_string(),
+            reason: error.to_string(),
+        }
     }
 
     fn hold(&self) -> Result<Held, AuditError> {
@@ -192,6 +249,8 @@ impl Store {
             }
             self.grow(leaf(&line));
             self.segment.len = lines.ends;
+            // Whoever wrote it may have died before it was on disk.
+            self.is_synced = false;
             self.compare()?;
         }
         match lines.unfinished {
@@ -205,33 +264,23 @@ impl Store {
         self.frontier.push(leaf, |hash| tree.push(hash));
     }
 
-    /// Cuts off what a crash left behind the last record, and records that.
-    /// What has records behind it was no crash, and stays as it is.
+    /// Cuts off what a crash left behind the last record, and records that. A whole
+    /// line was left by no crash, and stays as it is.
     fn mend(&mut self, len: u64, reason: &str) -> Result<(), AuditError> {
         let (from, seq) = (self.segment.len, self.frontier.size());
         let path = self.folder.segment(self.segment.first);
-        let io = |action| move |error| (action, error);
-        let damaged =
-            |(action, error): (&'static str, io::Error)| AuditError::io(action, &path)(error);
-        let file = self
-            .segment
-            .file
-            .try_clone()
-            .map_err(io("read"))
-            .map_err(damaged)?;
-        let mut lines = Lines::of(file, from, len);
-        while let Some(line) = lines.next_line().map_err(io("read")).map_err(damaged)? {
-            if Head::parse(&line).is_ok_and(|head| head.seq >= seq) {
-                return Err(AuditError::Damaged {
-                    path: path.display().to_string(),
-                    seq,
-                    reason: reason.to_owned(),
-                });
-            }
+        let file = self.segment.file.try_clone();
+        let line = file.and_then(|file| Lines::of(file, from, len).next_line());
+        if line.map_err(AuditError::io("read", &path))?.is_some() {
+            return Err(AuditError::Damaged {
+                path: path.display().to_string(),
+                seq,
+                reason: reason.to_owned(),
+            });
         }
         self.all_found()?;
         let cut = self.segment.file.set_len(from);
-        cut.map_err(io("mend")).map_err(damaged)?;
+        cut.map_err(AuditError::io("mend", &path))?;
         let event = AuditEvent::new(Kind::Repaired, Outcome::Ok)
             .detail(format!(
                 "cut off the {} bytes behind record {seq}",
@@ -250,6 +299,7 @@ impl Store {
         let path = self.folder.segment(first);
         match files::open(&path, true) {
             Ok(file) => {
+                self.sync()?;
                 self.segment = Segment {
                     first,
                     file,
@@ -262,12 +312,24 @@ impl Store {
         }
     }
 
+    /// Makes durable what others wrote.
+    fn sync(&mut self) -> Result<(), AuditError> {
+        if !self.is_synced {
+            let path = self.folder.segment(self.segment.first);
+            let synced = self.segment.file.sync_data();
+            synced.map_err(AuditError::io("write", &path))?;
+            self.is_synced = true;
+        }
+        Ok(())
+    }
+
     /// A record of the log about itself.
     fn write_own(&mut self, event: &AuditEvent) -> Result<u64, AuditError> {
         self.write(&[event.to_tail(Timestamp::now())])
     }
 
     /// All of the records become durable, or none, and then it can be tried again.
+    /// [`AuditError::Uncertain`] where the disk allows neither.
     fn write(&mut self, tails: &[Vec<u8>]) -> Result<u64, AuditError> {
         let first = self.frontier.size();
         let mut bytes = Vec::with_capacity(tails.iter().map(|tail| tail.len() + 32).sum());
@@ -282,13 +344,16 @@ impl Store {
             .write_all_at(&bytes, at)
             .and_then(|()| file.sync_data());
         if let Err(error) = written {
-            // What stays in spite of this is cut off by the next write.
-            file.set_len(at).ok();
-            return Err(AuditError::NotRecorded {
-                path: self.folder.path().display().to_string(),
-                reason: error.to_string(),
-            });
+            if self.cut().is_err() {
+                self.has_leftover = true;
+                return Err(AuditError::Uncertain {
+                    path: self.folder.path().display().to_string(),
+                    reason: error.to_string(),
+                });
+            }
+            return Err(self.not_recorded(&error));
         }
+        self.is_synced = true;
         self.segment.len += bytes.len() as u64;
         for leaf in leaves {
             self.grow(leaf);
@@ -298,5 +363,87 @@ impl Store {
             self.trouble = Some(error);
         }
         Ok(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+    use crate::audit::{AuditReader, verify};
+
+    fn tail(text: &str) -> Vec<u8> {
+        AuditEvent::new(Kind::Denial, Outcome::Denied)
+            .detail(text)
+            .to_tail(Timestamp::now())
+    }
+
+    fn details(store: &Store) -> Vec<String> {
+        let mut reader = AuditReader::open(store.path(), 0).unwrap();
+        std::iter::from_fn(|| reader.next_record().unwrap())
+            .map(|record| record.event.detail.unwrap())
+            .collect()
+    }
+
+    /// A file with the contents of `real` that takes a page and a half more, and
+    /// cannot be made shorter: a group is written in part and stays.
+    fn stuck(real: &File) -> File {
+        let len = real.metadata().unwrap().len();
+        let mut bytes = vec![0; usize::try_from(len).unwrap()];
+        real.read_exact_at(&mut bytes, 0).unwrap();
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(memfd_create("segment", flags).unwrap());
+        file.write_all_at(&bytes, 0).unwrap();
+        file.set_len(8_192).unwrap();
+        fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK).unwrap();
+        file
+    }
+
+    /// Whole lines that a failed write leaves are no records: neither this
+    /// process nor another takes them for some, and a second try writes them once.
+    #[test]
+    fn what_was_told_to_be_refused_is_in_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = AuditSettings {
+            lock_wait: Duration::from_millis(20),
+            ..AuditSettings::new(|_| false)
+        };
+        let mut store = Store::open(dir.path(), settings, None).unwrap();
+        let mut other = Store::open(dir.path(), settings, None).unwrap();
+        store.append(&[tail("before")]).unwrap();
+        let mut real = stuck(&store.segment.file);
+        let many: Vec<_> = (0..200).map(|number| tail(&number.to_string())).collect();
+        let refused = store.alone(|store| {
+            std::mem::swap(&mut real, &mut store.segment.file);
+            store.write(&many)
+        });
+        // As a disk does it that takes a write, and then neither more nor less.
+        let mut left = vec![0; 8_192];
+        store.segment.file.read_exact_at(&mut left, 0).unwrap();
+        real.write_all_at(&left, 0).unwrap();
+        let lines = left.split(|byte| *byte == b'\n').count();
+        assert!(lines > 40, "{lines}");
+        assert!(
+            matches!(refused, Err(AuditError::Uncertain { .. })),
+            "{refused:?}"
+        );
+
+        // Until it is taken back nobody writes.
+        let again = store.append(&[tail("meanwhile")]);
+        assert!(
+            matches!(again, Err(AuditError::NotRecorded { .. })),
+            "{again:?}"
+        );
+        let busy = other.append(&[tail("other")]);
+        assert!(matches!(busy, Err(AuditError::Busy { .. })), "{busy:?}");
+        store.segment.file = real;
+        assert_eq!(store.append(&[tail("after")]).unwrap(), 1);
+        assert_eq!(other.append(&[tail("other")]).unwrap(), 2);
+        assert_eq!(details(&store), ["before", "after", "other"]);
+        store.checkpoint().unwrap();
+        verify(dir.path(), store.signer().verifier(), None).unwrap();
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -17,7 +18,7 @@ use super::{
     error::AuditError,
     quota::{Quota, Source},
     receipt::{Promise, Receipt, promise},
-    record::{AuditEvent, Kind, Outcome},
+    record::{AuditEvent, Kind, Outcome, WORD_BYTES_MAX},
     settings::AuditSettings,
     store::Store,
 };
@@ -45,6 +46,8 @@ struct Queue {
 
 struct Shared {
     settings: AuditSettings,
+    /// The folder of the log.
+    path: Arc<Path>,
     queue: Mutex<Queue>,
     quota: Mutex<Quota>,
     /// There is something to write.
@@ -80,6 +83,7 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             settings,
+            path: store.path().into(),
             queue: Mutex::default(),
             quota: Mutex::new(Quota::new(settings.quota)),
             filled: Condvar::new(),
@@ -88,7 +92,10 @@ impl Writer {
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || Thread::new(of_thread, store, alarm).run())?;
+            .spawn(move || {
+                let _at_end = AtEnd(Arc::clone(&of_thread));
+                Thread::new(of_thread, store, alarm).run();
+            })?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -96,17 +103,20 @@ impl Writer {
     }
 
     pub(super) fn record(&self, event: AuditEvent) -> Receipt {
-        let (promise, receipt) = promise();
-        let entry = self.entry(event, Some(promise));
+        let (promise, receipt) = promise(&self.shared.path);
+        let from = source(&event);
+        let entry = self.entry(event, from, Some(promise));
         let mut queue = lock(&self.shared.queue);
-        while queue.entries.len() >= self.shared.settings.queue_max {
+        while queue.entries.len() >= self.shared.settings.queue_max && !queue.is_closed {
             queue = self
                 .shared
                 .room
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        queue.entries.push_back(entry);
+        if !queue.is_closed {
+            queue.entries.push_back(entry);
+        }
         drop(queue);
         self.shared.filled.notify_one();
         receipt
@@ -117,11 +127,11 @@ impl Writer {
         if !lock(&self.shared.quota).admit(&from, now()) {
             return;
         }
-        let entry = self.entry(event, None);
+        let entry = self.entry(event, from, None);
         let mut queue = lock(&self.shared.queue);
-        if queue.entries.len() >= self.shared.settings.queue_max {
+        if queue.entries.len() >= self.shared.settings.queue_max || queue.is_closed {
             drop(queue);
-            lock(&self.shared.quota).suppress(&from, 1, now());
+            lock(&self.shared.quota).suppress(&entry.from, 1, now());
             return;
         }
         queue.entries.push_back(entry);
@@ -129,19 +139,22 @@ impl Writer {
         self.shared.filled.notify_one();
     }
 
-    fn entry(&self, event: AuditEvent, promise: Option<Promise>) -> Entry {
+    fn entry(&self, event: AuditEvent, from: Source, promise: Option<Promise>) -> Entry {
         let event = event.cleaned(self.shared.settings.names_secret);
         Entry {
             tail: event.to_tail(Timestamp::now()),
-            from: source(&event),
+            from,
             promise,
         }
     }
 }
 
+/// Whose quota it is. The name is as it came, and only cut: cleaning is for what
+/// is written, and costs more than a flood should.
 fn source(event: &AuditEvent) -> Source {
+    let cut = |name: &String| name[..name.floor_char_boundary(WORD_BYTES_MAX)].to_owned();
     Source {
-        plugin: event.plugin.clone(),
+        plugin: event.plugin.as_ref().map(cut),
         kind: event.kind,
     }
 }
@@ -154,6 +167,21 @@ impl Drop for Writer {
             // A panic there was told by the panic itself.
             thread.join().ok();
         }
+    }
+}
+
+/// However the thread ends, nobody waits for it any longer.
+struct AtEnd(Arc<Shared>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        let left = {
+            let mut queue = lock(&self.0.queue);
+            queue.is_closed = true;
+            std::mem::take(&mut queue.entries)
+        };
+        self.0.room.notify_all();
+        drop(left);
     }
 }
 
@@ -225,7 +253,7 @@ impl Thread {
     fn until_due(&self) -> Option<Duration> {
         let interval = self.shared.settings.checkpoint_interval;
         let cover = self.uncovered_since.map(|since| since + interval);
-        let retry = (!self.kept.is_empty()).then_some(self.tried + TELL);
+        let retry = self.has_to_retry().then_some(self.tried + TELL);
         let has_suppressed = lock(&self.shared.quota).has_suppressed();
         let tell = (has_suppressed && self.kept.is_empty()).then_some(self.told + TELL);
         let due = [cover, retry, tell].into_iter().flatten().min()?;
@@ -233,7 +261,12 @@ impl Thread {
     }
 
     fn is_retry_due(&self, is_closed: bool) -> bool {
-        !self.kept.is_empty() && (is_closed || now() >= self.tried + TELL)
+        self.has_to_retry() && (is_closed || now() >= self.tried + TELL)
+    }
+
+    /// Whether notes wait, or other processes until a write is taken back.
+    fn has_to_retry(&self) -> bool {
+        !self.kept.is_empty() || self.store.has_leftover()
     }
 
     /// Adds what was counted to what is written. Returns whether anything was.
@@ -256,6 +289,7 @@ impl Thread {
                 .with("kind", from.kind.as_str())
                 .with("count", many.to_string());
             event.plugin.clone_from(&from.plugin);
+            let event = event.cleaned(self.shared.settings.names_secret);
             self.kept.push(Entry {
                 tail: event.to_tail(Timestamp::now()),
                 from,
@@ -268,7 +302,7 @@ impl Thread {
     fn write(&mut self, group: Vec<Entry>) {
         let mut entries = std::mem::take(&mut self.kept);
         entries.extend(group);
-        if entries.is_empty() {
+        if entries.is_empty() && !self.store.has_leftover() {
             return;
         }
         let tails: Vec<_> = entries
@@ -309,15 +343,17 @@ impl Thread {
     }
 
     fn not_recorded(&self, error: &AuditError) -> AuditError {
+        let path = self.store.path().display().to_string();
         let reason = match error {
+            AuditError::Uncertain { reason, .. } => {
+                let reason = reason.clone();
+                return AuditError::Uncertain { path, reason };
+            }
             AuditError::NotRecorded { reason, .. } => reason.clone(),
             AuditError::Io { source, .. } => format!("{error}: {source}"),
             error => error.to_string(),
         };
-        AuditError::NotRecorded {
-            path: self.store.path().display().to_string(),
-            reason,
-        }
+        AuditError::NotRecorded { path, reason }
     }
 
     /// Signs what was written, when that is due.

@@ -96,6 +96,13 @@ impl Place {
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.log().join("00000000000000000000.checkpoints")
     }
+
+    /// Removes all checkpoints but the first, which covers nothing.
+    pub(crate) fn remove_checkpoints(&self) {
+        let text = fs::read_to_string(self.checkpoints()).unwrap();
+        let second = text[1..].find("\norchestrator.audit/").unwrap();
+        fs::write(self.checkpoints(), &text[..=second]).unwrap();
+    }
 }
 
 #[test]
@@ -116,7 +123,8 @@ fn what_is_recorded_is_found_in_order() {
     }
     let report = place.check().unwrap();
     assert_eq!((report.first, report.size, report.covered), (0, 11, 11));
-    assert_eq!((report.checkpoints, report.unfinished), (2, 0));
+    // The first one covers nothing, and stands for the beginning.
+    assert_eq!((report.checkpoints, report.unfinished), (3, 0));
     let mode = |name: &str| {
         place
             .log()
@@ -295,16 +303,22 @@ fn hostile_text_stays_one_harmless_line() {
     let place = Place::new();
     let log = open(&place.log());
     let nasty = "x\n{\"seq\":1}\u{1b}[2J api_token=pl4nted";
-    log.record(
-        event(0)
-            .plugin(nasty)
-            .detail(nasty)
-            .with("token", "pl4nted"),
-    )
-    .wait()
-    .unwrap();
+    let mut hostile = event(0)
+        .plugin(nasty)
+        .detail(nasty)
+        .with("token", "pl4nted");
+    for word in [
+        &mut hostile.actor,
+        &mut hostile.action,
+        &mut hostile.run,
+        &mut hostile.rule,
+    ] {
+        *word = Some(nasty.to_owned());
+    }
+    log.record(hostile).wait().unwrap();
     drop(log);
     let text = fs::read_to_string(place.segment()).unwrap();
+    assert!(!text.contains("pl4nted"), "{text}");
     assert_eq!(text.lines().count(), 1);
     let record = records(&place.log()).remove(0).event;
     assert!(!record.detail.unwrap().contains("pl4nted"));
@@ -335,6 +349,57 @@ fn a_copy_that_fails_is_recorded_and_so_is_its_return() {
         .map(|it| it.event.outcome)
         .collect();
     assert_eq!(told, [Outcome::Failed, Outcome::Ok]);
+}
+
+/// What its owner hands in runs on the log's thread, and may end it.
+#[test]
+fn nobody_waits_for_a_writer_that_is_gone() {
+    let place = Place::new();
+    let copy: CopyTo = Box::new(|_| panic!("as a copy may"));
+    let mut often = settings();
+    often.checkpoint_records = 1;
+    often.queue_max = 8;
+    let log = open_with(&place.log(), often, Some(copy)).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for number in 0..100 {
+            tell.send(log.record(event(number)).wait()).unwrap();
+            log.note(event(number));
+        }
+    });
+    let mut answers = Vec::new();
+    while let Ok(answer) = told.recv_timeout(Duration::from_secs(60)) {
+        answers.push(answer);
+    }
+    assert_eq!(answers.len(), 100);
+    let last = answers.pop().unwrap();
+    assert!(
+        matches!(&last, Err(AuditError::NotRecorded { .. })),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn who_is_suppressed_is_told_as_harmlessly_as_all_else() {
+    let place = Place::new();
+    let mut tight = settings();
+    tight.quota.burst = 1;
+    let log = open_with(&place.log(), tight, None).unwrap();
+    let nasty = format!("x\u{1b}[2J api_token=pl4nted {}", "long".repeat(20_000));
+    for number in 0..3 {
+        log.note(event(number).plugin(&nasty));
+    }
+    drop(log);
+    let found = records(&place.log());
+    assert_eq!(found.len(), 2, "{found:?}");
+    for record in found {
+        let plugin = record.event.plugin.unwrap();
+        assert!(
+            plugin.len() < 300 && !plugin.contains("pl4nted"),
+            "{plugin}"
+        );
+        assert!(!plugin.contains(char::is_control), "{plugin}");
+    }
 }
 
 #[test]

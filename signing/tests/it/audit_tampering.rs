@@ -2,9 +2,11 @@
 
 use std::fs;
 
-use orchestrator_signing::audit::{AuditError, Kind, Outcome, verify};
+use orchestrator_signing::audit::{AuditError, AuditLog, Kind, Outcome, verify};
 
-use crate::audit::{Place, event, open, open_with, records, segments, settings, small_segments};
+use crate::audit::{
+    Place, event, eventually, open, open_with, records, segments, settings, small_segments,
+};
 
 #[test]
 fn every_changed_byte_is_seen() {
@@ -59,9 +61,12 @@ fn a_rewritten_tree_does_not_fit_the_signature() {
         "{refused:?}"
     );
     fs::copy(other.checkpoints(), place.checkpoints()).unwrap();
-    let refused = verify(&place.log(), &key, None).map(|report| report.covered);
+    let refused = verify(&place.log(), &key, None);
     // Checkpoints of another log count for nothing.
-    assert!(matches!(refused, Ok(0)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(AuditError::Unsigned { .. })),
+        "{refused:?}"
+    );
     let refused = verify(&place.log(), &key, Some(&place.copy()));
     assert!(
         matches!(refused, Err(AuditError::Rewritten { .. })),
@@ -99,7 +104,7 @@ fn truncation_and_replacement_are_seen_from_the_copy() {
     );
 
     // With the checkpoints gone too, and the log signed anew, it fits in itself.
-    fs::remove_file(place.checkpoints()).unwrap();
+    place.remove_checkpoints();
     drop(open(&place.log()));
     assert_eq!(place.check().unwrap().covered, 12);
     let refused = place.check_with_copy();
@@ -157,11 +162,14 @@ fn a_checkpoint_of_another_host_is_not_compared_with() {
 fn a_torn_end_is_mended_and_that_is_recorded() {
     let place = Place::new();
     place.fill(settings(), 5);
-    for torn in [&b"{\"seq\":5,\"time\":\"20"[..], &[0; 300], b"{}\n\n\0\0"] {
+    // The last is what a disk leaves that never wrote the first of two blocks.
+    for torn in [&b"{\"seq\":5,\"time\":\"20"[..], &[0; 300], b"\0\0\"a\"}\n"] {
         let before = records(&place.log()).len();
         let mut bytes = fs::read(place.segment()).unwrap();
         bytes.extend(torn);
         fs::write(place.segment(), bytes).unwrap();
+        let report = place.check().unwrap();
+        assert_eq!(report.unfinished, torn.len() as u64);
         drop(open(&place.log()));
         let found = records(&place.log());
         assert_eq!(found.len(), before + 1);
@@ -172,12 +180,112 @@ fn a_torn_end_is_mended_and_that_is_recorded() {
     }
 }
 
+/// A crash leaves no whole line that does not belong there: neither one that is no
+/// record, nor one that was there before.
+#[test]
+fn a_whole_line_that_does_not_belong_there_is_damage() {
+    for many in [5, 2_000] {
+        let place = Place::new();
+        place.fill(settings(), many);
+        let whole = fs::read_to_string(place.segment()).unwrap();
+        let last = whole.lines().last().unwrap();
+        let twice = format!("{last}\n{last}");
+        for surplus in [last, &twice, "{}", "# a note", ""] {
+            let changed = format!("{whole}{surplus}\n");
+            let refuse = |refused: Option<AuditError>| {
+                let is_it =
+                    |it: &AuditError| matches!(it, AuditError::Damaged { seq, .. } if *seq == many);
+                assert!(
+                    refused.as_ref().is_some_and(is_it),
+                    "{surplus}: {refused:?}"
+                );
+            };
+            fs::write(place.segment(), &whole).unwrap();
+            let running = open(&place.log());
+            fs::write(place.segment(), &changed).unwrap();
+            running.record(event(0)).wait().unwrap_err();
+            drop(running);
+            refuse(open_with(&place.log(), settings(), None).err());
+            refuse(place.check().err());
+            assert_eq!(fs::read_to_string(place.segment()).unwrap(), changed);
+        }
+    }
+}
+
+/// Neither whoever writes nor whoever verifies takes such a log for whole.
+#[test]
+fn a_segment_that_nobody_began_is_found() {
+    for name in [100, 3].map(|first| format!("{first:020}.ndjson")) {
+        let place = Place::new();
+        place.fill(settings(), 5);
+        fs::write(place.log().join(&name), "").unwrap();
+        for refused in [
+            place.check().err(),
+            open_with(&place.log(), settings(), None).err(),
+        ] {
+            assert!(
+                refused.as_ref().is_some_and(AuditError::is_damage),
+                "{name}: {refused:?}"
+            );
+        }
+    }
+    let place = Place::new();
+    place.fill(settings(), 5);
+    fs::write(place.log().join(format!("{:020}.ndjson", 100)), "").unwrap();
+    let refused = place.check();
+    assert!(
+        matches!(
+            refused,
+            Err(AuditError::Missing {
+                first: 5,
+                last: 99,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+}
+
+/// What is always there and is gone is damage; where nothing is, nothing was
+/// recorded yet.
+#[test]
+fn files_that_somebody_removed_are_missed() {
+    let place = Place::new();
+    let refused = place.check();
+    assert!(refused.is_err_and(|error| !error.is_damage()));
+    for many in [1, 60] {
+        let removed = |place: &Place| {
+            let newest = segments(&place.log()).pop().unwrap();
+            [newest.as_str(), "tree", "key.vkey"].map(|name| place.log().join(name))
+        };
+        for number in 0..3 {
+            let place = Place::new();
+            let log = open_with(&place.log(), small_segments(), None).unwrap();
+            for number in 0..many {
+                log.record(event(number)).wait().unwrap();
+            }
+            drop(log);
+            let key = place.key();
+            let path = &removed(&place)[number];
+            fs::remove_file(path).unwrap();
+            let refused = match path.extension().is_some_and(|it| it == "vkey") {
+                true => place.check().err(),
+                false => verify(&place.log(), &key, None).err(),
+            };
+            assert!(
+                refused.as_ref().is_some_and(AuditError::is_damage),
+                "{path:?}: {refused:?}"
+            );
+        }
+    }
+}
+
 /// A crash tears the end; it does not change what has records behind it.
 #[test]
 fn damage_with_records_behind_it_is_not_mended() {
     let place = Place::new();
     place.fill(settings(), 5);
-    fs::remove_file(place.checkpoints()).unwrap();
+    place.remove_checkpoints();
     let text = fs::read_to_string(place.segment()).unwrap();
     let damaged = text.replacen("{\"seq\":3,", "{\"seq\"?3,", 1);
     fs::write(place.segment(), &damaged).unwrap();
@@ -210,7 +318,7 @@ fn a_segment_that_somebody_else_removed_is_missed() {
     assert!(
         matches!(
             refused,
-            Err(AuditError::KeyFile(_) | AuditError::Missing { .. })
+            Err(AuditError::KeyFile(_) | AuditError::Gone { .. })
         ),
         "{refused:?}"
     );
@@ -231,4 +339,71 @@ fn opening_looks_at_the_end_alone() {
         place.check(),
         Err(AuditError::Damaged { seq: 0, .. })
     ));
+}
+
+/// Records that no checkpoint vouches for are as anybody wrote them.
+#[test]
+fn a_log_without_its_checkpoints_is_not_believed() {
+    let place = Place::new();
+    place.fill(settings(), 8);
+    let text = fs::read_to_string(place.segment()).unwrap();
+    fs::write(place.segment(), text.replace("number 3", "number 4")).unwrap();
+    fs::write(place.log().join("tree"), b"").unwrap();
+    fs::remove_file(place.checkpoints()).unwrap();
+    let refused = place.check();
+    assert!(
+        matches!(refused, Err(AuditError::Unsigned { .. })),
+        "{refused:?}"
+    );
+    // Nor does the next writer sign it.
+    let refused = open_with(&place.log(), settings(), None);
+    assert!(
+        matches!(refused, Err(AuditError::Unsigned { .. })),
+        "{refused:?}"
+    );
+}
+
+/// A damaged log is kept as it is, and stops nobody for good: the new one says
+/// what it follows, and who had the old one open goes on with the new one.
+#[test]
+fn a_damaged_log_makes_room_for_another() {
+    let place = Place::new();
+    place.fill(settings(), 5);
+    let service = open(&place.log());
+    let text = fs::read_to_string(place.segment()).unwrap();
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    fs::write(place.segment(), lines[..3].concat()).unwrap();
+    let refused = service.record(event(5)).wait();
+    assert!(
+        matches!(refused, Err(AuditError::NotRecorded { .. })),
+        "{refused:?}"
+    );
+    service.note(event(6));
+    let why = open_with(&place.log(), settings(), None).unwrap_err();
+    assert!(why.is_damage(), "{why:?}");
+
+    let aside = AuditLog::set_aside(&place.log(), settings(), Some("ada"));
+    let (aside, _) = aside.unwrap().unwrap();
+    assert!(aside.starts_with(place.log().parent().unwrap()));
+    let left = fs::read_to_string(aside.join("00000000000000000000.ndjson")).unwrap();
+    assert_eq!(left, lines[..3].concat());
+    eventually(|| records(&place.log()).len() == 2);
+    assert_eq!(service.record(event(7)).wait().unwrap(), 2);
+    drop(service);
+    let found = records(&place.log());
+    let first = &found[0].event;
+    assert_eq!((first.kind, first.outcome), (Kind::SetAside, Outcome::Ok));
+    assert_eq!(first.actor.as_deref(), Some("ada"));
+    assert_eq!(first.code.as_deref(), Some("ORC-2109"));
+    assert_eq!(first.context["size"], "5");
+    assert_eq!(first.resource, Some(aside.display().to_string()));
+    let details: Vec<_> = found[1..]
+        .iter()
+        .map(|it| it.event.detail.clone())
+        .collect();
+    assert_eq!(details, [6, 7].map(|number| event(number).detail));
+    assert_eq!(place.check().unwrap().size, 3);
+    // Whoever comes second finds nothing wrong.
+    let again = AuditLog::set_aside(&place.log(), settings(), None);
+    assert!(matches!(again, Ok(None)), "{again:?}");
 }

@@ -6,13 +6,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use orchestrator_signing::audit::{AuditError, AuditReader};
+use miette::Diagnostic;
+use orchestrator_signing::audit::{AuditError, AuditReader, prove};
 use serde_json::json;
 
-use crate::{context::Context, error::CliError, failure::Result};
+use crate::{
+    context::Context,
+    error::CliError,
+    exit::Exit,
+    failure::{Failure, Result},
+};
 
 /// Each record has a proof of its own, which is a file.
 const RECORDS_MAX: u64 = 100_000;
+
+/// Why nothing is exported.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+enum ExportError {
+    /// The range of records has none in it.
+    #[error("`--last {last}` stands before `--first {first}`")]
+    #[diagnostic(
+        code("ORC-5042"),
+        help("both are numbers of records; the one with `--last` is written too")
+    )]
+    Ends { first: u64, last: u64 },
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,13 +49,20 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn execute(self, context: &Context) -> Result {
+        if let (Some(first), Some(last)) = (self.first, self.last)
+            && last < first
+        {
+            return Err(Failure::new(Exit::Usage, ExportError::Ends { first, last }));
+        }
         let log = super::dir(context)?;
-        let key = super::key(context, None)?;
+        let key = super::key(context)?;
         super::sign(context)?;
         let mut reader = AuditReader::open(&log, self.first.unwrap_or(0))?;
         let first = reader.next_seq();
         let most = first.saturating_add(RECORDS_MAX - 1);
         let last = self.last.unwrap_or(most).min(most);
+        // Nothing is made where there is nothing to put in.
+        prove(&log, &key, first.min(last))?;
 
         let dir = self.output_dir.as_path();
         let proofs = dir.join("proofs");
@@ -50,7 +75,7 @@ impl Args {
         while reader.next_seq() <= last {
             let seq = reader.next_seq();
             // Records that were made meanwhile are covered by the next checkpoint.
-            let proof = match orchestrator_signing::audit::prove(&log, &key, seq) {
+            let proof = match prove(&log, &key, seq) {
                 Err(AuditError::NoSuchRecord { .. }) => break,
                 proof => proof?.1,
             };

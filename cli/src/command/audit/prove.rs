@@ -12,7 +12,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn execute(self, context: &Context) -> Result {
-        let key = super::key(context, None)?;
+        let key = super::key(context)?;
         let (line, proof) = super::prove(context, &key, self.seq)?;
         let value = json!({
             "seq": self.seq,

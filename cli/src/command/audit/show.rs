@@ -118,6 +118,7 @@ fn show(context: &Context, record: &AuditRecord, line: &[u8]) -> Result {
     }
     let event = &record.event;
     let (outcome, color) = match event.outcome {
+        Outcome::Begun => ("begun", Color::Dim),
         Outcome::Allowed => ("allowed", Color::Green),
         Outcome::Ok => ("ok", Color::Green),
         Outcome::Denied => ("denied", Color::Red),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use orchestrator_signing::audit::verify;
+use orchestrator_signing::audit::{AuditError, VerifierKey, verifier_key, verify};
 use serde_json::json;
 
 use crate::{context::Context, failure::Result};
@@ -21,8 +21,21 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn execute(self, context: &Context) -> Result {
         let dir = super::dir(context)?;
-        let key = super::key(context, self.key.as_deref())?;
-        let report = verify(&dir, &key, self.from.as_deref())?;
+        let key = match &self.key {
+            Some(text) => VerifierKey::parse(text),
+            None => verifier_key(&dir),
+        };
+        let verified = key.and_then(|key| {
+            let report = verify(&dir, &key, self.from.as_deref())?;
+            Ok((key, report))
+        });
+        // Whoever has something to compare with knows that there was a log.
+        let (key, report) = match (verified, self.from.is_some() || self.key.is_some()) {
+            (Err(AuditError::NothingYet { path }), true) => {
+                return Err(AuditError::Gone { path }.into());
+            }
+            (verified, _) => verified?,
+        };
         let value = json!({
             "log": dir.display().to_string(),
             "origin": report.key,
@@ -36,11 +49,11 @@ impl Args {
         });
         context.out.show(&value, |_| {
             format!(
-                "{} records are as they were written, {} of them under a checkpoint\n\
+                "{} records are as they were signed, {} newer ones are not signed yet\n\
                  checkpoints  {} of its own, {} from elsewhere\n\
                  key          {}\n",
-                report.size - report.first,
                 report.covered.saturating_sub(report.first),
+                report.size - report.covered.max(report.first),
                 report.checkpoints,
                 report.compared,
                 key.to_text(),

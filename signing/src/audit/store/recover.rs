@@ -1,7 +1,13 @@
 //! From a folder to a log that can be written: the newest checkpoint whose
 //! hashes are there, and the records behind it.
 
-use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -34,6 +40,16 @@ impl Store {
         let lock = files::open_or_create(&path).map_err(AuditError::io("open", &path))?;
         let lock = Arc::new(lock);
         let _held = Held::wait(&lock, &folder, settings.lock_wait)?;
+        Self::open_held(folder, settings, copy, lock)
+    }
+
+    /// The same, where others are kept out already.
+    pub(super) fn open_held(
+        folder: Folder,
+        settings: AuditSettings,
+        copy: Option<CopyTo>,
+        lock: Arc<File>,
+    ) -> Result<Self, AuditError> {
         let signer = Signer::new(own_key(&folder)?);
         let tree = Tree::create(&folder.tree())?;
         let segment = first_segment(&folder, &tree)?;
@@ -43,6 +59,9 @@ impl Store {
             signer,
             lock,
             segment,
+            is_synced: true,
+            has_leftover: false,
+            kept: None,
             tree,
             frontier: Frontier::default(),
             covered: 0,
@@ -61,7 +80,10 @@ impl Store {
     pub(super) fn recover(&mut self) -> Result<(), AuditError> {
         let segments = self.folder.segments()?;
         let oldest = segments.first().copied().unwrap_or_default();
-        let (newest, start) = self.believable(&segments)?;
+        let (newest, start) = self.believable()?;
+        if newest.is_none() {
+            self.begin(&segments)?;
+        }
         self.expected = newest;
         // Without a checkpoint to begin at, every record is looked at.
         let (frontier, covered) = match start {
@@ -87,13 +109,37 @@ impl Store {
         }
     }
 
+    /// Every log begins with a checkpoint over nothing, so that one without any is
+    /// known to have lost them.
+    fn begin(&self, segments: &[u64]) -> Result<(), AuditError> {
+        let path = self.folder.segment(0);
+        let metadata = self.segment.file.metadata();
+        let metadata = metadata.map_err(AuditError::io("read", &path))?;
+        let is_empty = segments == [0] && metadata.len() == 0 && self.tree.len()? == 0;
+        match is_empty {
+            true => self.sign().map(drop),
+            false => Err(AuditError::Unsigned {
+                path: self.folder.path().display().to_string(),
+            }),
+        }
+    }
+
     /// The segment that begins with `first`, known up to record `size`.
     fn segment_at(&self, first: u64, size: u64) -> Result<Segment, AuditError> {
         let path = self.folder.segment(first);
         let open = || {
             let file = files::open(&path, true)?;
             let end = file.metadata()?.len();
-            let len = offset_of(&file, end, first, size)?;
+            // Behind its last known record, whatever number stands there.
+            let len = match size > first {
+                true => {
+                    let at = offset_of(&file, end, first, size - 1)?;
+                    let mut lines = Lines::of(file.try_clone()?, at, end);
+                    lines.next_line()?;
+                    lines.ends
+                }
+                false => 0,
+            };
             Ok(Segment { first, file, len })
         };
         open().map_err(|error: io::Error| match error.kind() {
@@ -139,15 +185,12 @@ impl Store {
     /// The newest checkpoint, and the edge of the tree at the newest one whose
     /// hashes are there.
     #[expect(clippy::type_complexity, reason = "used once, on the next screen")]
-    fn believable(
-        &self,
-        segments: &[u64],
-    ) -> Result<(Option<(Checkpoint, String)>, Option<Frontier>), AuditError> {
+    fn believable(&self) -> Result<(Option<(Checkpoint, String)>, Option<Frontier>), AuditError> {
         let key = self.signer.verifier();
         let mut newest = None;
-        for first in segments.iter().rev() {
-            let bytes = self.folder.read_checkpoints(*first, files::NEWEST_BYTES)?;
-            let place = self.folder.checkpoints(*first).display().to_string();
+        for first in self.folder.signed_segments()?.into_iter().rev() {
+            let bytes = self.folder.read_checkpoints(first, files::NEWEST_BYTES)?;
+            let place = self.folder.checkpoints(first).display().to_string();
             for note in note::notes(&bytes, key.name()).into_iter().rev() {
                 let Ok(checkpoint) = key.open(note, &place) else {
                     continue;
@@ -232,12 +275,8 @@ fn own_key(folder: &Folder) -> Result<SecretKey, AuditError> {
 /// Any segment, so that there is one; the right one is found later.
 fn first_segment(folder: &Folder, tree: &Tree) -> Result<Segment, AuditError> {
     let first = match folder.segments()?.as_slice() {
-        [] if tree.len()? > 0 => {
-            return Err(AuditError::Missing {
-                path: folder.path().display().to_string(),
-                first: 0,
-                last: tree.len()? / 2,
-            });
+        [] if tree.len()? > 0 || !folder.signed_segments()?.is_empty() => {
+            return Err(folder.without_segments());
         }
         [] => 0,
         [first, ..] => *first,
