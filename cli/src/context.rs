@@ -103,7 +103,10 @@ impl Context {
 
     /// The audit log of the home, opened unless it is off.
     pub(crate) fn audit(&self) -> Result<Arc<Audit>> {
-        self.audit.open(&self.home()?, &self.config()?.audit)?;
+        let home = self.home()?;
+        // Whatever is put into it tells why when this did not work.
+        let _ = home.make();
+        self.audit.open(&home, &self.config()?.audit)?;
         Ok(Arc::clone(&self.audit))
     }
 
@@ -158,11 +161,11 @@ impl Context {
     }
 
     /// Starts an engine for one command, and says what an operator should know
-    /// of the start.
-    pub(crate) async fn engine(&self) -> Result<Engine> {
+    /// of the start. It goes by the lock file, if there is one.
+    pub(crate) async fn engine(&self, locked: Option<PathBuf>) -> Result<Engine> {
         let config = self.config()?;
         self.log_to_stderr(&config, Use::OneCommand);
-        let engine = self.start(self.builder(config)?).await?;
+        let engine = self.start(self.builder(config)?, locked).await?;
         self.warn_of(engine.warnings());
         Ok(engine)
     }
@@ -182,14 +185,21 @@ impl Context {
         }
     }
 
-    /// Starts an engine that serves others.
-    pub(crate) async fn serving_engine(&self, config: Config) -> Result<Engine> {
+    /// Starts an engine that serves others, likewise.
+    pub(crate) async fn serving_engine(
+        &self,
+        config: Config,
+        locked: Option<PathBuf>,
+    ) -> Result<Engine> {
         self.log_to_stderr(&config, Use::Service);
-        self.start(self.builder(config)?.service()).await
+        self.start(self.builder(config)?.service(), locked).await
     }
 
     /// What becomes of the plugins is recorded.
-    async fn start(&self, builder: EngineBuilder) -> Result<Engine> {
+    async fn start(&self, mut builder: EngineBuilder, locked: Option<PathBuf>) -> Result<Engine> {
+        if let Some(file) = locked {
+            builder = builder.locked(file);
+        }
         let listener = Listener(self.audit()?);
         let engine = builder.sink(Arc::new(listener)).start().await?;
         self.audit.note_loaded(&engine.plugins());

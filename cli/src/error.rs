@@ -162,6 +162,14 @@ pub(crate) enum CliError {
     )]
     InputFile { path: PathBuf, reason: String },
 
+    /// Keys are never overwritten: what one of them signed could not be signed again.
+    #[error("there is a key at `{}` already", .path.display())]
+    #[diagnostic(
+        code("ORC-5041"),
+        help("choose another name; `orchestrator key list` shows the keys of this home")
+    )]
+    KeyThere { path: PathBuf },
+
     /// The digest was learnt over another way than the file, and one of the two
     /// is not what its sender meant.
     #[error("the trust root has the digest {found}, not {wanted}")]
@@ -220,7 +228,9 @@ impl CliError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::File { reason, .. } if reason.kind() == io::ErrorKind::NotFound => Exit::NotFound,
-            Self::Io(_) | Self::File { .. } | Self::Passphrase { .. } => Exit::Failed,
+            Self::Io(_) | Self::File { .. } | Self::Passphrase { .. } | Self::KeyThere { .. } => {
+                Exit::Failed
+            }
             Self::Input { .. } | Self::NoPassphrase | Self::RunId { .. } | Self::Setting { .. } => {
                 Exit::Usage
             }

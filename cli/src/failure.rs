@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _};
 
 use miette::{Diagnostic, Report};
 use orchestrator_engine::EngineError;
+use orchestrator_plugin_runtime::RuntimeError;
 use serde_json::json;
 
 pub(crate) use self::render::as_json;
@@ -64,7 +65,10 @@ impl From<io::Error> for Failure {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        Self::new(error.class().into(), error)
+        match error {
+            EngineError::Runtime(RuntimeError::Locked(error)) => error.into(),
+            error => Self::new(error.class().into(), error),
+        }
     }
 }
 

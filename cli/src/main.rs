@@ -29,7 +29,7 @@ mod source;
 mod table;
 mod whoami;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use args::{Cli, Command};
 use clap::Parser as _;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
             let context = Context::new(cli.global);
-            let result = audit::around(&context, &arguments, || start(&context, cli.command));
+            let result = start(&context, &arguments, cli.command);
             if let Err(failure) = &result {
                 failure.tell(context.out);
             }
@@ -57,14 +57,20 @@ fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-fn start(context: &Context, command: Command) -> failure::Result {
+fn start(context: &Context, arguments: &[OsString], command: Command) -> failure::Result {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(dispatch(context, command));
-    // A blocking read, such as one of a terminal, must not hold the exit up.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result
+    {
+        let _inside = runtime.enter();
+        signals::outlive_size_limit()?;
+    }
+    audit::around(context, arguments, || {
+        let result = runtime.block_on(dispatch(context, command));
+        // A blocking read, such as one of a terminal, must not hold the exit up.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        result
+    })
 }
 
 async fn dispatch(context: &Context, command: Command) -> failure::Result {

@@ -134,6 +134,15 @@ fn pretty<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     Ok(serde_json::to_string_pretty(value).map_err(io::Error::from)?)
 }
 
+/// So many of something: `1 plugin`, `2 capabilities`.
+pub(crate) fn counted(count: usize, one: &str) -> String {
+    match (count, one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {one}s"),
+    }
+}
+
 /// Escapes whatever a terminal would obey: control characters, and those that
 /// reorder or hide text around them. For text that plugins or files supply.
 pub(crate) fn harmless(text: &str) -> String {
@@ -150,6 +159,13 @@ pub(crate) fn harmless(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_several() {
+        assert_eq!(counted(1, "phase"), "1 phase");
+        assert_eq!(counted(0, "phase"), "0 phases");
+        assert_eq!(counted(2, "capability"), "2 capabilities");
+    }
 
     #[test]
     fn text_from_elsewhere_cannot_command_the_terminal() {

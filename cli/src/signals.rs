@@ -57,6 +57,20 @@ impl Signals {
     }
 }
 
+/// What a file size limit (`ulimit -f`) does to a process that does not say how it
+/// wants to learn of it: it ends without a word. From now on, writes fail instead, and
+/// whoever wrote says so. A plugin starts with what is usual.
+pub(crate) fn outlive_size_limit() -> Result {
+    /// SIGXFSZ on Linux.
+    const SIZE_LIMIT: i32 = 25;
+    let kind = SignalKind::from_raw(SIZE_LIMIT);
+    if !is_ignored(kind) {
+        // What listens stays when this is dropped; nobody needs to be told.
+        drop(signal(kind)?);
+    }
+    Ok(())
+}
+
 /// Whether the process was started with this signal ignored.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -22,13 +22,13 @@ use crate::{failure::Result, output::Output};
 
 /// Where a package comes from.
 pub(crate) trait Source {
-    /// What is written down to ask again: an absolute path, or a URL without
-    /// secrets.
+    /// What is said and written down to ask again: an absolute path, or a URL without
+    /// what it asks with.
     fn location(&self) -> String;
 
     /// Whether the same location can only give the same bytes. What such a
     /// source gave once need not be fetched again.
-    fn is_remote(&self) -> bool {
+    fn gives_the_same_again(&self) -> bool {
         false
     }
 

@@ -303,7 +303,9 @@ impl EngineError {
             Self::Plugin(ResolveError::Unusable(problem)) => problem.class.into(),
             Self::Plugin(_) => ErrorClass::NotFound,
             Self::Journal(error) => of_journal(error),
-            Self::Runtime(RuntimeError::Trust { .. }) => ErrorClass::Trust,
+            Self::Runtime(RuntimeError::Trust { .. } | RuntimeError::Locked(_)) => {
+                ErrorClass::Trust
+            }
             Self::Runtime(RuntimeError::Grants { .. }) => ErrorClass::Invalid,
             Self::Runtime(_) | Self::Interrupted { .. } | Self::HomeUnusable { .. } => {
                 ErrorClass::Failed

@@ -2,11 +2,14 @@
 
 use std::{
     ffi::OsString,
+    io,
     path::{Path, PathBuf},
 };
 
 use miette::Diagnostic;
 use thiserror::Error;
+
+use crate::engine::private_dir;
 
 /// One directory that holds plugins, keys, trust, grants and the journal.
 ///
@@ -108,6 +111,16 @@ impl Home {
         })
     }
 
+    /// Makes the directory, for this user alone, unless it is there. What lies below
+    /// it decides what runs; trust and grants are refused where others can write.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn make(&self) -> io::Result<()> {
+        private_dir(&self.root)
+    }
+
     /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root
@@ -162,7 +175,22 @@ impl Home {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_home_is_made_for_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("a/home")).unwrap();
+        let mode = || home.root().metadata().unwrap().permissions().mode() & 0o777;
+        home.make().unwrap();
+        assert_eq!(mode(), 0o700);
+        let others = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(home.root(), others).unwrap();
+        home.make().unwrap();
+        assert_eq!(mode(), 0o755, "one that is there is the operator's");
+    }
 
     fn resolve(given: Option<&str>, env: &[(&str, &str)]) -> Result<Home, HomeError> {
         Home::resolve(given.map(PathBuf::from), &|name| {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 use orchestrator_contract::PluginState;
+use orchestrator_signing::LockFileError;
 use semver::{Version, VersionReq};
 use thiserror::Error;
 
@@ -41,6 +42,10 @@ pub enum RuntimeError {
         /// What is wrong with it.
         source: Box<dyn Diagnostic + Send + Sync>,
     },
+    /// See [`LockFileError`].
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Locked(#[from] LockFileError),
     /// Two plugins compiled into the host have the same id and version.
     #[error("plugin {id} {version} already registered")]
     #[diagnostic(
@@ -184,6 +189,16 @@ pub(crate) enum LoadError {
         help("give the package another kind, or compile the plugin into the host")
     )]
     PackagedBuiltin,
+
+    /// A package has the name of a plugin that is compiled into the host.
+    #[error("a plugin of this name is compiled into the host, and no package takes its place")]
+    #[diagnostic(
+        code("ORC-3025"),
+        help(
+            "remove it with `orchestrator plugin remove`; its publisher has to give it another name"
+        )
+    )]
+    NameOfBuiltin,
 
     /// The trust level comes from the key that signed the package.
     #[error("its key has trust level {level}, and native programs need level 3")]
@@ -381,6 +396,7 @@ impl LoadError {
                 ProblemClass::NotFound
             }
             Self::PackagedBuiltin
+            | Self::NameOfBuiltin
             | Self::LimitNotEnforceable { .. }
             | Self::BuiltinLimit { .. }
             | Self::Config { .. }

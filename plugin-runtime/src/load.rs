@@ -10,8 +10,8 @@ use std::{
 use orchestrator_manifest::{Kind, Manifest};
 use orchestrator_sandbox::{RunDirectory, TreeError, sweep};
 use orchestrator_signing::{
-    GrantError, GrantStore, Granted, InUse, Package, Publisher, TrustLevel, TrustRoot, TrustStore,
-    Verified, verify_or_unsigned,
+    Comparison, GrantError, GrantStore, Granted, InUse, LockFile, Package, Publisher, TrustError,
+    TrustLevel, TrustRoot, TrustStore, Verified, verify_or_unsigned,
 };
 use semver::Version;
 use serde_json::Value;
@@ -68,10 +68,11 @@ pub(crate) struct Loaded {
 ///
 /// # Errors
 ///
-/// When trust or grants cannot be read at all.
+/// When trust or grants cannot be read at all, and when what was found is not what
+/// the lock file names.
 pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, RuntimeError> {
     let stamp = paths.papers().stamp();
-    let trust = TrustStore::open(&paths.trust_dir).map_err(|error| RuntimeError::Trust {
+    let mut trust = TrustStore::open(&paths.trust_dir).map_err(|error| RuntimeError::Trust {
         path: paths.trust_dir.clone(),
         source: Box::new(error),
     })?;
@@ -79,6 +80,7 @@ pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, Runtim
         path: paths.grants_file.clone(),
         source: Box::new(error),
     })?;
+    let locked = paths.locked.as_deref().map(LockFile::need).transpose()?;
     if paths.run_dir.exists()
         && let Err(error) = sweep(&paths.run_dir)
     {
@@ -92,19 +94,63 @@ pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, Runtim
         rules,
         run_dir: &paths.run_dir,
         claimed: None,
+        compared: locked.map(Comparison::with),
     };
     let wanted = discovery
         .found
         .iter()
         .filter(|found| found.shadowed_by.is_none());
-    let candidates = wanted
+    let mut candidates: Vec<_> = wanted
         .map(|found| loader.candidate(found, &discovery))
         .collect();
+    if let Some(compared) = loader.compared {
+        compared.finish()?;
+    }
+    remember(&mut trust, &candidates);
+    tell_of_older(&trust.root(), &mut candidates);
     Ok(Loaded {
         stamp,
         discovery,
         candidates,
     })
+}
+
+/// Wherever a release was found, this host has had it from now on: its key may come
+/// to its end, and what is older and new here is a step back.
+fn remember(trust: &mut TrustStore, candidates: &[Candidate]) {
+    let can_run = candidates.iter().filter(|it| it.outcome.is_ok());
+    let packages = can_run.filter_map(|it| it.known.facts.package.as_ref());
+    match trust.record(packages) {
+        // Nothing new comes to a host whose root has expired, which it says by itself.
+        Ok(()) | Err(TrustError::Expired { .. }) => {}
+        Err(error) => {
+            let error = PluginProblem::new(&error);
+            tracing::warn!(%error, "which releases this host has had cannot be written down");
+        }
+    }
+}
+
+/// A release that this host has had may lie where it is found before a newer one, put
+/// there by somebody or left by a rollback. That is said.
+fn tell_of_older(trust: &TrustRoot, candidates: &mut [Candidate]) {
+    for at in 0..candidates.len() {
+        let older = &candidates[at].known;
+        let package = older.facts.package.as_ref();
+        let Some(newest) = package.and_then(|it| it.newer_had(trust)) else {
+            continue;
+        };
+        let comes_first = |other: &Candidate| {
+            let package = other.known.facts.package.as_ref();
+            other.known.manifest.id == older.manifest.id
+                && other.known.facts.place <= older.facts.place
+                && package.is_some_and(|it| it.newer_had(trust).is_none())
+        };
+        if !candidates.iter().any(comes_first) {
+            candidates[at].known.facts.warnings.push(format!(
+                "it is older than release {newest}, which this host has had and which is not found before it"
+            ));
+        }
+    }
 }
 
 /// The configuration of a plugin, checked.
@@ -154,6 +200,8 @@ struct Loader<'a> {
     run_dir: &'a Path,
     /// Claimed by the first package that needs it.
     claimed: Option<RunDirectory>,
+    /// With the lock file, where there is one to go by.
+    compared: Option<Comparison>,
 }
 
 impl Loader<'_> {
@@ -176,6 +224,11 @@ impl Loader<'_> {
             },
         };
         let outcome = self.prepare(found, &mut known);
+        if let (Some(compared), Err(problem), false) =
+            (&mut self.compared, &outcome, known.facts.verified)
+        {
+            compared.refused(&found.manifest, &problem.to_string());
+        }
         Candidate { known, outcome }
     }
 
@@ -189,6 +242,9 @@ impl Loader<'_> {
         known.manifest = Arc::new(manifest.clone());
         known.facts.warnings = unused_keys(manifest);
         known.facts.about(&package);
+        if let Some(compared) = &mut self.compared {
+            compared.loaded(&package, &self.trust, &self.grants);
+        }
         host(manifest, &self.rules.host_version)?;
         let granted = self.grants.check(&package).map_err(|error| {
             known.facts.waits_for_grant = matches!(
@@ -208,6 +264,10 @@ impl Loader<'_> {
 
     fn verified(&self, found: &Found) -> Result<Verified<Package>, PluginProblem> {
         verify_or_unsigned(&found.dir, &self.trust, &self.rules.unsigned_paths)
+            .and_then(|package| {
+                package.check_no_step_back(&self.trust)?;
+                Ok(package)
+            })
             .map_err(|error| PluginProblem::of_package(&error, found))
     }
 

@@ -38,6 +38,8 @@ pub struct RuntimePaths {
     pub trust_dir: PathBuf,
     /// What operators granted.
     pub grants_file: PathBuf,
+    /// A lock file. Nothing is loaded unless exactly what it names would be.
+    pub locked: Option<PathBuf>,
 }
 
 /// Finds, loads, starts and stops plugins. Dropping it ends every process and every
@@ -101,7 +103,8 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// When trust or grants cannot be read, and when two builtins are the same.
+    /// When trust or grants cannot be read, when two builtins are the same, and when
+    /// what was found is not what the lock file names.
     pub async fn load(
         settings: RuntimeSettings,
         paths: RuntimePaths,

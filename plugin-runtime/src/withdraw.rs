@@ -48,12 +48,22 @@ impl Papers {
         Stamp([of(&self.trust_dir.join("root.json")), of(&self.grants_file)])
     }
 
-    fn read(&self) -> Result<(TrustRoot, GrantStore), PluginProblem> {
+    fn trust(&self) -> Result<TrustRoot, PluginProblem> {
         let trust = TrustStore::open(&self.trust_dir).map_err(|error| PluginProblem::new(&error));
-        let grants = GrantStore::open(&self.grants_file);
-        let grants = grants.map_err(|error| PluginProblem::new(&error));
-        Ok((trust?.root(), grants?))
+        Ok(trust?.root())
     }
+
+    fn grants(&self) -> Result<GrantStore, PluginProblem> {
+        GrantStore::open(&self.grants_file).map_err(|error| PluginProblem::new(&error))
+    }
+}
+
+/// What a look at the files led to.
+struct Judged {
+    /// The plugins that run and may not, each with the reason.
+    refused: Vec<(Arc<Entry>, PluginProblem)>,
+    /// What could not be read, so that it has to be looked at again.
+    unread: Vec<PluginProblem>,
 }
 
 /// Watches `papers`, which were as `seen` when the plugins were loaded, until it
@@ -68,24 +78,28 @@ pub(crate) async fn watch(
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = JoinSet::new();
+    let mut told = Vec::new();
     loop {
         ticks.tick().await;
         while stopping.try_join_next().is_some() {}
         let (papers, before, entries) = (papers.clone(), seen.clone(), entries.clone());
         let judged = spawn_blocking(move || {
             let now = papers.stamp();
-            let refused = match now == before {
-                true => Vec::new(),
-                false => judge(&papers, &entries),
-            };
-            (now, refused)
+            (now != before).then(|| (now, judge(&papers, &entries)))
         });
         // It fails only while the host ends.
-        let Ok((now, refused)) = judged.await else {
+        let Ok(judged) = judged.await else {
             return;
         };
-        seen = now;
-        for (entry, problem) in refused {
+        let Some((now, judged)) = judged else {
+            continue;
+        };
+        // What was taken back is in a file that cannot be read as well.
+        if judged.unread.is_empty() {
+            seen = now;
+        }
+        tell(&judged.unread, &mut told);
+        for (entry, problem) in judged.refused {
             entry.life.fail(PluginState::Error, problem);
             stopping.spawn(async move {
                 let until = Instant::now() + limit;
@@ -96,25 +110,40 @@ pub(crate) async fn watch(
     }
 }
 
-/// The plugins that run and may not, each with the reason.
-fn judge(papers: &Papers, entries: &[Arc<Entry>]) -> Vec<(Arc<Entry>, PluginProblem)> {
-    let (trust, grants) = match papers.read() {
-        Ok(read) => read,
-        Err(problem) => {
-            // A file that somebody broke says nothing about any plugin. No host starts
-            // with it.
-            let code = &problem.code;
-            tracing::warn!(%code, "trust or grants cannot be read; plugins go on: {problem}");
-            return Vec::new();
-        }
-    };
+/// Trust and grants are judged apart: that one of them cannot be read takes nothing
+/// from what the other says.
+fn judge(papers: &Papers, entries: &[Arc<Entry>]) -> Judged {
+    let mut unread = Vec::new();
+    let trust = papers.trust().map_err(|problem| unread.push(problem)).ok();
+    let grants = papers.grants().map_err(|problem| unread.push(problem)).ok();
     let running = entries.iter().filter(|entry| is_in_service(entry));
     let refused = running.filter_map(|entry| {
         let package = entry.facts.package.as_ref()?;
-        let problem = refusal(package, &entry.facts.grants, &trust, &grants)?;
+        let problem = refusal(
+            package,
+            &entry.facts.grants,
+            trust.as_ref(),
+            grants.as_ref(),
+        )?;
         Some((Arc::clone(entry), problem))
     });
-    refused.collect()
+    Judged {
+        refused: refused.collect(),
+        unread,
+    }
+}
+
+/// A file that somebody broke says nothing about any plugin, and no host starts with
+/// it. That is said once, and not every second.
+fn tell(unread: &[PluginProblem], told: &mut Vec<String>) {
+    let now: Vec<_> = unread.iter().map(ToString::to_string).collect();
+    for (problem, text) in unread.iter().zip(&now) {
+        if !told.contains(text) {
+            let code = &problem.code;
+            tracing::warn!(%code, "trust or grants cannot be read; plugins go on: {problem}");
+        }
+    }
+    *told = now;
 }
 
 fn is_in_service(entry: &Entry) -> bool {
@@ -126,21 +155,23 @@ fn is_in_service(entry: &Entry) -> bool {
     )
 }
 
+/// Why a plugin may not run, as far as can be told.
 fn refusal(
     package: &Verified<Package>,
     had: &[String],
-    trust: &TrustRoot,
-    grants: &GrantStore,
+    trust: Option<&TrustRoot>,
+    grants: Option<&GrantStore>,
 ) -> Option<PluginProblem> {
-    match package.trust_level_by(trust) {
-        Err(error) => return Some(PluginProblem::of(&error)),
-        Ok(level) if level < package.trust_level() && level < TrustLevel::Internal => {
-            let level = level.number();
-            return Some(PluginProblem::of(&LoadError::NotTrustedEnough { level }));
-        }
-        Ok(_) => {}
+    let now = match trust.map(|trust| package.judged_by(trust)) {
+        Some(Err(error)) => return Some(PluginProblem::of(&error)),
+        Some(Ok(now)) => now,
+        None => package.clone(),
+    };
+    if now.trust_level() < package.trust_level() && now.trust_level() < TrustLevel::Internal {
+        let level = now.trust_level().number();
+        return Some(PluginProblem::of(&LoadError::NotTrustedEnough { level }));
     }
-    let granted = match grants.check(package) {
+    let granted = match grants?.check(&now) {
         Err(error) => return Some(PluginProblem::of(&error)),
         Ok(granted) => granted,
     };

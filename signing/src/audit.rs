@@ -27,7 +27,10 @@ mod tree;
 mod verify;
 mod writer;
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 pub use clean::NamesSecret;
 pub use error::AuditError;
@@ -72,6 +75,24 @@ impl AuditLog {
         Ok(Self { writer, verifier })
     }
 
+    /// Makes room for a new log where [`Self::open`] finds damage. The damaged one
+    /// is kept beside it, with the moment in its name; the new one has another key,
+    /// and its first record says what was set aside, why and by whom. Other
+    /// processes that have the log open go on with the new one. Returns where the
+    /// damaged one is and what is wrong with it, or `None` where nothing is.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be opened for another reason, or the folders cannot be
+    /// exchanged; then the log is where it was.
+    pub fn set_aside(
+        dir: &Path,
+        settings: AuditSettings,
+        actor: Option<&str>,
+    ) -> Result<Option<(PathBuf, AuditError)>, AuditError> {
+        store::set_aside(dir, settings, actor)
+    }
+
     /// Records what happened and lets the caller wait until that is durable.
     /// Blocks while the queue is full; never dropped for being too much.
     pub fn record(&self, event: AuditEvent) -> Receipt {
@@ -85,7 +106,7 @@ impl AuditLog {
         self.writer.note(event);
     }
 
-    /// The key that checks this log's checkpoints.
+    /// The key that checks this log's checkpoints, as it was when it was opened.
     pub fn verifier(&self) -> &VerifierKey {
         &self.verifier
     }

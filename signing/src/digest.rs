@@ -74,16 +74,17 @@ fn nibble(digit: u8) -> Result<u8, BadDigest> {
 }
 
 /// Hashes what comes piece by piece.
-#[derive(Default)]
-pub(crate) struct Hasher(Sha256);
+#[derive(Debug, Default)]
+pub struct Hasher(Sha256);
 
 impl Hasher {
-    pub(crate) fn update(&mut self, piece: &[u8]) {
+    /// Hashes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
         sha2::Digest::update(&mut self.0, piece);
     }
 
     /// The digest of everything so far.
-    pub(crate) fn digest(self) -> Digest {
+    pub fn digest(self) -> Digest {
         Digest(sha2::Digest::finalize(self.0).into())
     }
 }

@@ -16,6 +16,10 @@ use crate::key::{KeyId, PublicKey, SIGNATURE_LEN, SecretKey};
 pub const ENVELOPE_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// Most signatures in one envelope.
 pub const SIGNATURES_MAX: usize = 16;
+/// How many bytes may be hashed to find out whose the signatures are that name no
+/// key: enough to try sixteen with a thousand keys on most payloads, and no more than
+/// a second's work on the largest.
+const NAMELESS_BYTES_MAX: usize = 256 << 20;
 
 /// The bytes that are signed: DSSE v1 pre-authentication encoding.
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
@@ -151,15 +155,14 @@ impl Envelope {
         Ok(())
     }
 
-    /// Adds the signature of one more key, in place of any that claims to be of
-    /// this key.
-    pub fn countersign(&mut self, key: &SecretKey) {
-        let id = key.public().id();
-        self.signatures.retain(|it| it.key_id != Some(id));
-        self.signatures.push(EnvelopeSignature {
-            key_id: Some(id),
-            bytes: key.sign(&pae(&self.payload_type, &self.payload)),
-        });
+    /// Signs it with one more key, likewise.
+    ///
+    /// # Errors
+    ///
+    /// [`EnvelopeError::TooLarge`] when there are as many signatures as may be.
+    pub fn countersign(&mut self, key: &SecretKey) -> Result<(), EnvelopeError> {
+        let signature = key.sign(&pae(&self.payload_type, &self.payload));
+        self.add(key.public(), &signature)
     }
 
     /// The first signature that is this key's.
@@ -240,7 +243,8 @@ impl Envelope {
     /// The payload and those of `keys` that signed it as `payload_type`: each
     /// key once, whatever the signatures say about their keys. A signature
     /// that names a key is tried with that key alone, one that names none
-    /// with all of them. `None` when no key signed it.
+    /// with all of them, as long as that costs no more than a bound. `None` when no
+    /// key signed it.
     pub fn verified_by<'k>(
         &self,
         payload_type: &str,
@@ -250,12 +254,20 @@ impl Envelope {
             return None;
         }
         let message = pae(payload_type, &self.payload);
+        let mut nameless_tries = NAMELESS_BYTES_MAX / message.len();
         let mut signers: Vec<&PublicKey> = Vec::new();
         for key in keys {
             let mut tried = self
                 .signatures
                 .iter()
-                .filter(|signature| signature.key_id.is_none_or(|id| id == key.id()));
+                .filter(|signature| match signature.key_id {
+                    Some(id) => id == key.id(),
+                    None if nameless_tries == 0 => false,
+                    None => {
+                        nameless_tries -= 1;
+                        true
+                    }
+                });
             let is_new = signers.iter().all(|signer| signer.id() != key.id());
             if is_new && tried.any(|signature| key.verifies(&message, &signature.bytes)) {
                 signers.push(key);
@@ -379,5 +391,39 @@ mod tests {
             Envelope::parse(none.as_bytes()),
             Err(EnvelopeError::NoSignatures)
         );
+    }
+
+    #[test]
+    fn a_signature_too_many_is_refused_and_not_written() {
+        let (a, b) = (key("a"), key("b"));
+        let mut full = Envelope::sign(TYPE, b"payload".to_vec(), &[&a; SIGNATURES_MAX]);
+        for signature in &mut full.signatures {
+            signature.key_id = None;
+        }
+        let before = full.clone();
+        assert_eq!(full.countersign(&b), Err(EnvelopeError::TooLarge));
+        assert_eq!(full, before);
+    }
+
+    /// Sixteen signatures without a name, over the largest payload, are no reason to
+    /// hash it for every key there is.
+    #[test]
+    fn signatures_without_a_name_are_not_tried_for_ever() {
+        let signer = key("signer");
+        let strangers: Vec<_> = (0..200).map(|number| key(&format!("k{number}"))).collect();
+        let keys = || {
+            let strangers = strangers.iter().map(SecretKey::public);
+            strangers.chain([signer.public()])
+        };
+        let is_found = |bytes: usize, is_named: bool| {
+            let mut envelope = Envelope::sign(TYPE, vec![b'x'; bytes], &[&signer]);
+            if !is_named {
+                envelope.signatures[0].key_id = None;
+            }
+            envelope.verified_by(TYPE, keys()).is_some()
+        };
+        assert!(is_found(3 << 20, true));
+        assert!(is_found(16 << 10, false));
+        assert!(!is_found(3 << 20, false));
     }
 }

@@ -8,7 +8,9 @@ use std::{
         fd::AsRawFd,
         unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use rustix::{
@@ -18,6 +20,8 @@ use rustix::{
 
 /// How the names of files begin that are not whole yet.
 const STAGED: &str = ".staged-";
+/// How often the name of a staged file may turn out to be taken.
+const TRIES_MAX: u32 = 1_000;
 
 /// What has to be true of a file before it is read.
 #[derive(Clone, Copy, Debug)]
@@ -89,45 +93,129 @@ pub(crate) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         Err(_) => false,
     };
     if !is_there {
-        let file = staged(path, bytes, mode)?;
-        file.persist_noclobber(path).map_err(|error| error.error)?;
+        let staged = Staged::new(staged_name(path))?;
+        fill(&staged.file, bytes, mode)?;
+        // Over nothing; the other name goes with `staged`.
+        fs::hard_link(&staged.path, path)?;
     }
     sync_parent(path)
 }
 
-/// Puts a file in place of the one that is there, if any.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let file = staged(path, bytes, mode)?;
-    file.persist(path).map_err(|error| error.error)?;
+/// Puts a file in place of the one that is there, if any: whatever happens
+/// meanwhile, there is the old one or the new one. What a killed process leaves in
+/// the folder has one name, `.staged-` and the file's own, and the next one takes
+/// it away. Waits while another process writes the same file.
+///
+/// # Errors
+///
+/// When it cannot be written; the old one is there then.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_from(staged_name(path), path, bytes, mode)
+}
+
+/// [`replace`] with a file that is called `staged` until it is whole, on the same file
+/// system: where a file beside `path` would be in the way.
+pub(crate) fn replace_from(
+    staged: PathBuf,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> io::Result<()> {
+    let mut staged = Staged::new(staged)?;
+    fill(&staged.file, bytes, mode)?;
+    fs::rename(&staged.path, path)?;
+    staged.is_whole = true;
     sync_parent(path)
 }
 
-/// Puts a file in place of another in a folder that need not be ours, which
-/// nobody sweeps: what a killed process leaves there has one name, and the next
-/// one takes it up.
-pub(crate) fn replace_elsewhere(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// A file that is not whole yet, which nobody else writes. Removed unless it gets
+/// its final name.
+struct Staged {
+    file: File,
+    path: PathBuf,
+    is_whole: bool,
+}
+
+impl Staged {
+    /// In a folder that need not be ours.
+    fn new(path: PathBuf) -> io::Result<Self> {
+        for _ in 0..TRIES_MAX {
+            let file = fs::OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path);
+            let file = match file {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    clear(&path)?;
+                    continue;
+                }
+                file => file?,
+            };
+            // Waits at most until another process has cleared the file away, which
+            // it may do before the lock tells it not to.
+            flock(&file, FlockOperation::LockExclusive)?;
+            if is_named(&file, &path)? {
+                let is_whole = false;
+                return Ok(Self {
+                    file,
+                    path,
+                    is_whole,
+                });
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            // What stays is taken away by whoever writes the same file.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Beside the file.
+fn staged_name(path: &Path) -> PathBuf {
     let mut name = OsString::from(STAGED);
     name.push(path.file_name().unwrap_or_default());
-    let staged = parent(path).join(name);
-    loop {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed())
-            .open(&staged)?;
-        // Waits at most until another process has given its file the final name.
-        flock(&file, FlockOperation::LockExclusive)?;
-        let open = file.metadata()?;
-        let is_named = staged
-            .symlink_metadata()
-            .is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino()));
-        if is_named {
-            file.set_len(0)?;
-            fill(&file, bytes, mode)?;
-            fs::rename(&staged, path)?;
-            return sync_parent(path);
+    parent(path).join(name)
+}
+
+/// Takes away what bears the name of a staged file: what the dead left, and what
+/// somebody put there so that we write into it. The living are waited for.
+fn clear(path: &Path) -> io::Result<()> {
+    let _locked = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // A link or a socket.
+        Err(_) => None,
+        Ok(file) => {
+            let facts = file.metadata()?;
+            let is_ours = facts.is_file() && facts.uid() == rustix::process::geteuid().as_raw();
+            if is_ours && facts.nlink() == 1 {
+                flock(&file, FlockOperation::LockExclusive)?;
+                if !is_named(&file, path)? {
+                    return Ok(());
+                }
+            }
+            Some(file)
         }
+    };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `path` is a name of this very file.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -146,26 +234,30 @@ pub(crate) fn sweep(dir: &Path) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let is_staged = entry.file_name().to_string_lossy().starts_with(STAGED);
-        if is_staged && entry.file_type()?.is_file() && is_abandoned(&entry.path())? {
-            match fs::remove_file(entry.path()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        if is_staged && entry.file_type()?.is_file() {
+            sweep_file(&entry.path())?;
         }
     }
     Ok(())
 }
 
 /// Whoever writes a staged file holds a lock on it for as long as it lives.
-fn is_abandoned(path: &Path) -> io::Result<bool> {
+fn sweep_file(path: &Path) -> io::Result<()> {
     let file = match open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,
     };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(Errno::WOULDBLOCK) => return Ok(()),
+        locked => locked?,
+    }
+    // While it was waited for, the name may have become that of another file.
+    if !is_named(&file, path)? {
+        return Ok(());
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -192,21 +284,6 @@ fn name(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn staged(path: &Path, bytes: &[u8], mode: u32) -> io::Result<tempfile::NamedTempFile> {
-    loop {
-        let file = tempfile::Builder::new()
-            .prefix(STAGED)
-            .tempfile_in(parent(path))?;
-        // Waits at most until another process has swept the file away, which it
-        // may do before the lock tells it not to.
-        flock(&file, FlockOperation::LockExclusive)?;
-        if file.as_file().metadata()?.nlink() > 0 {
-            fill(file.as_file(), bytes, mode)?;
-            return Ok(file);
-        }
-    }
-}
-
 fn fill(mut file: &File, bytes: &[u8], mode: u32) -> io::Result<()> {
     // The mode that a file is opened with passes through the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -225,12 +302,37 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
-/// Keeps other processes of this program out until it is dropped. Never
-/// waits: whoever comes second is told so.
+/// How often a lock is asked for that somebody has.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Keeps other processes of this program out until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing the descriptor unlocks")] File);
 
 impl Lock {
+    /// Waits for whoever has it, up to `patience`.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when somebody has it still.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "everything here blocks, as the crate says"
+    )]
+    pub(crate) fn wait(path: &Path, patience: Duration) -> io::Result<Self> {
+        let mut left = patience;
+        loop {
+            match Self::acquire(path) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !left.is_zero() => {
+                    thread::sleep(TURN);
+                    left = left.saturating_sub(TURN);
+                }
+                acquired => return acquired,
+            }
+        }
+    }
+
+    /// Never waits: whoever comes second is told so.
     pub(crate) fn acquire(path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new()
             .create(true)
@@ -246,6 +348,8 @@ impl Lock {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FileType, mknodat};
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -274,32 +378,60 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_elsewhere_is_taken_up() {
+    fn what_was_left_is_taken_away() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(dir.path().join(".staged-file"), "half of something longer").unwrap();
-        replace_elsewhere(&path, b"whole", 0o640).unwrap();
+        replace(&path, b"whole", 0o640).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
         assert_eq!(names(dir.path()), ["file"]);
-        std::os::unix::fs::symlink("elsewhere", dir.path().join(".staged-file")).unwrap();
-        assert!(replace_elsewhere(&path, b"other", 0o640).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
+    }
+
+    /// Somebody who may write into the folder waits there for our bytes, or for us.
+    #[test]
+    fn what_another_put_there_is_neither_written_to_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let staged = dir.path().join(".staged-file");
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let traps: [&dyn Fn(); 4] = [
+            &|| mknodat(CWD, &staged, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+            &|| fs::hard_link(&victim, &staged).unwrap(),
+            &|| std::os::unix::fs::symlink(&victim, &staged).unwrap(),
+            &|| drop(std::os::unix::net::UnixListener::bind(&staged).unwrap()),
+        ];
+        for (number, set) in traps.iter().enumerate() {
+            set();
+            let text = format!("whole {number}");
+            let (target, bytes) = (path.clone(), text.clone());
+            let (sender, written) = std::sync::mpsc::channel();
+            std::thread::spawn(move || sender.send(replace(&target, bytes.as_bytes(), 0o640)));
+            let patience = std::time::Duration::from_secs(30);
+            let written = written.recv_timeout(patience);
+            let written = written.unwrap_or_else(|_| panic!("it waits at {number}"));
+            written.unwrap();
+            assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
+            assert_eq!(fs::read(&victim).unwrap(), b"precious");
+            assert_eq!(names(dir.path()), ["file", "victim"]);
+        }
     }
 
     #[test]
     fn only_what_the_dead_left_is_swept() {
         let dir = tempfile::tempdir().unwrap();
-        let living = staged(&dir.path().join("new"), b"half", 0o600).unwrap();
+        let living = Staged::new(staged_name(&dir.path().join("new"))).unwrap();
         fs::write(dir.path().join(".staged-dead"), "half").unwrap();
         fs::create_dir(dir.path().join(".staged-folder")).unwrap();
         fs::write(dir.path().join("staged"), "whole").unwrap();
         sweep(dir.path()).unwrap();
-        let kept = living.path().file_name().unwrap().to_str().unwrap();
-        let mut expected = [kept, ".staged-folder", "staged"];
-        expected.sort_unstable();
-        assert_eq!(names(dir.path()), expected);
-        living.persist_noclobber(dir.path().join("new")).unwrap();
+        assert_eq!(
+            names(dir.path()),
+            [".staged-folder", ".staged-new", "staged"]
+        );
+        drop(living);
+        assert_eq!(names(dir.path()), [".staged-folder", "staged"]);
         sweep(&dir.path().join("nowhere")).unwrap();
     }
 }

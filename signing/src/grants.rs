@@ -13,8 +13,10 @@ mod error;
 
 use std::{
     collections::BTreeSet,
+    fs::Metadata,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -25,12 +27,16 @@ pub use self::error::GrantError;
 use crate::{
     digest::Digest,
     durable::{self, Lock, ReadError, Want},
+    exposure::{can_be_swapped_in, is_exposed},
     package::Package,
+    toml_fault::on_one_line,
     verified::Verified,
 };
 
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
 const VERSION: u32 = 1;
+/// How long another process may take to change the file.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the operator allowed one plugin of one publisher to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +46,10 @@ pub struct Grant {
     pub plugin: PluginName,
     /// The publisher: the identity of a key, `host` or `unsigned`.
     pub publisher: String,
+    /// The other keys that gave the package the same trust level when this was
+    /// granted. A release that any of them gives its level is of the same publisher.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publishers_also: Vec<String>,
     /// What the plugin asked for when this was granted.
     pub requested: Vec<Capability>,
     /// The digest of that set; see [`requested_set`].
@@ -60,15 +70,43 @@ impl Grant {
         granted_by: &str,
     ) -> Self {
         let (requested, requested_sha256) = requested_set(package.manifest());
+        let mut publishers = package.publishers();
         Self {
             plugin: package.manifest().id.clone(),
-            publisher: package.publisher().to_string(),
+            publisher: publishers.remove(0),
+            publishers_also: publishers,
             requested,
             requested_sha256,
             capabilities,
             granted_by: granted_by.to_owned(),
             granted_at: Timestamp::now(),
         }
+    }
+
+    /// Whether it was given to whoever answers for `package`.
+    pub(crate) fn is_for(&self, package: &Package) -> bool {
+        let present = package.publishers();
+        self.plugin == package.manifest().id && self.publishers().any(|it| present.contains(it))
+    }
+
+    fn publishers(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.publisher).chain(&self.publishers_also)
+    }
+
+    /// The same without what another grant is given to; `None` when nobody is left.
+    fn without(mut self, other: &Self) -> Option<Self> {
+        let is_other = |it: &String| other.publishers().any(|publisher| publisher == it);
+        let mut left: Vec<_> = self
+            .publishers()
+            .filter(|it| !is_other(it))
+            .cloned()
+            .collect();
+        if left.is_empty() {
+            return None;
+        }
+        self.publisher = left.remove(0);
+        self.publishers_also = left;
+        Some(self)
     }
 }
 
@@ -84,11 +122,13 @@ pub fn requested_set(manifest: &Manifest) -> (Vec<Capability>, Digest) {
         .cloned()
         .chain(interpreter)
         .collect();
-    let lines: String = set
-        .iter()
-        .map(|capability| format!("{capability}\n"))
-        .collect();
-    (set.into_iter().collect(), Digest::of(lines.as_bytes()))
+    let digest = digest_of(&set);
+    (set.into_iter().collect(), digest)
+}
+
+fn digest_of(set: &BTreeSet<Capability>) -> Digest {
+    let lines = set.iter().map(|capability| format!("{capability}\n"));
+    Digest::of(lines.collect::<String>().as_bytes())
 }
 
 /// What a plugin may do.
@@ -164,23 +204,29 @@ impl GrantStore {
     fn put(
         &mut self,
         mut grant: Grant,
-        keep: impl FnOnce(&mut Grant, &Grant),
+        keep: impl Fn(&mut Grant, &Grant),
     ) -> Result<(), GrantError> {
         if let Some(capability) = grant.capabilities.iter().find(|it| it.is_open()) {
             let capability = capability.clone();
             return Err(GrantError::Unscoped { capability });
         }
         self.change(|grants| {
-            let is_same = |known: &Grant| {
-                (&known.plugin, &known.publisher) == (&grant.plugin, &grant.publisher)
-            };
-            if let Some(at) = grants.iter().position(is_same) {
-                keep(&mut grant, &grants.remove(at));
+            let mut others = Vec::new();
+            for known in grants.drain(..) {
+                let is_same = |it: &String| grant.publishers().any(|publisher| publisher == it);
+                if known.plugin != grant.plugin || !known.publishers().any(is_same) {
+                    others.push(known);
+                    continue;
+                }
+                keep(&mut grant, &known);
+                // A publisher has one grant, and it has this one.
+                others.extend(known.without(&grant));
             }
             grant.capabilities.sort_unstable();
             grant.capabilities.dedup();
-            grants.push(grant);
-            grants.sort_by(|a, b| (&a.plugin, &a.publisher).cmp(&(&b.plugin, &b.publisher)));
+            others.push(grant);
+            others.sort_by(|a, b| (&a.plugin, &a.publisher).cmp(&(&b.plugin, &b.publisher)));
+            *grants = others;
             Ok(())
         })
     }
@@ -226,56 +272,31 @@ impl GrantStore {
         if requested.is_empty() {
             return Ok(Granted::default());
         }
-        let plugin = manifest.id.clone();
-        let present = package.publisher().to_string();
-        let mut of_plugin = self
-            .grants
-            .iter()
-            .filter(|grant| grant.plugin == plugin)
-            .peekable();
-        let first = of_plugin.peek().map(|grant| grant.publisher.clone());
-        let Some(grant) = of_plugin.find(|grant| grant.publisher == present) else {
-            return Err(match first {
-                Some(granted) => GrantError::OtherPublisher {
-                    plugin,
-                    granted,
-                    present,
-                    missing: requested,
-                },
-                None => GrantError::NotGranted {
-                    plugin,
-                    missing: requested,
-                },
-            });
-        };
-        let added = uncovered(&requested, &grant.requested);
-        if !added.is_empty() {
-            let dropped = uncovered(&grant.requested, &requested);
-            return Err(GrantError::AsksForMore {
+        let of_package = self.grants.iter().filter(|grant| grant.is_for(package));
+        let answers: Vec<_> = of_package
+            .map(|grant| allowed_by(grant, manifest, &requested))
+            .collect();
+        // Each was given to one of those who answer for the package, and any is enough.
+        let (allowed, mut refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        match (allowed.into_iter().next(), refused.is_empty()) {
+            (Some(allowed), _) => allowed,
+            (None, false) => refused.remove(0),
+            (None, true) => Err(self.not_granted(package, requested)),
+        }
+    }
+
+    /// Why there is no grant for a package that asks for something.
+    fn not_granted(&self, package: &Package, missing: Vec<Capability>) -> GrantError {
+        let plugin = package.manifest().id.clone();
+        match self.grants.iter().find(|grant| grant.plugin == plugin) {
+            Some(other) => GrantError::OtherPublisher {
                 plugin,
-                added,
-                dropped,
-            });
+                granted: other.publisher.clone(),
+                present: package.publisher().to_string(),
+                missing,
+            },
+            None => GrantError::NotGranted { plugin, missing },
         }
-        let missing: Vec<_> = requested
-            .iter()
-            .filter(|request| !grant.capabilities.iter().any(|grant| grant.covers(request)))
-            .cloned()
-            .collect();
-        if !missing.is_empty() {
-            return Err(GrantError::NotGranted { plugin, missing });
-        }
-        let is_wanted = |grant: &&Capability| requested.iter().any(|request| grant.covers(request));
-        let capabilities: Vec<_> = grant
-            .capabilities
-            .iter()
-            .filter(is_wanted)
-            .cloned()
-            .collect();
-        Ok(Granted {
-            not_enforced: not_enforced(manifest.kind, &capabilities),
-            capabilities,
-        })
     }
 
     fn change(
@@ -283,7 +304,7 @@ impl GrantStore {
         edit: impl FnOnce(&mut Vec<Grant>) -> Result<(), GrantError>,
     ) -> Result<(), GrantError> {
         let lock_path = self.path.with_extension("lock");
-        let _lock = Lock::acquire(&lock_path).map_err(|error| match error.kind() {
+        let _lock = Lock::wait(&lock_path, PATIENCE).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => GrantError::Busy { path: self.shown() },
             _ => self.io(error),
         })?;
@@ -309,6 +330,7 @@ impl GrantStore {
             size_max: SIZE_MAX,
             is_private: false,
         };
+        self.check_exposure()?;
         let bytes = match durable::read(&self.path, want) {
             Ok(bytes) => bytes,
             Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -324,15 +346,30 @@ impl GrantStore {
         if file.version != VERSION {
             return Err(self.damaged(&format!("version {}", file.version)));
         }
-        let open = file
-            .grant
-            .iter()
-            .flat_map(|grant| &grant.capabilities)
-            .find(|it| it.is_open());
-        if let Some(capability) = open {
-            return Err(self.damaged(&format!("`{capability}` does not say how far it goes")));
+        for grant in &file.grant {
+            check_read(grant).map_err(|fault| self.damaged(&fault))?;
         }
         self.grants = file.grant;
+        Ok(())
+    }
+
+    /// Who can write to the file, or put another in its place, decides what plugins
+    /// may do.
+    fn check_exposure(&self) -> Result<(), GrantError> {
+        let folder = self.path.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = folder.map(|it| (it, can_be_swapped_in as fn(&Metadata) -> bool));
+        for (path, is_exposed) in folder.into_iter().chain([(&*self.path, is_exposed as _)]) {
+            match path.metadata() {
+                Ok(metadata) if is_exposed(&metadata) => {
+                    let path = path.display().to_string();
+                    return Err(GrantError::Exposed { path });
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.io(error));
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -366,15 +403,52 @@ impl GrantStore {
     }
 }
 
-fn on_one_line(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start));
-    match before {
-        Some(before) => format!(
-            "line {}: {}",
-            before.matches('\n').count() + 1,
-            error.message()
-        ),
-        None => error.message().to_owned(),
+/// What one grant gives to a package that asks for `requested`.
+fn allowed_by(
+    grant: &Grant,
+    manifest: &Manifest,
+    requested: &[Capability],
+) -> Result<Granted, GrantError> {
+    let plugin = manifest.id.clone();
+    let added = uncovered(requested, &grant.requested);
+    if !added.is_empty() {
+        let dropped = uncovered(&grant.requested, requested);
+        return Err(GrantError::AsksForMore {
+            plugin,
+            added,
+            dropped,
+        });
+    }
+    let is_missing = |it: &&Capability| !grant.capabilities.iter().any(|grant| grant.covers(it));
+    let missing: Vec<_> = requested.iter().filter(is_missing).cloned().collect();
+    if !missing.is_empty() {
+        return Err(GrantError::NotGranted { plugin, missing });
+    }
+    let is_wanted = |it: &&Capability| requested.iter().any(|request| it.covers(request));
+    let capabilities: Vec<_> = grant
+        .capabilities
+        .iter()
+        .filter(is_wanted)
+        .cloned()
+        .collect();
+    Ok(Granted {
+        not_enforced: not_enforced(manifest.kind, &capabilities),
+        capabilities,
+    })
+}
+
+/// What the types do not say of a grant that was read.
+fn check_read(grant: &Grant) -> Result<(), String> {
+    if let Some(open) = grant.capabilities.iter().find(|it| it.is_open()) {
+        return Err(format!("`{open}` does not say how far it goes"));
+    }
+    let requested: BTreeSet<_> = grant.requested.iter().cloned().collect();
+    match digest_of(&requested) == grant.requested_sha256 {
+        true => Ok(()),
+        false => Err(format!(
+            "`requested` of {} is not what `requested_sha256` says",
+            grant.plugin
+        )),
     }
 }
 

@@ -192,25 +192,18 @@ impl SecretKey {
 }
 
 impl PublicKey {
-    /// Writes the key to a new file of one line. An existing file is never
-    /// overwritten.
+    /// Writes the key to a new file: one line, or a file of minisign where the key
+    /// has a number there of its own, which no line has room for. Such a file has to
+    /// be called like the key. An existing file is never overwritten.
     ///
     /// # Errors
     ///
     /// [`KeyFileError::Io`].
     pub fn write_file(&self, path: &Path) -> Result<(), KeyFileError> {
-        let line = format!("{}\n", self.to_line());
-        durable::create(path, line.as_bytes(), 0o644).map_err(|source| io_error(path, source))
-    }
-
-    /// Writes the key to a new file as minisign reads it. An existing file is never
-    /// overwritten.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyFileError::Io`].
-    pub fn write_minisign_file(&self, path: &Path) -> Result<(), KeyFileError> {
-        let text = self.to_minisign();
+        let text = match self.minisign_id() == self.id().minisign() {
+            true => format!("{}\n", self.to_line()),
+            false => self.to_minisign(),
+        };
         durable::create(path, text.as_bytes(), 0o644).map_err(|source| io_error(path, source))
     }
 

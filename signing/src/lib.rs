@@ -18,6 +18,7 @@ pub mod audit;
 mod digest;
 mod dsse;
 mod durable;
+mod exposure;
 mod grants;
 mod key;
 mod key_file;
@@ -27,24 +28,27 @@ mod package;
 mod rotation;
 mod statement;
 mod store;
+mod toml_fault;
 mod trust;
 mod verified;
 
-pub use digest::{BadDigest, Digest};
+pub use digest::{BadDigest, Digest, Hasher};
 pub use dsse::{ENVELOPE_SIZE_MAX, Envelope, EnvelopeError, SIGNATURES_MAX, pae};
+pub use durable::replace as replace_file;
 pub use grants::{Grant, GrantError, GrantStore, Granted, requested_set};
 pub use key::{KeyError, KeyId, PublicKey, SIGNATURE_LEN, SecretKey};
 pub use key_file::{
     Kdf, KeyFacts, KeyFileError, KeyFileKind, Protection, Revocation, clear_unfinished_keys,
 };
-pub use lock_file::{LOCK_FILE_SIZE_MAX, LockFile, LockFileError, Locked};
+pub use lock_file::{Comparison, LOCK_FILE_SIZE_MAX, LockFile, LockFileError, Locked};
 pub use minisign::{MinisignError, MinisignId, MinisignSignature};
 pub use package::archive;
 pub use package::{
-    Attestation, BYTES_MAX, Draft, ENTRIES_MAX, ENTRY_BYTES_MAX, FileReader, Package, PackageFile,
-    Publisher, ReleaseInfo, ReleasePayload, ReleaseSummary, SignError, SignOptions, UnsignedPaths,
-    VerifyError, attach, attach_minisig, cosign, read_unsigned, remove_leftovers, sign,
-    signed_payload, verify, verify_or_unsigned,
+    Attestation, BYTES_MAX, Claimed, Draft, ENTRIES_MAX, ENTRY_BYTES_MAX, FileReader, Package,
+    PackageFile, Publisher, ReleaseInfo, ReleasePayload, ReleaseSummary, SignError, SignOptions,
+    UnsignedPaths, VerifyError, attach, attach_minisig, check_files, claimed, cosign,
+    read_unsigned, remove_leftovers, sign, signed_payload, verify, verify_named,
+    verify_or_unsigned,
 };
 pub use rotation::{Rotation, RotationError};
 pub use statement::{API, ApiRange, FileMode, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE};

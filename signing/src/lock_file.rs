@@ -6,18 +6,22 @@
 
 mod entry;
 mod error;
+mod loaded;
+mod number;
+mod platforms;
 
 use std::{collections::BTreeSet, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{entry::Locked, error::LockFileError};
+pub use self::{entry::Locked, error::LockFileError, loaded::Comparison};
 use crate::{
     digest::Digest,
     durable::{self, ReadError, Want},
     grants::GrantStore,
     package::{Package, verify},
     store::{Source, installed, receipt, tree_digest},
+    toml_fault::on_one_line,
     trust::TrustRoot,
     verified::Verified,
 };
@@ -103,6 +107,18 @@ impl LockFile {
         Self::parse(text).map(Some).map_err(unusable)
     }
 
+    /// Reads the file at `path`, which has to be there.
+    ///
+    /// # Errors
+    ///
+    /// [`LockFileError::Missing`], and those of [`Self::read`].
+    pub fn need(path: &Path) -> Result<Self, LockFileError> {
+        let missing = || LockFileError::Missing {
+            path: path.display().to_string(),
+        };
+        Self::read(path)?.ok_or_else(missing)
+    }
+
     /// Reads the text of a lock file.
     ///
     /// # Errors
@@ -137,7 +153,7 @@ impl LockFile {
     ///
     /// # Errors
     ///
-    /// When a serial number is larger than TOML can write.
+    /// When it cannot be written as TOML, which no number in it is too large for.
     pub fn to_text(&self) -> Result<String, String> {
         let file = FileText {
             version: VERSION,
@@ -161,7 +177,7 @@ impl LockFile {
         if std::fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
             return Ok(());
         }
-        durable::replace_elsewhere(path, text.as_bytes(), 0o644)
+        durable::replace(path, text.as_bytes(), 0o644)
             .map_err(|error| LockFileError::io(path, error))
     }
 
@@ -240,13 +256,4 @@ fn refuse(mut changes: Vec<String>) -> Result<(), LockFileError> {
         changes.push(format!("and {more} more"));
     }
     Err(LockFileError::Changed { changes })
-}
-
-fn on_one_line(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let message = error.message().escape_debug();
-    match before {
-        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
-        None => message.to_string(),
-    }
 }

@@ -11,6 +11,7 @@
 pub mod archive;
 mod attach;
 mod attestation;
+mod claimed;
 mod error;
 mod file;
 mod hashing;
@@ -27,20 +28,25 @@ use std::{fmt, path::Path, sync::Arc};
 use jiff::Timestamp;
 use orchestrator_manifest::{Channel, Manifest};
 
+pub(crate) use self::layout::{META, SIGNATURES};
 pub use self::{
     attach::{attach, attach_minisig, cosign, signed_payload},
     attestation::Attestation,
+    claimed::{Claimed, claimed},
     error::VerifyError,
     file::{FileReader, PackageFile},
     payload::{ReleasePayload, ReleaseSummary},
-    sign::{Draft, SignError, SignOptions, remove_leftovers, sign},
+    sign::{Draft, SignError, SignOptions, check_files, remove_leftovers, sign},
     tree::{BYTES_MAX, ENTRIES_MAX, ENTRY_BYTES_MAX},
     unsigned::{UnsignedPaths, read_unsigned, verify_or_unsigned},
-    verify::verify,
+    verify::{verify, verify_named},
 };
-pub(crate) use self::{layout::SIGNATURES, verify::verify_named};
 use crate::{
-    digest::Digest, key::KeyId, statement::ApiRange, trust::TrustLevel, verified::Verified,
+    digest::Digest,
+    key::KeyId,
+    statement::ApiRange,
+    trust::{Decision, Release, TrustLevel},
+    verified::Verified,
 };
 
 /// Who answers for a package.
@@ -57,6 +63,15 @@ pub enum Publisher {
     Host,
     /// Nobody. Only from the folders that the operator listed for development.
     Nobody,
+}
+
+impl Publisher {
+    fn of(decision: &Decision) -> Self {
+        Self::Key {
+            id: decision.publishers[0],
+            name: decision.key_name.clone(),
+        }
+    }
 }
 
 impl fmt::Display for Publisher {
@@ -79,6 +94,11 @@ struct Inner {
     manifest: Manifest,
     files: Vec<PackageFile>,
     publisher: Publisher,
+    /// The keys that each give it its level; none where no key did.
+    publishers: Vec<KeyId>,
+    signers: Vec<String>,
+    /// The keys that are remembered to have counted for it.
+    vouchers: Vec<KeyId>,
     trust_level: TrustLevel,
     release: Option<ReleaseInfo>,
     warnings: Vec<String>,
@@ -155,6 +175,33 @@ impl Package {
         &self.0.publisher
     }
 
+    /// How grants know who answers for it: the identity of every key that gives it
+    /// its trust level, or what [`Publisher`] says of the others. The first is
+    /// [`publisher`](Self::publisher).
+    pub(crate) fn publishers(&self) -> Vec<String> {
+        match self.0.publishers.as_slice() {
+            [] => vec![self.0.publisher.to_string()],
+            keys => keys.iter().map(KeyId::to_string).collect(),
+        }
+    }
+
+    /// The release, and the keys that are remembered to have counted for it.
+    /// The names that this host has for the keys whose signatures count, sorted; none
+    /// where nobody had to sign.
+    pub fn signers(&self) -> &[String] {
+        &self.0.signers
+    }
+
+    pub(crate) fn vouched(&self) -> Option<(Release<'_>, &[KeyId])> {
+        let release = self.release()?;
+        let release = Release {
+            name: &self.0.manifest.id,
+            serial: release.serial,
+            digest: release.digest,
+        };
+        Some((release, &self.0.vouchers))
+    }
+
     /// Returns whether nobody signed it. Say so wherever the plugin is shown.
     pub fn is_unsigned(&self) -> bool {
         self.0.publisher == Publisher::Nobody
@@ -197,6 +244,9 @@ impl Verified<Package> {
             manifest,
             files: Vec::new(),
             publisher: Publisher::Host,
+            publishers: Vec::new(),
+            signers: Vec::new(),
+            vouchers: Vec::new(),
             trust_level: TrustLevel::Internal,
             release: None,
             warnings: Vec::new(),

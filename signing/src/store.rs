@@ -22,8 +22,9 @@ mod error;
 mod migrate;
 mod pointer;
 mod receipt;
+mod signatures;
 
-use std::{fs, io, os::unix::fs::symlink, path::Path, thread, time::Duration};
+use std::{fs, io, os::unix::fs::symlink, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use orchestrator_manifest::{PluginName, Version};
@@ -55,8 +56,6 @@ use crate::{
 const LOCK_FILE: &str = ".lock";
 /// How long another process may take to install something.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the lock is asked for meanwhile.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// What an operator may overrule when installing.
 #[derive(Clone, Copy, Debug)]
@@ -126,29 +125,22 @@ pub fn install_from(
     if let Some(locked) = options.locked {
         locked.admit(&package, &root)?;
     }
-    let known = Release {
-        name,
-        serial: release.serial,
-        digest: release.digest,
-    };
     let spot = Spot::of(plugins_dir, name.as_str(), &version);
     if spot.active.symlink_metadata().is_ok() {
-        let verified = already_there(&spot.active, &package, release.digest, trust)?;
-        if !root.is_known(&known) {
-            trust.record(&known)?;
-        }
+        let verified = already_there(plugins_dir, &spot.active, &package, release.digest, &root)?;
+        trust.record([&package])?;
         return Ok(verified);
     }
     check_age(name, release, &root, options)?;
     if spot.held.symlink_metadata().is_ok() {
-        let verified = already_there(&spot.held, &package, release.digest, trust)?;
-        trust.record(&known)?;
+        let verified = already_there(plugins_dir, &spot.held, &package, release.digest, &root)?;
+        trust.record([&package])?;
         rename(&spot.held, &spot.active)?;
         return Ok(verified);
     }
     let verified = content::put(&package, plugins_dir, &root)?;
     // Before the link: a crash in between must not make a step back possible.
-    trust.record(&known)?;
+    trust.record([&package])?;
     let tree = tree_digest(&verified);
     let receipt = Receipt {
         plugin: name.clone(),
@@ -170,6 +162,7 @@ fn check_age(
     root: &TrustRoot,
     options: InstallOptions<'_>,
 ) -> Result<(), InstallError> {
+    root.check_not_expired()?;
     let plugin = name.to_string();
     if release.expires.is_some_and(|end| end < root.now()) {
         return Err(InstallError::Expired { plugin });
@@ -181,6 +174,14 @@ fn check_age(
             serial,
             newest,
         });
+    }
+    let given = Release {
+        name,
+        serial,
+        digest: release.digest,
+    };
+    if root.has_another_of_its_number(&given) && !options.allow_downgrade {
+        return Err(InstallError::SameSerial { plugin, serial });
     }
     Ok(())
 }
@@ -203,15 +204,21 @@ fn rename(from: &Path, to: &Path) -> Result<(), InstallError> {
     sync_dir(to.parent().unwrap_or(to))
 }
 
+/// What is installed under this name, which has to be this very release. It gets
+/// the signatures that were added since.
 fn already_there(
+    plugins_dir: &Path,
     target: &Path,
     package: &Verified<Package>,
     given: Digest,
-    trust: &TrustStore,
+    root: &TrustRoot,
 ) -> Result<Verified<Package>, InstallError> {
     let manifest = package.manifest();
     let (plugin, version) = (manifest.id.to_string(), manifest.version.to_string());
-    match verify(target, &trust.root()) {
+    if let Some(content) = stored(target) {
+        signatures::add(plugins_dir, &content, package, root)?;
+    }
+    match verify(target, root) {
         Ok(present) if present.statement_digest() == Some(given) => Ok(present),
         Ok(present) => Err(InstallError::Different {
             plugin,
@@ -338,24 +345,10 @@ pub fn roll_back(
 }
 
 /// Keeps other processes out. They take their turn, though not for ever.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "everything here blocks, as the crate says"
-)]
 fn lock_store(plugins_dir: &Path, patience: Duration) -> Result<Lock, InstallError> {
     let path = plugins_dir.join(LOCK_FILE);
-    let mut turns = patience.as_millis() / PAUSE.as_millis();
-    loop {
-        match Lock::acquire(&path) {
-            Ok(lock) => return Ok(lock),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                return Err(io_error(&path, error));
-            }
-            Err(_) if turns == 0 => {
-                return Err(InstallError::Busy(plugins_dir.display().to_string()));
-            }
-            Err(_) => thread::sleep(PAUSE),
-        }
-        turns -= 1;
-    }
+    Lock::wait(&path, patience).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => InstallError::Busy(plugins_dir.display().to_string()),
+        _ => io_error(&path, error),
+    })
 }

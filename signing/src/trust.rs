@@ -11,6 +11,7 @@ mod edit;
 mod error;
 mod file;
 mod local_key;
+mod name_pattern;
 mod root_file;
 mod serials;
 mod store;
@@ -18,7 +19,6 @@ mod store;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    str::FromStr,
     sync::Arc,
 };
 
@@ -31,9 +31,13 @@ pub use self::{
     edit::NextRoot,
     error::TrustError,
     file::RootFile,
+    name_pattern::NamePattern,
     store::TrustStore,
 };
-pub(crate) use self::{root_file::RootDocument, serials::Serials};
+pub(crate) use self::{
+    root_file::RootDocument,
+    serials::{Numbers, Serials},
+};
 use crate::{
     digest::Digest,
     key::{KeyId, PublicKey},
@@ -100,70 +104,6 @@ impl fmt::Display for TrustLevel {
     }
 }
 
-/// The plugin names that a key may sign: one name, `com.acme.*` for every
-/// name beneath a label, or `*`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct NamePattern(String);
-
-impl NamePattern {
-    /// Reads a pattern.
-    ///
-    /// # Errors
-    ///
-    /// A sentence for people when the text is neither a name, nor a name
-    /// followed by `.*`, nor `*`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let name = text.strip_suffix(".*").unwrap_or(text);
-        if text != "*" {
-            PluginName::parse(name).map_err(|error| {
-                format!("`{}` is no name pattern: {error}", text.escape_debug())
-            })?;
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// Returns whether `name` may be signed. `com.acme.*` does not match
-    /// `com.acme` itself, nor `com.acme-evil.x`.
-    pub fn matches(&self, name: &PluginName) -> bool {
-        match self.0.strip_suffix(".*") {
-            Some(above) => name
-                .as_str()
-                .strip_prefix(above)
-                .is_some_and(|rest| rest.starts_with('.')),
-            None => self.0 == "*" || self.0 == name.as_str(),
-        }
-    }
-}
-
-impl fmt::Display for NamePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for NamePattern {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<String> for NamePattern {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
-    }
-}
-
-impl From<NamePattern> for String {
-    fn from(pattern: NamePattern) -> Self {
-        pattern.0
-    }
-}
-
 /// A snapshot of whom this host trusts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TrustRoot {
@@ -182,24 +122,51 @@ pub(crate) struct Release<'a> {
     pub(crate) digest: Digest,
 }
 
-/// Why signatures that hold do not count.
+/// Why signatures that hold do not count. Where several keys signed, what weighs
+/// most is told, of the key it is true of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    NotDelegated,
-    Revoked { reason: Option<String> },
-    Retired,
+    NotDelegated { key: String },
+    Revoked { key: String, reason: Option<String> },
+    Retired { key: String },
     BelowMinSerial(u64),
     Threshold { have: u32, need: u32 },
     RevokedDigest { reason: String },
+}
+
+impl Refused {
+    fn weight(&self) -> u8 {
+        match self {
+            Self::NotDelegated { .. } => 0,
+            Self::BelowMinSerial(_) => 1,
+            Self::Retired { .. } => 2,
+            Self::Revoked { .. } => 3,
+            Self::Threshold { .. } => 4,
+            Self::RevokedDigest { .. } => 5,
+        }
+    }
 }
 
 /// What signatures are worth.
 #[derive(Clone, Debug)]
 pub(crate) struct Decision {
     pub(crate) trust_level: TrustLevel,
-    pub(crate) key_id: KeyId,
+    /// The keys that each give it this level, sorted; the first stands for them.
+    pub(crate) publishers: Vec<KeyId>,
     pub(crate) key_name: String,
+    /// The names of all keys whose signatures count, of any level, sorted.
+    pub(crate) signers: Vec<String>,
+    /// The keys, of any level, that count for what they are and not because the
+    /// release is allowed by its digest.
+    pub(crate) vouchers: Vec<KeyId>,
     pub(crate) warnings: Vec<String>,
+}
+
+fn names_of(delegations: &[&Delegation]) -> Vec<String> {
+    let names = delegations.iter().map(|it| it.key.name().to_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    names
 }
 
 impl TrustRoot {
@@ -298,16 +265,47 @@ impl TrustRoot {
 
     /// The lowest serial number of `name` that is no step back.
     pub(crate) fn serial_floor(&self, name: &PluginName) -> u64 {
-        self.serials.floor(name, self.min_serial(name))
+        self.with_numbers(name, |numbers| self.serials.floor(name, numbers))
     }
 
-    /// Whether this host has had the release.
-    pub(crate) fn is_known(&self, release: &Release<'_>) -> bool {
-        self.serials
-            .is_known(release, self.min_serial(release.name))
+    /// Whether everything that is to be remembered of a release is.
+    pub(crate) fn is_recorded(&self, release: &Release<'_>, keys: &[KeyId]) -> bool {
+        self.serials.is_recorded(release, keys)
     }
 
-    pub(crate) fn min_serial(&self, name: &PluginName) -> u64 {
+    /// Whether this host has had newer releases of the plugin, and never this one.
+    pub(crate) fn is_step_back(&self, release: &Release<'_>) -> bool {
+        self.with_numbers(release.name, |numbers| {
+            self.serials.is_step_back(release, numbers)
+        })
+    }
+
+    /// Whether this host has had another release of the plugin with the same number.
+    pub(crate) fn has_another_of_its_number(&self, release: &Release<'_>) -> bool {
+        self.with_numbers(release.name, |numbers| {
+            self.serials.has_another_of_its_number(release, numbers)
+        })
+    }
+
+    fn with_numbers<T>(&self, name: &PluginName, ask: impl FnOnce(&Numbers<'_>) -> T) -> T {
+        ask(&Numbers {
+            min_serial: self.min_serial(name),
+            stands: &|digest, keys| self.stands(digest, keys),
+        })
+    }
+
+    /// Whether a release is more than what a thief made: it is not revoked, nor are
+    /// all keys that counted for it.
+    fn stands(&self, digest: &Digest, keys: &[KeyId]) -> bool {
+        let is_revoked = |key: &KeyId| {
+            let mut delegations = self.document.release.iter();
+            delegations.any(|it| it.key.id() == *key && it.status == KeyStatus::Revoked)
+        };
+        !self.document.revoked_digests.contains_key(digest)
+            && (keys.is_empty() || !keys.iter().all(is_revoked))
+    }
+
+    fn min_serial(&self, name: &PluginName) -> u64 {
         let delegations = self.document.release.iter();
         let for_name = delegations.filter(|delegation| delegation.may_sign(name));
         for_name
@@ -327,61 +325,88 @@ impl TrustRoot {
                 reason: reason.clone(),
             });
         }
-        let has_signed = |delegation: &&Delegation| {
-            delegation.may_sign(release.name)
-                && signers
-                    .iter()
-                    .any(|signer| signer.id() == delegation.key.id())
-        };
-        let delegated: Vec<_> = self.document.release.iter().filter(has_signed).collect();
-        let mut usable: Vec<&Delegation> = Vec::new();
-        let mut refused = Refused::NotDelegated;
-        for delegation in delegated {
-            match self.counts(delegation, release) {
-                Ok(()) => usable.push(delegation),
-                Err(why) => refused = why,
-            }
-        }
-        if usable.is_empty() {
-            return Err(refused);
-        }
+        let usable = self.usable(release, signers)?;
         let signed_with = |delegation: &Delegation| -> u32 {
             let peers = usable
                 .iter()
                 .filter(|peer| peer.trust_level >= delegation.trust_level);
             u32::try_from(peers.count()).unwrap_or(u32::MAX)
         };
-        let satisfied = usable
-            .iter()
-            .filter(|delegation| signed_with(delegation) >= delegation.threshold)
-            .max_by_key(|delegation| delegation.trust_level);
-        let Some(chosen) = satisfied else {
+        let is_satisfied = |it: &&&Delegation| signed_with(it) >= it.threshold;
+        let satisfied: Vec<_> = usable.iter().filter(is_satisfied).copied().collect();
+        let Some(trust_level) = satisfied.iter().map(|it| it.trust_level).max() else {
             let (have, need) = (signed_with(usable[0]), usable[0].threshold);
             return Err(Refused::Threshold { have, need });
         };
+        let highest = satisfied.iter().filter(|it| it.trust_level == trust_level);
+        let mut publishers: Vec<&Delegation> = highest.copied().collect();
+        // Of the key alone, so that no change of the root makes another the first.
+        publishers.sort_by_key(|it| it.key.id());
+        let vouchers = usable.iter().filter(|it| self.vouches(it, release).is_ok());
         Ok(Decision {
-            trust_level: chosen.trust_level,
-            key_id: chosen.key.id(),
-            key_name: chosen.key.name().to_owned(),
-            warnings: self.warnings_of(chosen),
+            trust_level,
+            publishers: publishers.iter().map(|it| it.key.id()).collect(),
+            key_name: publishers[0].key.name().to_owned(),
+            signers: names_of(&usable),
+            vouchers: vouchers.map(|it| it.key.id()).collect(),
+            warnings: self.warnings_of(&publishers),
         })
     }
 
-    fn counts(&self, delegation: &Delegation, release: &Release<'_>) -> Result<(), Refused> {
-        if self.document.allowed_digests.contains(&release.digest) {
-            return Ok(());
+    /// The delegations by which the signatures of `signers` on a release count; at
+    /// least one.
+    fn usable(
+        &self,
+        release: &Release<'_>,
+        signers: &[&PublicKey],
+    ) -> Result<Vec<&Delegation>, Refused> {
+        let has_signed =
+            |delegation: &Delegation| signers.iter().any(|it| it.id() == delegation.key.id());
+        let key = signers.first().map_or("", |key| key.name()).to_owned();
+        let mut refused = Refused::NotDelegated { key };
+        let mut usable = Vec::new();
+        for delegation in &self.document.release {
+            if !has_signed(delegation) || !delegation.may_sign(release.name) {
+                continue;
+            }
+            match self.counts(delegation, release) {
+                Ok(()) => usable.push(delegation),
+                Err(why) if why.weight() > refused.weight() => refused = why,
+                Err(_) => {}
+            }
         }
+        match usable.is_empty() {
+            true => Err(refused),
+            false => Ok(usable),
+        }
+    }
+
+    fn counts(&self, delegation: &Delegation, release: &Release<'_>) -> Result<(), Refused> {
+        match self.document.allowed_digests.contains(&release.digest) {
+            true => Ok(()),
+            false => self.vouches(delegation, release),
+        }
+    }
+
+    fn vouches(&self, delegation: &Delegation, release: &Release<'_>) -> Result<(), Refused> {
         if let Some(min) = delegation.min_serial.filter(|min| release.serial < *min) {
             return Err(Refused::BelowMinSerial(min));
         }
-        let is_known = self.is_known(release);
+        let key = &delegation.key;
+        let name = key.name().to_owned();
         match delegation.status {
             KeyStatus::Revoked => Err(Refused::Revoked {
+                key: name,
                 reason: delegation.reason.clone(),
             }),
-            KeyStatus::Retired if !is_known => Err(Refused::Retired),
-            KeyStatus::Active if self.has_expired(delegation) && !is_known => Err(Refused::Retired),
-            KeyStatus::Active | KeyStatus::Retired => Ok(()),
+            KeyStatus::Active if !self.has_expired(delegation) => Ok(()),
+            // What else it signs by now may be a thief's.
+            KeyStatus::Active | KeyStatus::Retired => {
+                match self.serials.is_known_by(release, key.id()) {
+                    true => Ok(()),
+                    false => Err(Refused::Retired { key: name }),
+                }
+            }
         }
     }
 
@@ -389,23 +414,24 @@ impl TrustRoot {
         delegation.not_after.is_some_and(|end| end < self.now())
     }
 
-    fn warnings_of(&self, chosen: &Delegation) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let name = chosen.key.name();
-        match chosen.status {
-            KeyStatus::Active if self.has_expired(chosen) => {
-                warnings.push(format!(
+    /// Nothing needs to be said of a key that has come to its end beside one that
+    /// has not.
+    fn warnings_of(&self, publishers: &[&Delegation]) -> Vec<String> {
+        let end_of = |publisher: &Delegation| {
+            let name = publisher.key.name();
+            match publisher.status {
+                KeyStatus::Active if self.has_expired(publisher) => Some(format!(
                     "the key `{name}` has expired; sign new releases with another"
-                ));
-            }
-            KeyStatus::Active => {}
-            KeyStatus::Retired => warnings.push(format!("signed by the retired key `{name}`")),
-            KeyStatus::Revoked => {
-                warnings.push(format!(
+                )),
+                KeyStatus::Active => None,
+                KeyStatus::Retired => Some(format!("signed by the retired key `{name}`")),
+                KeyStatus::Revoked => Some(format!(
                     "signed by the revoked key `{name}`, allowed by digest"
-                ));
+                )),
             }
-        }
+        };
+        let ends: Option<Vec<_>> = publishers.iter().map(|it| end_of(it)).collect();
+        let mut warnings: Vec<_> = ends.into_iter().flatten().take(1).collect();
         warnings.extend(self.warnings());
         warnings
     }

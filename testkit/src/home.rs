@@ -4,6 +4,8 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 
 use orchestrator_signing::{
@@ -12,6 +14,18 @@ use orchestrator_signing::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// The number of a release, above all that were made here before.
+fn next_serial() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock");
+    let now = now.as_millis() as u64;
+    let last = LAST.fetch_max(now, Ordering::Relaxed);
+    if last < now {
+        return now;
+    }
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 /// A directory laid out as the engine's home.
 pub struct TestHome {
@@ -158,7 +172,7 @@ impl TestHome {
     pub fn install(&self, plugin: &TestPlugin) -> &Self {
         let package = tempfile::tempdir().expect("a temporary directory");
         plugin.write(package.path());
-        sign(package.path(), &self.key, &SignOptions::new(1))
+        sign(package.path(), &self.key, &SignOptions::new(next_serial()))
             .expect("a package that can be signed");
         let plugins = self.path().join("plugins");
         let verified = install(

@@ -99,6 +99,7 @@ fn paths(dir: &Path) -> Result<RuntimePaths, Box<dyn std::error::Error>> {
         run_dir: dir.join("run"),
         trust_dir,
         grants_file: dir.join("grants.toml"),
+        locked: None,
     })
 }
 

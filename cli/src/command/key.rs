@@ -10,8 +10,7 @@ mod rotate;
 mod show;
 
 use std::{
-    fs::DirBuilder,
-    io,
+    fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -121,8 +120,7 @@ fn new_files(context: &Context, name: &str) -> Result<(PathBuf, PathBuf)> {
     let (secret, public) = files(&dir, name);
     for path in [&secret, &public] {
         if path.symlink_metadata().is_ok() {
-            let taken = io::ErrorKind::AlreadyExists.into();
-            return Err(CliError::file("make", path, taken).into());
+            return Err(CliError::KeyThere { path: path.clone() }.into());
         }
     }
     Ok((secret, public))
@@ -142,9 +140,24 @@ fn write_new(
 ) -> Result<(PathBuf, PathBuf)> {
     let (secret, public) = new_files(context, key.public().name())?;
     make_dir(context)?;
-    key.write_file(&secret, protection)?;
-    key.public().write_file(&public)?;
+    write_both(key, protection, &secret, &public)?;
     Ok((secret, public))
+}
+
+/// Both halves of a key, or neither: a half would keep the next attempt from its name.
+fn write_both(
+    key: &SecretKey,
+    protection: &Protection,
+    secret: &Path,
+    public: &Path,
+) -> std::result::Result<(), KeyFileError> {
+    key.write_file(secret, protection)?;
+    let written = key.public().write_file(public);
+    if written.is_err() {
+        // What cannot be removed now, `key list` completes.
+        fs::remove_file(secret).ok();
+    }
+    written
 }
 
 fn warn_plain(context: &Context, secret: &Path) {
@@ -213,5 +226,22 @@ fn quoted(text: &str) -> String {
     match !text.is_empty() && text.chars().all(is_plain) {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_half_that_cannot_be_written_leaves_no_secret_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = SecretKey::generate("release").unwrap();
+        let secret = dir.path().join("release.key");
+        let write = |public: &Path| write_both(&key, &Protection::None, &secret, public);
+        write(&dir.path().join("nowhere/release.pub")).unwrap_err();
+        assert!(!secret.exists());
+        write(&dir.path().join("release.pub")).unwrap();
+        assert!(secret.exists());
     }
 }

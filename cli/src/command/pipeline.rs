@@ -44,7 +44,7 @@ impl Command {
                 let pipeline = named_pipeline::from_file_or_name(&pipeline, &dir)?;
                 let mut value = json!({ "pipeline": pipeline.name(), "valid": true });
                 if !offline {
-                    let engine = context.engine().await?;
+                    let engine = context.engine(None).await?;
                     engine.check(&pipeline)?;
                     value["warnings"] = engine.warnings().into();
                 }

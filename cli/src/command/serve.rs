@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 
-use crate::{context::Context, failure::Result, serve};
+use crate::{command::plugin::lock, context::Context, failure::Result, serve};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one [default: server.listen]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    locked: lock::Locked,
 }
 
 impl Args {
@@ -17,8 +20,9 @@ impl Args {
         if let Some(listen) = self.listen {
             config.server.listen = listen;
         }
+        let locked = self.locked.file(context)?;
         let server = config.server.clone();
-        let engine = context.serving_engine(config).await?;
+        let engine = context.serving_engine(config, locked).await?;
         serve::serve(context, engine, context.home()?, server).await
     }
 }

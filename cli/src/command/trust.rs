@@ -16,7 +16,7 @@ use jiff::{Timestamp, civil, tz::TimeZone};
 use orchestrator_signing::{Delegation, PublicKey, TrustStore};
 use serde_json::{Value, json};
 
-use crate::{context::Context, failure::Result};
+use crate::{audit, context::Context, failure::Result};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -123,7 +123,17 @@ status 1 when there is anything to say.")]
 impl Command {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let mut store = TrustStore::open(&context.home()?.trust())?;
-        match self {
+        let before = store.root();
+        let changes_root = matches!(
+            self,
+            Self::Init(_)
+                | Self::Add(_)
+                | Self::Remove(_)
+                | Self::Rotate(_)
+                | Self::Revoke(_)
+                | Self::Update(_)
+        );
+        let result = match self {
             Self::Init(args) => args.execute(context, &mut store),
             Self::Show(args) => args.execute(context, &store),
             Self::Add(args) => args.execute(context, &mut store),
@@ -135,7 +145,12 @@ impl Command {
             Self::Sign(args) => args.execute(context, &mut store).await,
             Self::Update(args) => args.execute(context, &mut store),
             Self::Check(args) => args.execute(context, &store),
+        };
+        // Also of what failed: some of it may have been done.
+        if changes_root {
+            audit::about_root(context, &before, &store.root());
         }
+        result
     }
 }
 

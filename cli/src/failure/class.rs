@@ -50,6 +50,7 @@ classified! {
         GrantError::NotGranted { .. }
         | GrantError::AsksForMore { .. }
         | GrantError::OtherPublisher { .. } => Exit::Denied,
+        GrantError::Exposed { .. } => Exit::Trust,
         GrantError::Unscoped { .. } => Exit::Usage,
         GrantError::NoSuchGrant { .. } => Exit::NotFound,
         GrantError::Damaged { .. } | GrantError::OldFile { .. } => Exit::Invalid,
@@ -100,9 +101,10 @@ fn of_trust(error: &TrustError) -> Exit {
     match error {
         TrustError::Io { source, .. } => of_io(source),
         TrustError::NoSuchKey(_) => Exit::NotFound,
-        TrustError::Ambiguous(_) | TrustError::BadDelegation(_) | TrustError::BadRootRole(_) => {
-            Exit::Usage
-        }
+        TrustError::Ambiguous(_)
+        | TrustError::BadDelegation(_)
+        | TrustError::BadReason
+        | TrustError::BadRootRole(_) => Exit::Usage,
         TrustError::BadFile(_) => Exit::Invalid,
         TrustError::NoRoot => Exit::NotFound,
         TrustError::RootThere { .. } => Exit::Failed,
@@ -120,6 +122,8 @@ fn of_install(error: &InstallError) -> Exit {
         InstallError::NotInstalled(_) | InstallError::NoPrevious { .. } => Exit::NotFound,
         InstallError::Busy(_) => Exit::Unreachable,
         InstallError::Rollback { .. }
+        | InstallError::SameSerial { .. }
+        | InstallError::InUse { .. }
         | InstallError::Expired { .. }
         | InstallError::Different { .. }
         | InstallError::Damaged { .. } => Exit::Trust,
@@ -132,7 +136,9 @@ fn of_lock_file(error: &LockFileError) -> Exit {
         LockFileError::Unusable { .. } => Exit::Invalid,
         LockFileError::Missing { .. } => Exit::NotFound,
         LockFileError::Store(why) => of_install(why),
-        LockFileError::Changed { .. } | LockFileError::Damaged { .. } => Exit::Trust,
+        LockFileError::Changed { .. }
+        | LockFileError::Damaged { .. }
+        | LockFileError::Platform { .. } => Exit::Trust,
         _ => Exit::Failed,
     }
 }
@@ -153,7 +159,7 @@ fn of_audit(error: &AuditError) -> Exit {
         AuditError::NotRecorded { .. } => Exit::Failed,
         AuditError::Busy { .. } => Exit::Unreachable,
         AuditError::Malformed { .. } => Exit::Invalid,
-        AuditError::NoSuchRecord { .. } => Exit::NotFound,
+        AuditError::NoSuchRecord { .. } | AuditError::NothingYet { .. } => Exit::NotFound,
         AuditError::KeyFile(why) => of_key_file(why),
         AuditError::Key(why) => of_key(*why),
         _ => Exit::Trust,

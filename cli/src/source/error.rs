@@ -105,6 +105,18 @@ pub(crate) enum SourceError {
         help("install the newer release with `orchestrator plugin install`")
     )]
     NoSource { plugin: String },
+
+    /// The publisher has put something else there, or somebody has replaced it.
+    #[error("{location} gives the plugin `{found}`, not `{plugin}`")]
+    #[diagnostic(
+        code("ORC-5034"),
+        help("ask the publisher where the plugin is now; nothing was changed")
+    )]
+    OtherPlugin {
+        location: String,
+        plugin: String,
+        found: String,
+    },
 }
 
 impl From<SourceError> for Failure {
@@ -119,7 +131,9 @@ impl From<SourceError> for Failure {
             SourceError::Redirect { .. } => Exit::Denied,
             SourceError::Status { .. } | SourceError::Interrupted { .. } => Exit::Unreachable,
             SourceError::TooLarge { .. } => Exit::Invalid,
-            SourceError::Digest { .. } | SourceError::Certificate { .. } => Exit::Trust,
+            SourceError::Digest { .. }
+            | SourceError::Certificate { .. }
+            | SourceError::OtherPlugin { .. } => Exit::Trust,
             SourceError::Write { .. } => Exit::Failed,
         };
         Self::new(exit, error)

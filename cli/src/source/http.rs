@@ -13,15 +13,19 @@ use std::{
     time::Duration,
 };
 
+use rustls::CertificateError;
 use ureq::{
     Agent, Body,
     http::{Response, StatusCode, Uri, header},
     tls::{RootCerts, TlsConfig},
 };
 
-use self::{next::next, part::Part};
+use self::{
+    next::{next, shown, shown_text},
+    part::Part,
+};
 use super::{Fetched, Order, Source, SourceError, archive::fetched};
-use crate::{failure::Result, progress::Transfer};
+use crate::{failure::Result, output::harmless, progress::Transfer};
 
 /// Servers to be sent on to.
 const HOPS_MAX: usize = 5;
@@ -56,7 +60,7 @@ impl Http {
         }
         let refused = |reason| SourceError::Url {
             // Whatever it is, it may have a password in it.
-            url: text.rsplit('@').next().unwrap_or_default().to_owned(),
+            url: shown_text(text),
             reason,
         };
         let url: Uri = text.parse().map_err(|_| refused("it is no URL"))?;
@@ -77,6 +81,10 @@ impl Http {
                 Ok(()) => return Ok(()),
                 Err(Broken::Final(error)) => return Err(error.into()),
                 Err(Broken::Again(why)) => reason = why,
+            }
+            if attempt + 1 < ATTEMPTS {
+                let why = harmless(&reason);
+                order.out.note(&format!("{why}; asking again"));
             }
         }
         let url = self.location();
@@ -102,6 +110,7 @@ impl Http {
             match response.status() {
                 StatusCode::OK => return receive(response, part, 0, max, progress),
                 StatusCode::PARTIAL_CONTENT if start_of(&response) == Some(have) => {
+                    part.is_pieced = true;
                     return receive(response, part, have, max, progress);
                 }
                 // What is there fits no longer; from the start, then.
@@ -117,7 +126,7 @@ impl Http {
         }
         Err(Broken::Final(SourceError::Redirect {
             url: self.location(),
-            target: url.to_string(),
+            target: shown(&url),
             reason: "there are too many redirects",
         }))
     }
@@ -125,20 +134,33 @@ impl Http {
 
 impl Source for Http {
     fn location(&self) -> String {
-        self.url.to_string()
+        shown(&self.url)
     }
 
-    fn is_remote(&self) -> bool {
-        true
+    fn gives_the_same_again(&self) -> bool {
+        self.url.query().is_none()
     }
 
     fn fetch(&self, order: &Order) -> Result<Fetched> {
         let url = self.location();
-        let mut part = Part::open(&order.downloads, &url)?;
-        let was_begun = part.len()? > 0;
-        self.download(&mut part, order)?;
+        if self.url.query().is_some() {
+            order.out.note(
+                "what follows `?` in the URL may be a secret and is not written down: \
+                 updates ask without it",
+            );
+        }
+        let mut part = Part::open(&order.downloads, &self.url)?;
+        if part.is_private {
+            order.out.note(&format!(
+                "another process is downloading {url}; this one starts from nothing"
+            ));
+        }
+        if let Err(failure) = self.download(&mut part, order) {
+            part.remove_empty();
+            return Err(failure);
+        }
         let mut outcome = fetched(part.reader()?, &url, order);
-        if was_begun && outcome.is_err() {
+        if part.is_pieced && outcome.is_err() {
             part.clear()?;
             self.download(&mut part, order)?;
             outcome = fetched(part.reader()?, &url, order);
@@ -210,11 +232,22 @@ fn failed(url: &Uri, error: ureq::Error) -> Broken {
     match tls {
         Some(rustls::Error::InvalidCertificate(reason)) => {
             Broken::Final(SourceError::Certificate {
-                url: url.to_string(),
-                reason: reason.to_string(),
+                url: shown(url),
+                reason: certificate_fault(reason),
             })
         }
         _ => Broken::Again(error.to_string()),
+    }
+}
+
+/// Where the library has no words for it, it says its own names.
+fn certificate_fault(fault: &CertificateError) -> String {
+    match fault {
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "it shows the certificate of an authority, which is none of a server".to_owned()
+        }
+        CertificateError::Other(other) => other.0.to_string(),
+        fault => fault.to_string(),
     }
 }
 
@@ -223,7 +256,7 @@ fn refused(url: &Uri, status: StatusCode) -> Broken {
     match is_passing {
         true => Broken::Again(format!("the server answers with status {status}")),
         false => Broken::Final(SourceError::Status {
-            url: url.to_string(),
+            url: shown(url),
             status: status.as_u16(),
         }),
     }

@@ -14,6 +14,9 @@ pub(crate) enum Answer {
     File(Vec<u8>),
     /// The file, of which the first answer breaks off after so many bytes.
     CutOnce(Vec<u8>, usize),
+    /// The first file, of which the first answer breaks off after so many bytes, and
+    /// the second from then on.
+    CutThen(Vec<u8>, usize, Vec<u8>),
     Redirect(String),
     Status(u16),
     /// Says that it is this long, and sends nothing.
@@ -80,7 +83,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
         let mut state = state.lock().unwrap();
         state.asked.push((path.clone(), range.clone()));
         let answer = state.answers.get(&path).cloned();
-        if let Some(Answer::CutOnce(bytes, _)) = &answer {
+        if let Some(Answer::CutOnce(bytes, _) | Answer::CutThen(_, _, bytes)) = &answer {
             let whole = Answer::File(bytes.clone());
             state.answers.insert(path, whole);
         }
@@ -97,7 +100,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> Option<()> {
             (head, vec![])
         }
         Answer::Long(length) => (format!("200 OK\r\nContent-Length: {length}\r\n"), vec![]),
-        Answer::CutOnce(bytes, at) => {
+        Answer::CutOnce(bytes, at) | Answer::CutThen(bytes, at, _) => {
             let head = format!("200 OK\r\nContent-Length: {}\r\n", bytes.len());
             (head, bytes[..at].to_vec())
         }

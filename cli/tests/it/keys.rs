@@ -30,7 +30,9 @@ fn a_key_is_never_overwritten() {
     home.run(&args).ok();
     let before = read(home.root().join("keys/release.key"));
     let done = home.run(&args).with_code(1);
-    assert_eq!(done.error()["code"], "ORC-5001");
+    let error = done.error();
+    assert_eq!(error["code"], "ORC-5041");
+    assert!(!error["help"].as_str().unwrap().contains("room"), "{error}");
     assert_eq!(read(home.root().join("keys/release.key")), before);
 }
 

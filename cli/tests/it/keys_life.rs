@@ -8,6 +8,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::{Command, Stdio},
     sync::mpsc,
     time::SystemTime,
@@ -35,20 +36,15 @@ fn key(home: &Home, name: &str) {
     home.run(&["key", "generate", name, "--no-passphrase"]).ok();
 }
 
-/// Runs a command line that the command itself has printed, in the folder of the
-/// keys.
-fn printed(home: &Home, line: &Value) -> Done {
+/// Runs a command line that the command itself has printed, in the folder `dir`.
+fn printed(home: &Home, dir: &Path, line: &Value) -> Done {
     let rest = line
         .as_str()
         .unwrap()
         .strip_prefix("orchestrator ")
         .unwrap();
-    let keys = home.root().join("keys");
     // The words are those that a shell makes of it, after the program and its home.
-    let before = format!(
-        "cd '{}'\nset -- \"$1\" \"$2\" \"$3\" {rest}",
-        keys.display()
-    );
+    let before = format!("cd '{}'\nset -- \"$1\" \"$2\" \"$3\" {rest}", dir.display());
     finish(home.command_after(&before, &[]).spawn().unwrap())
 }
 
@@ -152,7 +148,7 @@ fn a_key_is_exported_as_others_read_it() {
 }
 
 #[test]
-fn keys_are_imported_from_minisign_and_from_files_of_ours() {
+fn keys_are_imported_from_minisign() {
     let home = Home::new();
     minisign(&home, &["-G", "-W", "-p", "their.pub", "-s", "their.key"]);
     let import = [
@@ -166,9 +162,11 @@ fn keys_are_imported_from_minisign_and_from_files_of_ours() {
     ];
     let imported = home.run(&import).ok().json();
     let number = imported["minisign_id"].as_str().unwrap();
-    assert!(read(home.work().join("their.pub")).contains(number));
+    // minisign writes it without leading zeros.
+    let shown = number.trim_start_matches('0');
+    assert!(read(home.work().join("their.pub")).contains(shown));
     let taken = home.run(&import).with_code(1);
-    assert_eq!(taken.error()["code"], "ORC-5001");
+    assert_eq!(taken.error()["code"], "ORC-5041");
 
     // What it signs verifies with the public key that people have.
     let package = home.greeter("greeter");
@@ -179,14 +177,38 @@ fn keys_are_imported_from_minisign_and_from_files_of_ours() {
         &["-V", "-m", "greeter/META/MANIFEST", "-p", "their.pub"],
     );
 
+    // So does the half that is exported, also where its file was lost.
+    let export = ["key", "export", "release", "--format", "minisign"];
+    let verify = ["-V", "-m", "greeter/META/MANIFEST", "-p", "exported.pub"];
+    home.write("exported.pub", &home.run(&export).ok().stdout);
+    minisign(&home, &verify);
+    fs::remove_file(home.root().join("keys/release.pub")).unwrap();
+    home.run(&["key", "list"]).ok();
+    home.write("exported.pub", &home.run(&export).ok().stdout);
+    minisign(&home, &verify);
+
+    // What minisign signs by itself, with the comment that it makes, is good.
+    home.run(&["trust", "add", "release", "--level", "2", "--names", "*"])
+        .ok();
+    minisign(
+        &home,
+        &["-S", "-s", "their.key", "-m", "greeter/META/MANIFEST"],
+    );
+    let done = home.run(&["plugin", "verify", &package]).ok();
+    assert!(done.stderr.contains("is good too"), "{}", done.stderr);
+
     // A public key alone keeps its number too.
     home.run(&["key", "import", "their.pub"]).ok();
     let shown = home.run(&["key", "show", "their", "--json"]).ok().json();
     assert_eq!(shown["minisign_id"], number);
     assert_eq!(shown["key_id"], imported["key_id"]);
+}
 
-    // Ours, under its own passphrase and another name.
-    let other = Home::new();
+#[test]
+fn keys_are_imported_from_files_of_ours() {
+    let (home, other) = (Home::new(), Home::new());
+    let package = home.greeter("greeter");
+    // Under its own passphrase and another name.
     let generate = [
         "key",
         "generate",
@@ -253,8 +275,21 @@ fn a_key_is_replaced_with_a_statement_that_others_can_check() {
     let edited = ["key", "rotate", "release", "--check", &edited, "--json"];
     assert_ne!(home.run(&edited).code, 0);
 
-    // What is printed for the verifiers is all that they have to do.
-    printed(&home, &made["at_verifiers"][0]).ok();
+    // What is printed for the verifiers is all that they have to do, with the files
+    // that they were given.
+    let their = Home::new();
+    for file in ["release.pub", "release-2.pub", "release-2.rotation.json"] {
+        fs::copy(keys.join(file), their.work().join(file)).unwrap();
+    }
+    let terms = ["--level", "2", "--names", "x"];
+    their
+        .run(&[&["trust", "add", "./release.pub"], &terms[..]].concat())
+        .ok();
+    for line in made["at_verifiers"].as_array().unwrap() {
+        printed(&their, &their.work(), line).ok();
+    }
+    assert!(made["at_verifiers"].as_array().unwrap().len() > 1);
+    printed(&home, &keys, &made["at_verifiers"][1]).ok();
     let package = home.greeter("greeter");
     for key in ["release", "release-2"] {
         home.run(&["plugin", "sign", &package, "--key", key]).ok();
@@ -307,7 +342,7 @@ fn a_revoked_key_no_longer_signs() {
 
     // Its signatures still count, until the verifiers are told so too.
     home.run(&["plugin", "verify", &package]).ok();
-    printed(&home, &revoked["at_verifiers"][0]).ok();
+    printed(&home, &home.root(), &revoked["at_verifiers"][0]).ok();
     let verify = home
         .run(&["plugin", "verify", &package, "--json"])
         .with_code(6);

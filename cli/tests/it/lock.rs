@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use orchestrator_contract::RunId;
+
 use crate::{
     harness::{Home, read},
     install::{home_with_package, release, sign},
@@ -83,4 +85,129 @@ fn a_lock_file_that_cannot_be_read_is_no_empty_one() {
     }
     home.run(&["plugin", "lock"]).ok();
     assert_eq!(read(&path), text);
+}
+
+/// Folders below which the engine finds plugins as well, as a setting.
+fn also(dir: &std::path::Path) -> String {
+    format!("discovery.extra=[\"{}\"]", dir.display())
+}
+
+#[test]
+fn what_the_engine_finds_elsewhere_is_locked_as_well() {
+    let home = Home::with_greeter();
+    let file = home.pipeline("greet");
+    home.run(&["plugin", "lock"]).ok();
+    let elsewhere = home.work().join("elsewhere");
+    let copy = home.greeter("elsewhere/greeter");
+    let extra = also(&elsewhere);
+    let with = ["--locked", "--set", &extra];
+    // The same version, signed for another release: it comes first.
+    sign(&home, &copy, "9999999999998");
+    let run = RunId::from_parts(1, 2).to_string();
+    let commands: [&[&str]; 4] = [
+        &["run", "start", &file],
+        &["run", "resume"],
+        &["run", "retry", &run],
+        &["serve", "--listen", "127.0.0.1:0"],
+    ];
+    for command in commands {
+        let message = refusal(&home, &[command, &with].concat());
+        assert!(message.contains("another release"), "{message}");
+    }
+    // A further version is none that is written down.
+    release(&home, &copy, "0.2.0", "9999999999999");
+    let message = refusal(&home, &[commands[0], &with].concat());
+    assert!(message.contains("0.2.0 is not in"), "{message}");
+    // Neither is one that nobody signed.
+    fs::remove_dir_all(elsewhere.join("greeter/META")).unwrap();
+    let unsigned = format!("runtime.unsigned_paths=[\"{}\"]", elsewhere.display());
+    let message = refusal(&home, &[commands[0], &with, &["--set", &unsigned]].concat());
+    assert!(message.contains("not signed"), "{message}");
+    // Nothing that cannot run is in the way.
+    let not_signed = [commands[0], &with].concat();
+    home.run(&not_signed).ok();
+    fs::write(elsewhere.join("greeter/greeter.sh"), "").unwrap();
+    home.run(&not_signed).ok();
+}
+
+fn sign_for(home: &Home, package: &str, serial: &str, platform: &str) {
+    let args = [
+        "plugin",
+        "sign",
+        package,
+        "--key",
+        "release",
+        "--serial",
+        serial,
+        "--platform",
+        platform,
+    ];
+    home.run(&args).ok();
+}
+
+/// One lock file for hosts of several platforms.
+#[test]
+fn releases_for_other_platforms_are_written_down_and_kept() {
+    const X86: &str = "x86_64-unknown-linux-gnu";
+    const ARM: &str = "aarch64-unknown-linux-gnu";
+    let (home, package) = home_with_package();
+    sign_for(&home, &package, "5", X86);
+    let other = home.greeter("other");
+    home.write("other/built-for", "another processor");
+    sign_for(&home, &other, "5", ARM);
+    home.run(&["plugin", "install", &package]).ok();
+    home.run(&["plugin", "lock"]).ok();
+    let lock = home.root().join("orchestrator.lock");
+    // It would be another host, which has had no release of this number.
+    let anew = "--allow-downgrade";
+    let locked = ["plugin", "install", &other, anew, "--locked", "--lock-file"];
+    let elsewhere = home.work().join("kept.lock");
+    let kept = elsewhere.display().to_string();
+    let on_the_other = |lock: &std::path::Path| {
+        fs::copy(lock, &elsewhere).unwrap();
+        home.run(&["plugin", "remove", "greeter"]).ok();
+    };
+    on_the_other(&lock);
+    assert!(refusal(&home, &[&locked[..], &[&kept]].concat()).contains("another release"));
+
+    home.run(&["plugin", "install", &package]).ok();
+    home.run(&["plugin", "lock", "--also", &other]).ok();
+    let text = read(&lock);
+    home.run(&["plugin", "lock"]).ok();
+    assert_eq!(read(&lock), text, "what is there is kept");
+    home.run(&["plugin", "lock", "--locked"]).ok();
+    on_the_other(&lock);
+    home.run(&[&locked[..], &[&kept]].concat()).ok();
+    // There the same file is written again, but for what is installed.
+    home.run(&["plugin", "lock", "--locked", "--lock-file", &kept])
+        .ok();
+    home.run(&["plugin", "lock", "--lock-file", &kept]).ok();
+    home.run(&["plugin", "remove", "greeter"]).ok();
+    let first = [
+        "plugin",
+        "install",
+        &package,
+        anew,
+        "--locked",
+        "--lock-file",
+        &kept,
+    ];
+    home.run(&first).ok();
+
+    for (serial, platform, why) in [("6", ARM, "another serial"), ("5", X86, "other content")] {
+        sign_for(&home, &other, serial, platform);
+        let args = ["plugin", "lock", "--also", &other, "--json"];
+        let error = home.run(&args).with_code(6).error();
+        assert_eq!(error["code"], "ORC-2165");
+        assert!(error["message"].as_str().unwrap().contains(why), "{error}");
+    }
+    assert_eq!(read(&lock), text);
+    // Nothing else gets in by it.
+    sign_for(&home, &other, "5", ARM);
+    home.write("other/built-for", "somebody else");
+    sign_for(&home, &other, "5", ARM);
+    home.run(&["plugin", "remove", "greeter"]).ok();
+    fs::write(&elsewhere, &text).unwrap();
+    let message = refusal(&home, &[&locked[..], &[&kept]].concat());
+    assert!(message.contains("another release"), "{message}");
 }

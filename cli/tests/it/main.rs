@@ -3,6 +3,8 @@
 
 mod archives;
 mod audit;
+mod audit_changes;
+mod change_crash;
 mod crash;
 mod disk;
 mod file_server;
@@ -18,6 +20,7 @@ mod large_packages;
 mod left;
 mod load;
 mod lock;
+mod lock_elsewhere;
 mod metrics;
 mod output;
 mod pipelines;
@@ -32,6 +35,9 @@ mod signals;
 mod store_crash;
 mod traced;
 mod trust;
+mod trust_check;
 mod trust_kill;
 mod trust_root;
+mod trust_words;
 mod unsigned;
+mod update;

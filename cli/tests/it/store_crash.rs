@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use crate::{
     harness::{Home, finish, read, signal},
     install::{archive, home_with_package, release},
-    traced::{End, killed_before},
+    traced::{End, killed_before, moments},
 };
 
 /// What a person sees of a home: versions in use, versions rolled back, and
@@ -46,7 +46,7 @@ fn look(home: &Path) -> Seen {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let metadata = from.symlink_metadata().unwrap();
     if metadata.is_symlink() {
         std::os::unix::fs::symlink(fs::read_link(from).unwrap(), to).unwrap();
@@ -62,7 +62,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn clear(folder: &Path) {
+pub(crate) fn clear(folder: &Path) {
     if folder.symlink_metadata().is_ok_and(|it| it.is_dir()) {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
         for entry in fs::read_dir(folder).unwrap() {
@@ -118,11 +118,11 @@ impl Scene {
         copy(&self.kept, &root);
     }
 
-    /// Kills `args` before every `step`th call that changes files, one after the
-    /// other. Returns how many there are.
-    fn kill_everywhere(&self, args: &[&str], step: usize) -> usize {
+    /// Kills `args` before the [moments] of it, one after the other. Returns how many
+    /// calls there are that change files.
+    fn kill_everywhere(&self, args: &[&str]) -> usize {
         let (before, after) = self.ends(args);
-        for nth in (1..).step_by(step) {
+        for nth in moments() {
             self.reset();
             let end = killed_before(&self.home.command(args), nth);
             if end == End::Exited(0) {
@@ -177,7 +177,7 @@ impl Scene {
 fn an_installation_killed_anywhere_is_before_or_after() {
     let scene = Scene::new();
     let package = scene.package.clone();
-    let calls = scene.kill_everywhere(&["plugin", "install", &package], 1);
+    let calls = scene.kill_everywhere(&["plugin", "install", &package]);
     assert!(calls > 20, "{calls}");
 }
 
@@ -187,14 +187,14 @@ fn an_installation_from_an_archive_killed_anywhere_is_before_or_after() {
     let file = scene.home.work().join("greeter.opkg");
     fs::write(&file, archive(&scene.package)).unwrap();
     let file = file.display().to_string();
-    let calls = scene.kill_everywhere(&["plugin", "install", &file], 2);
+    let calls = scene.kill_everywhere(&["plugin", "install", &file]);
     assert!(calls > 30, "{calls}");
 }
 
 #[test]
 fn an_update_killed_anywhere_is_before_or_after() {
     let scene = Scene::new();
-    let calls = scene.kill_everywhere(&["plugin", "update"], 2);
+    let calls = scene.kill_everywhere(&["plugin", "update"]);
     assert!(calls > 25, "{calls}");
 }
 
@@ -203,7 +203,7 @@ fn writing_the_lock_file_killed_anywhere_is_before_or_after() {
     let scene = Scene::new();
     let package = scene.package.clone();
     let scene = scene.after(&["plugin", "install", &package]);
-    let calls = scene.kill_everywhere(&["plugin", "lock"], 1);
+    let calls = scene.kill_everywhere(&["plugin", "lock"]);
     assert!(calls >= 3, "{calls}");
 }
 
@@ -213,7 +213,7 @@ fn rolling_back_and_removing_killed_anywhere_is_before_or_after() {
     let package = scene.package.clone();
     let scene = scene.after(&["plugin", "install", &package]);
     let (before, after) = scene.ends(&["plugin", "rollback", "greeter"]);
-    for nth in 1.. {
+    for nth in moments() {
         scene.reset();
         let args = ["plugin", "rollback", "greeter"];
         if killed_before(&scene.home.command(&args), nth) == End::Exited(0) {
@@ -224,7 +224,7 @@ fn rolling_back_and_removing_killed_anywhere_is_before_or_after() {
     }
     let args = ["plugin", "remove", "greeter", "0.1.0"];
     let (before, after) = scene.ends(&args);
-    for nth in 1.. {
+    for nth in moments() {
         scene.reset();
         if killed_before(&scene.home.command(&args), nth) == End::Exited(0) {
             break;
@@ -250,7 +250,7 @@ fn an_old_home_killed_on_its_way_to_the_present_form_stays_whole() {
     scene.keep();
     let before = look(&scene.home.root());
     let args = ["plugin", "gc"];
-    for nth in 1.. {
+    for nth in moments() {
         scene.reset();
         let end = killed_before(&scene.home.command(&args), nth);
         assert_eq!(look(&scene.home.root()), before, "before call {nth}");

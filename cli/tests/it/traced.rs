@@ -29,6 +29,22 @@ pub(crate) enum End {
     Killed,
 }
 
+/// Says that commands are killed before every call. Otherwise it is before some of
+/// them, others each time.
+const EVERYWHERE: &str = "ORCHESTRATOR_CRASH_EVERYWHERE";
+/// Of so many calls, one.
+const SAMPLE: usize = 4;
+
+/// Before which calls to kill a command: numbers from 1 on, without an end.
+pub(crate) fn moments() -> impl Iterator<Item = usize> {
+    let step = match std::env::var_os(EVERYWHERE) {
+        Some(_) => 1,
+        None => SAMPLE,
+    };
+    let first = fastrand::usize(1..=step);
+    (first..).step_by(step)
+}
+
 /// Runs a command and kills it right before its `nth` call (from 1) that changes
 /// files. One that makes fewer ends by itself.
 pub(crate) fn killed_before(command: &Command, nth: usize) -> End {

@@ -34,6 +34,7 @@ pub struct EngineBuilder {
     sinks: Vec<Arc<dyn EventSink>>,
     telemetry: Option<Arc<Telemetry>>,
     plugin_dirs: Vec<PathBuf>,
+    locked: Option<PathBuf>,
     service: bool,
 }
 
@@ -90,6 +91,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Starts only if exactly the packages that this lock file names are found,
+    /// wherever that is, and they may do what they might when it was written.
+    #[must_use]
+    pub fn locked(mut self, lock_file: impl Into<PathBuf>) -> Self {
+        self.locked = Some(lock_file.into());
+        self
+    }
+
     /// Is a long-running service: plugins below the working directory are not
     /// looked for.
     #[must_use]
@@ -103,8 +112,8 @@ impl EngineBuilder {
     ///
     /// # Errors
     ///
-    /// When home, configuration or journal cannot be used, or it is unknown
-    /// whom to trust. A single plugin that cannot be used is no error; it is
+    /// When home, configuration or journal cannot be used, it is unknown whom to
+    /// trust, or the plugins are not those that are [locked](Self::locked). A single plugin that cannot be used is no error; it is
     /// listed by [`Engine::plugins`].
     pub async fn start(mut self) -> Result<Engine, EngineError> {
         let (home, config) = self.settled()?;
@@ -185,7 +194,7 @@ impl EngineBuilder {
         let extra = extra.chain(self.plugin_dirs).collect();
         let runtime = Runtime::load(
             config.runtime.clone(),
-            paths(home, extra, self.service)?,
+            paths(home, extra, self.locked, self.service)?,
             host_version(),
             plugin_configs(config),
             self.builtins,
@@ -234,7 +243,12 @@ impl Engine {
 }
 
 /// Where the runtime looks and keeps things.
-fn paths(home: &Home, extra: Vec<PathBuf>, service: bool) -> Result<RuntimePaths, EngineError> {
+fn paths(
+    home: &Home,
+    extra: Vec<PathBuf>,
+    locked: Option<PathBuf>,
+    service: bool,
+) -> Result<RuntimePaths, EngineError> {
     // With a home of its own nothing of the user's other plugins is mixed in.
     let explicit = home.is_explicit();
     let env = move |name: &str| match name {
@@ -257,6 +271,7 @@ fn paths(home: &Home, extra: Vec<PathBuf>, service: bool) -> Result<RuntimePaths
         run_dir: home.run_dir(),
         trust_dir: home.trust(),
         grants_file: home.grants_file(),
+        locked,
     })
 }
 

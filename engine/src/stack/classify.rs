@@ -176,6 +176,9 @@ fn refused(refusal: Refusal) -> CallError {
             retry_after_ms: millis(retry_after),
         },
         Refusal::Panicked { message } => CallError::Panic { message },
+        // No stack of ours has such a policy. It was not started, like one for
+        // which there is no room.
+        _ => CallError::Overloaded { limit: 0 },
     }
 }
 

@@ -41,7 +41,7 @@ impl Teller {
                 phase,
                 reason: reason.as_str().into(),
             },
-            PolicyEvent::Refused { by } => match refused_by(*by) {
+            PolicyEvent::Refused { by, .. } => match refused_by(*by) {
                 None => return,
                 Some(by) => Event::CallRefused {
                     run,
@@ -119,7 +119,7 @@ impl Listener for BreakerListener {
                 reason: change.reason.as_str().into(),
                 enforced: change.enforced,
             },
-            PolicyEvent::WouldRefuse { by } => match refused_by(*by) {
+            PolicyEvent::WouldRefuse { by, .. } => match refused_by(*by) {
                 None => return,
                 Some(by) => Event::CallWouldBeRefused { plugin, phase, by },
             },
@@ -160,5 +160,7 @@ fn refused_by(kind: RefusalKind) -> Option<RefusedBy> {
         RefusalKind::Overloaded => Some(RefusedBy::Bulkhead),
         RefusalKind::Shed => Some(RefusedBy::Shed),
         RefusalKind::AttemptTimeout | RefusalKind::Panicked => None,
+        // No stack of ours has such a policy.
+        _ => None,
     }
 }

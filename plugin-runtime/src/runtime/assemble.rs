@@ -1,6 +1,9 @@
 //! From what was loaded to a registry whose plugins know what they need.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use orchestrator_contract::{EventSink, HostService, PluginId, PluginState};
 use orchestrator_manifest::{Kind, Manifest};
@@ -11,6 +14,7 @@ use crate::{
     builtin::BuiltinBody,
     dependencies::{Identity, Needs, resolve},
     entry::{Body, Entry, Facts},
+    error::LoadError,
     exec::{Exec, ExecParts, Identity as Told},
     lifecycle::Lifecycle,
     limits,
@@ -68,6 +72,7 @@ pub(super) fn assemble(
         }
         drafts.insert(identity, surroundings.builtin(builtin)?);
     }
+    let compiled_in: BTreeSet<_> = drafts.keys().map(|builtin| builtin.id.clone()).collect();
     for candidate in loaded.candidates {
         let identity = identity(&candidate.known.manifest);
         match drafts.get_mut(&identity) {
@@ -78,7 +83,12 @@ pub(super) fn assemble(
                 shadowed.extend(candidate.known.facts.shadowed);
             }
             None => {
-                drafts.insert(identity, surroundings.package(candidate));
+                let mut draft = surroundings.package(candidate);
+                // A higher version would take the builtin's place in every pipeline.
+                if compiled_in.contains(&identity.id) {
+                    draft.outcome = Err(PluginProblem::of(&LoadError::NameOfBuiltin));
+                }
+                drafts.insert(identity, draft);
             }
         }
     }

@@ -5,7 +5,8 @@ use std::{fs, time::Duration};
 use miette::Diagnostic as _;
 use orchestrator_contract::PluginState;
 use orchestrator_plugin_runtime::{ResolveError, Runtime};
-use orchestrator_signing::TrustLevel;
+use orchestrator_signing::{KeyStatus, TrustLevel, TrustStore};
+use semver::Version;
 use serde_json::json;
 
 use crate::support::{File, Home, call, handle, output, shell_script, status};
@@ -296,4 +297,62 @@ async fn a_program_that_is_changed_after_loading_does_not_run() {
         .unwrap();
     assert_eq!(answer.output.bytes, "\"verified\"\n");
     runtime.shutdown(Duration::from_secs(1)).await.unwrap();
+}
+
+/// Installed or not: what a host has loaded, it has had.
+#[tokio::test]
+async fn what_was_loaded_from_any_folder_outlives_its_key_and_makes_older_a_step_back() {
+    let home = Home::new();
+    let dir = home.shell("tool", &["run"], "run) echo 1;;");
+    home.sign_as_release(&dir, 7);
+    drop(home.start().await);
+    let mut trust = TrustStore::open(&home.path("trust")).unwrap();
+    trust
+        .edit(|next| next.set_status("tests", KeyStatus::Retired, None))
+        .unwrap();
+    let runtime = home.start().await;
+    output(&handle(&runtime, "tool"), "run", json!({})).await;
+    drop(runtime);
+
+    // An old release, where it is found first.
+    trust
+        .edit(|next| next.set_status("tests", KeyStatus::Active, None))
+        .unwrap();
+    let file = File {
+        path: "main.sh",
+        content: &shell_script("tool", &["run"], "run) echo 2;;"),
+    };
+    let old = home.package("tool", json!({ "version": "0.9.0" }), &[file]);
+    home.sign_as_release(&old, 6);
+    let runtime = home.start().await;
+    let refused = runtime
+        .plugins()
+        .into_iter()
+        .find(|it| it.version == Version::new(0, 9, 0));
+    let problem = refused.unwrap().error.unwrap();
+    assert_eq!(problem.code, "ORC-2101", "{problem}");
+    output(&handle(&runtime, "tool"), "run", json!({})).await;
+}
+
+#[tokio::test]
+async fn an_older_release_that_is_found_before_a_newer_one_is_told_of() {
+    let mut home = Home::new();
+    let script = shell_script("tool", &["run"], "run) echo 2;;");
+    let file = || File {
+        path: "main.sh",
+        content: &script,
+    };
+    let old = home.package("tool", json!({ "version": "0.9.0" }), &[file()]);
+    home.sign_as_release(&old, 6);
+    let new = home.package("tool", json!({}), &[file()]);
+    home.sign_as_release(&new, 7);
+    let warned = |runtime: &Runtime| {
+        let plugins = runtime.plugins().into_iter();
+        let warned = plugins.filter(|it| it.warnings.join("").contains("older than release 7"));
+        warned.map(|it| it.version.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(&home.start().await), [] as [&str; 0], "side by side");
+    home.development = Some(home.path("later"));
+    fs::rename(home.path("plugins/tool/1.0.0"), home.path("later")).unwrap();
+    assert_eq!(warned(&home.start().await), ["0.9.0"]);
 }

@@ -17,5 +17,6 @@ mod outputs;
 mod status;
 mod support;
 mod swaps;
+mod swaps_loaded;
 mod upgrades;
 mod withdrawn;

@@ -122,7 +122,11 @@ impl Home {
     }
 
     pub(crate) fn sign(&self, dir: &Path) {
-        sign(dir, &self.key, &SignOptions::new(1)).unwrap();
+        self.sign_as_release(dir, 1);
+    }
+
+    pub(crate) fn sign_as_release(&self, dir: &Path, serial: u64) {
+        sign(dir, &self.key, &SignOptions::new(serial)).unwrap();
     }
 
     /// Signs with a key that is trusted as much and is another.
@@ -167,6 +171,7 @@ impl Home {
             run_dir: self.path("run"),
             trust_dir: self.path("trust"),
             grants_file: self.path("grants.toml"),
+            locked: None,
         }
     }
 

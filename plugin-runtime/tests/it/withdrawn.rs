@@ -6,7 +6,7 @@ use orchestrator_contract::PluginState;
 use orchestrator_manifest::PluginName;
 use orchestrator_plugin_runtime::Runtime;
 use orchestrator_signing::{
-    Delegation, GrantStore, KeyStatus, NamePattern, SecretKey, TrustLevel, TrustStore,
+    Delegation, GrantStore, KeyStatus, NamePattern, SecretKey, TrustLevel, TrustStore, cosign,
 };
 use serde_json::json;
 
@@ -129,4 +129,82 @@ async fn less_trust_stops_what_needs_more() {
     });
     lower.unwrap();
     is_withdrawn(&runtime, "tool", "ORC-3018").await;
+}
+
+fn revoke_key(home: &Home) {
+    trust(home)
+        .edit(|next| next.set_status("tests", KeyStatus::Revoked, Some("stolen")))
+        .unwrap();
+}
+
+/// The file that is broken may be another than the one that says no.
+#[tokio::test]
+async fn a_revoked_key_is_noticed_while_grants_cannot_be_read() {
+    let home = Home::new();
+    home.shell("tool", &["run"], "run) echo 1;;");
+    let runtime = home.start().await;
+    output(&handle(&runtime, "tool"), "run", json!({})).await;
+    std::fs::write(home.path("grants.toml"), "nonsense").unwrap();
+    revoke_key(&home);
+    is_withdrawn(&runtime, "tool", "ORC-2046").await;
+}
+
+#[tokio::test]
+async fn a_grant_that_is_taken_back_is_noticed_while_trust_cannot_be_read() {
+    let home = Home::new();
+    home.shell("tool", &["run"], "run) echo 1;;");
+    let runtime = home.start().await;
+    output(&handle(&runtime, "tool"), "run", json!({})).await;
+    let root = home.path("trust/root.json");
+    std::fs::rename(&root, home.path("elsewhere")).unwrap();
+    revoke_grants(&home, "tool");
+    is_withdrawn(&runtime, "tool", "ORC-2120").await;
+}
+
+/// What was taken back while nothing could be read is looked at again, also when
+/// the file itself no longer changes.
+#[tokio::test]
+async fn what_could_not_be_read_is_read_again() {
+    let home = Home::new();
+    home.shell("tool", &["run"], "run) echo 1;;");
+    let runtime = home.start().await;
+    let tool = handle(&runtime, "tool");
+    output(&tool, "run", json!({})).await;
+    let serials = home.path("trust/serials.json");
+    let good = std::fs::read(&serials).unwrap();
+    std::fs::write(&serials, "nonsense").unwrap();
+    let copy = home.path("copy");
+    std::fs::create_dir(&copy).unwrap();
+    let files = ["root.key", "root.json", "anchor.json"];
+    for file in files {
+        std::fs::copy(home.path("trust").join(file), copy.join(file)).unwrap();
+    }
+    std::fs::write(copy.join("serials.json"), &good).unwrap();
+    let mut next = TrustStore::open(&copy).unwrap();
+    let revoke = next.edit(|next| next.set_status("tests", KeyStatus::Revoked, None));
+    revoke.unwrap();
+    for file in files {
+        std::fs::rename(copy.join(file), home.path("trust").join(file)).unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    output(&tool, "run", json!({})).await;
+    // Neither root.json nor grants.toml changes when the trouble is over.
+    std::fs::write(&serials, good).unwrap();
+    is_withdrawn(&runtime, "tool", "ORC-2046").await;
+}
+
+/// Two keys each suffice; the one that was granted to is taken away.
+#[tokio::test]
+async fn a_grant_goes_with_the_key_it_was_given_to() {
+    let home = Home::new();
+    let dir = home.shell("tool", &["run"], "run) echo 1;;");
+    let second = SecretKey::generate("second").unwrap();
+    let names = vec![NamePattern::parse("*").unwrap()];
+    let terms = Delegation::new(second.public().clone(), TrustLevel::Internal, names);
+    trust(&home).add(terms).unwrap();
+    cosign(&dir, &second).unwrap();
+    let runtime = home.start().await;
+    output(&handle(&runtime, "tool"), "run", json!({})).await;
+    revoke_key(&home);
+    is_withdrawn(&runtime, "tool", "ORC-2122").await;
 }

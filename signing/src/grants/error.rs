@@ -104,6 +104,16 @@ pub enum GrantError {
         /// The file that is there.
         old: String,
     },
+    /// Others could change what plugins may do.
+    #[error("`{path}` can be changed by others")]
+    #[diagnostic(
+        code("ORC-2129"),
+        help("`chmod go-w {path}`, and make it belong to you")
+    )]
+    Exposed {
+        /// The file, or its folder.
+        path: String,
+    },
     /// Another process is changing the grants.
     #[error("another process is changing the grants in `{path}`")]
     #[diagnostic(code("ORC-2126"), help("wait for it and try again"))]

@@ -42,9 +42,12 @@ pub enum KeyFileError {
         /// Who can read it.
         reason: String,
     },
-    /// The file is no secret key file, or was cut off or altered.
-    #[error("key file `{path}` is no secret key file, or a damaged one: {reason}")]
-    #[diagnostic(code("ORC-2012"), help("restore it from a copy"))]
+    /// The file is no key file, or was cut off or altered.
+    #[error("`{path}` is no key file, or a damaged one: {reason}")]
+    #[diagnostic(
+        code("ORC-2012"),
+        help("give the right file; if this one was damaged, restore it from a copy")
+    )]
     Damaged {
         /// The file.
         path: String,

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fmt};
 use orchestrator_manifest::{PluginName, Version};
 use serde::{Deserialize, Serialize};
 
+use super::{LockFileError, number};
 use crate::{
     digest::Digest,
     dsse::Envelope,
     grants::Grant,
-    key::KeyId,
+    key::{KeyId, PublicKey},
     package::Package,
     statement::PAYLOAD_TYPE,
     store::{Source, tree_digest},
@@ -19,6 +20,8 @@ use crate::{
 
 const SOURCE_MAX: usize = 4096;
 const KEYS_MAX: usize = 16;
+/// As many as a trust root has.
+const ROOT_KEYS_MAX: usize = 1_000;
 const PLATFORMS_MAX: usize = 64;
 const PLATFORM_MAX: usize = 64;
 /// The platform of a release that names none.
@@ -38,21 +41,30 @@ pub struct Locked {
     /// The SHA-256 of the archive, where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<Sha256>,
-    statement: Sha256,
+    pub(super) statement: Sha256,
     /// The trusted keys that signed it.
     pub keys: Vec<KeyId>,
     /// The version of the trust root that decided; an older one is refused.
+    #[serde(with = "number")]
     pub root_version: u64,
+    /// The keys that sign that root. Versions of roots that share none of theirs say
+    /// nothing about each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    root_keys: Vec<KeyId>,
     /// Rises with every release of the plugin.
+    #[serde(with = "number")]
     pub serial: u64,
     grants: Sha256,
-    trees: BTreeMap<String, Sha256>,
+    /// The statements of the releases for further platforms.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) statements: BTreeMap<String, Sha256>,
+    pub(super) trees: BTreeMap<String, Sha256>,
 }
 
 /// A digest that says which it is: `sha256:` and 64 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct Sha256(Digest);
+pub(super) struct Sha256(Digest);
 
 impl TryFrom<String> for Sha256 {
     type Error = &'static str;
@@ -95,8 +107,10 @@ impl Locked {
             statement: Sha256(release.digest),
             keys: signers(package, root),
             root_version: root.version(),
+            root_keys: root_keys(root),
             serial: release.serial,
             grants: Sha256(granted(package, grants)),
+            statements: BTreeMap::new(),
             trees: BTreeMap::from([(platform, tree)]),
         })
     }
@@ -106,9 +120,60 @@ impl Locked {
         self.statement.0
     }
 
+    /// Adds a release for a further platform. False when another one is there.
+    pub(super) fn insert_platform(
+        &mut self,
+        platform: &str,
+        package: &Package,
+        statement: Digest,
+    ) -> bool {
+        let (tree, statement) = (Sha256(tree_digest(package)), Sha256(statement));
+        if let Some(there) = self.trees.get(platform) {
+            let own = self.statements.get(platform).unwrap_or(&self.statement);
+            return (*there, *own) == (tree, statement);
+        }
+        self.trees.insert(platform.to_owned(), tree);
+        self.statements.insert(platform.to_owned(), statement);
+        true
+    }
+
     /// The SHA-256 of the archive, where it was one.
     pub fn archive(&self) -> Option<Digest> {
         self.archive.map(|archive| archive.0)
+    }
+
+    /// Whether a root belongs to the same line of versions as the one that decided.
+    pub fn is_of_line(&self, root: &TrustRoot) -> bool {
+        self.shares_root_key(&root_keys(root))
+    }
+
+    /// Refuses a root that is older than the one that decided. Needs no package, so
+    /// nothing has to be fetched to know.
+    ///
+    /// # Errors
+    ///
+    /// [`LockFileError::Changed`].
+    pub fn check_root(&self, root: &TrustRoot) -> Result<(), LockFileError> {
+        match self.change_of_root(root.version(), &root_keys(root)) {
+            Some(change) => Err(LockFileError::Changed {
+                changes: vec![change],
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn change_of_root(&self, version: u64, keys: &[KeyId]) -> Option<String> {
+        (version < self.root_version && self.shares_root_key(keys)).then(|| {
+            format!(
+                "this host's trust root is version {version}, older than {} which decided on {self}",
+                self.root_version
+            )
+        })
+    }
+
+    /// A file that names none is of a time when all were compared.
+    fn shares_root_key(&self, keys: &[KeyId]) -> bool {
+        self.root_keys.is_empty() || self.root_keys.iter().any(|key| keys.contains(key))
     }
 
     pub(super) fn trees(&self) -> impl Iterator<Item = Digest> {
@@ -139,11 +204,18 @@ impl Locked {
         if !self.keys.is_sorted_by(|one, other| one < other) {
             return bad("`keys` are not sorted, or one is there twice");
         }
+        if self.root_keys.len() > ROOT_KEYS_MAX {
+            return bad("`root_keys` has more than 1000");
+        }
         if self.trees.is_empty() || self.trees.len() > PLATFORMS_MAX {
             return bad("`trees` is empty or has more than 64 platforms");
         }
         if !self.trees.keys().all(|platform| is_platform(platform)) {
             return bad("`trees` has a key that is no platform");
+        }
+        let is_there = |platform| self.trees.contains_key(platform);
+        if self.statements.len() >= self.trees.len() || !self.statements.keys().all(is_there) {
+            return bad("`statements` has other platforms than `trees`, or no fewer");
         }
         Ok(())
     }
@@ -176,11 +248,18 @@ impl Locked {
 
     fn changes_of_release(&self, now: &Self) -> Vec<String> {
         let mut changes = Vec::new();
-        if self.statement != now.statement {
-            changes.push(format!(
-                "{self} is another release: serial {}, not {}",
-                now.serial, self.serial
-            ));
+        let of_platform = |platform| self.statements.get(platform) == Some(&now.statement);
+        if self.statement != now.statement && !now.trees.keys().any(of_platform) {
+            changes.push(match now.serial == self.serial {
+                true => format!(
+                    "{self} is another release with the serial {}: {}, not {}",
+                    self.serial, now.statement.0, self.statement.0
+                ),
+                false => format!(
+                    "{self} is another release: serial {}, not {}",
+                    now.serial, self.serial
+                ),
+            });
         }
         let is_known =
             |(platform, tree): (&String, &Sha256)| self.trees.get(platform) == Some(tree);
@@ -190,14 +269,15 @@ impl Locked {
         if let Some(key) = self.keys.iter().find(|key| !now.keys.contains(key)) {
             changes.push(format!("{self} is no longer signed by the key {key}"));
         }
-        if now.root_version < self.root_version {
-            changes.push(format!(
-                "this host's trust root is version {}, older than {} which decided on {self}",
-                now.root_version, self.root_version
-            ));
-        }
+        changes.extend(self.change_of_root(now.root_version, &now.root_keys));
         changes
     }
+}
+
+fn root_keys(root: &TrustRoot) -> Vec<KeyId> {
+    let mut keys: Vec<_> = root.root_keys().iter().map(PublicKey::id).collect();
+    keys.sort_unstable();
+    keys
 }
 
 fn is_platform(text: &str) -> bool {
@@ -205,7 +285,7 @@ fn is_platform(text: &str) -> bool {
     (1..=PLATFORM_MAX).contains(&text.len()) && text.bytes().all(is_known)
 }
 
-fn signers(package: &Package, root: &TrustRoot) -> Vec<KeyId> {
+pub(super) fn signers(package: &Package, root: &TrustRoot) -> Vec<KeyId> {
     let Ok(envelope) = Envelope::parse(package.envelope()) else {
         return Vec::new();
     };
@@ -220,11 +300,7 @@ fn signers(package: &Package, root: &TrustRoot) -> Vec<KeyId> {
 
 /// The digest of what the operator granted: one line for each capability, sorted.
 fn granted(package: &Package, grants: &[Grant]) -> Digest {
-    let publisher = package.publisher().to_string();
-    let name = &package.manifest().id;
-    let of_package = grants
-        .iter()
-        .filter(|grant| grant.plugin == *name && grant.publisher == publisher);
+    let of_package = grants.iter().filter(|grant| grant.is_for(package));
     let mut lines: Vec<_> = of_package
         .flat_map(|grant| &grant.capabilities)
         .map(|capability| format!("{capability}\n"))

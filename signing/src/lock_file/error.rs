@@ -33,6 +33,21 @@ pub enum LockFileError {
         /// A sentence for each difference, up to a bound.
         changes: Vec<String>,
     },
+    /// What is written down beside an installed release is the same version for
+    /// another platform.
+    #[error("{release} {why}, so it is not written down as a release for another platform")]
+    #[diagnostic(
+        code("ORC-2165"),
+        help(
+            "give a release that `orchestrator plugin sign --platform` made of the same version, with the same `--serial`"
+        )
+    )]
+    Platform {
+        /// The plugin and its version.
+        release: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// `--locked` was given, and nothing is written down.
     #[error("there is no lock file `{path}`")]
     #[diagnostic(code("ORC-2162"), help("write it with `orchestrator plugin lock`"))]

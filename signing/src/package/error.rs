@@ -161,6 +161,25 @@ pub enum VerifyError {
         /// The least accepted.
         min: u64,
     },
+    /// An older release than this host has had, and one that it never had: faults
+    /// that newer ones mended may be why somebody put it there.
+    #[error(
+        "release {serial} of plugin `{plugin}` is older than release {newest}, which this host has had"
+    )]
+    #[diagnostic(
+        code("ORC-2101"),
+        help(
+            "remove it, or go back on purpose: `orchestrator plugin install DIR --allow-downgrade`"
+        )
+    )]
+    StepBack {
+        /// The plugin.
+        plugin: String,
+        /// Its serial number.
+        serial: u64,
+        /// The highest one so far.
+        newest: u64,
+    },
     /// Host and plugin have no API version in common.
     #[error("plugin `{plugin}` speaks plugin API {min} to {max}, which this host does not")]
     #[diagnostic(

@@ -9,7 +9,7 @@ pub(super) const LISTING: &str = "META/MANIFEST";
 /// An exported minisign signature of [`LISTING`]; never read.
 pub(super) const MINISIG: &str = "META/MANIFEST.minisig";
 /// The folder of the three above.
-pub(super) const META: &str = "META";
+pub(crate) const META: &str = "META";
 
 /// Files that no signature can cover, because they are signatures.
 pub(super) fn is_signature(path: &str) -> bool {

@@ -3,8 +3,9 @@
 mod error;
 
 use std::{
+    ffi::OsString,
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -30,6 +31,9 @@ use crate::{
         Subject,
     },
 };
+
+/// Of what lies in `META`.
+const MODE: u32 = 0o644;
 
 /// What the publisher decides about a release.
 #[derive(Clone, Debug)]
@@ -61,6 +65,16 @@ impl SignOptions {
             attestations: Vec::new(),
         }
     }
+}
+
+/// Whether every file in `dir` can be part of a package. Reads none of them.
+///
+/// # Errors
+///
+/// [`SignError::Unfit`] for names and kinds of files that no package has.
+pub fn check_files(dir: &Path) -> Result<(), SignError> {
+    Tree::open_listed(dir)?;
+    Ok(())
 }
 
 /// A package that is ready to be signed. Nothing has been written.
@@ -104,7 +118,8 @@ impl Draft {
 
     /// Writes `META/MANIFEST` and `META/signatures.json` with this signature, in
     /// place of any that were there. Killed at any moment, it leaves a package
-    /// that verifies as the old release or as the new one, or not at all.
+    /// that verifies as the old release or as the new one; or not at all where it did
+    /// not before or gets another attestation.
     ///
     /// # Errors
     ///
@@ -117,11 +132,17 @@ impl Draft {
     ) -> Result<ReleaseSummary, SignError> {
         let envelope = self.payload.envelope(key, signature);
         let envelope = envelope.map_err(VerifyError::Envelope)?.to_json();
-        drop_export(&self.dir)?;
-        for (path, bytes) in &self.extra {
-            write(&self.dir, path.as_str(), bytes)?;
+        // Where nothing but the signatures changes, what was signed before is so until
+        // they do; an export that is there a little longer is good for the same files.
+        let is_signed_otherwise = self.extra.iter().any(|it| !is_there(&self.dir, it));
+        if is_signed_otherwise {
+            drop_export(&self.dir)?;
+            for (path, bytes) in &self.extra {
+                write(&self.dir, path.as_str(), bytes)?;
+            }
         }
         write(&self.dir, SIGNATURES, envelope.as_bytes())?;
+        drop_export(&self.dir)?;
         Ok(self.payload.summary())
     }
 }
@@ -174,6 +195,15 @@ pub(super) fn contents(
     Ok((listing, files))
 }
 
+/// Whether a file with these bytes, and of the mode that it gets, is there.
+fn is_there(dir: &Path, (path, bytes): &(PackagePath, Vec<u8>)) -> bool {
+    let path = dir.join(path.as_str());
+    let is_plain = path.symlink_metadata().is_ok_and(|facts| {
+        facts.is_file() && facts.mode() & 0o7777 == MODE && facts.len() == bytes.len() as u64
+    });
+    is_plain && fs::read(&path).is_ok_and(|there| there == *bytes)
+}
+
 fn listing_path() -> PackagePath {
     PackagePath::parse(LISTING).expect("a constant path parses")
 }
@@ -222,8 +252,24 @@ pub(super) fn write(dir: &Path, file: &str, bytes: &[u8]) -> Result<(), SignErro
         .recursive(true)
         .mode(0o755)
         .create(dir.join(META))
-        .and_then(|()| durable::replace(&path, bytes, 0o644))
+        .and_then(|()| replace(dir, &path, bytes))
         .map_err(|source| write_error(&path, source))
+}
+
+/// Puts a file in place. Until it is whole it lies beside the package, because every
+/// file in a package counts; where that cannot be, it lies in `META`.
+fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = dir.canonicalize()?;
+    if let (Some(parent), Some(name), Some(file)) =
+        (dir.parent(), dir.file_name(), path.file_name())
+    {
+        let names = [".staged-".as_ref(), name, "-".as_ref(), file];
+        let staged = parent.join(names.into_iter().collect::<OsString>());
+        if durable::replace_from(staged, path, bytes, MODE).is_ok() {
+            return Ok(());
+        }
+    }
+    durable::replace(path, bytes, MODE)
 }
 
 pub(super) fn write_error(path: &Path, source: io::Error) -> SignError {

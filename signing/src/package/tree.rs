@@ -205,6 +205,12 @@ impl Tree {
             self.exposures
                 .push("others can replace the whole folder".to_owned());
         }
+        // Its owner can, sticky or not.
+        if !is_ours(&parent) {
+            let owner = parent.st_uid;
+            self.exposures
+                .push(format!("user {owner} can replace the whole folder"));
+        }
         Ok(())
     }
 
@@ -216,11 +222,15 @@ impl Tree {
         let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         if stat.st_mode & 0o022 != 0 && !is_link {
             self.exposures.push(format!("others can change {what}"));
-        } else if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+        } else if !is_ours(stat) {
             self.exposures
                 .push(format!("{what} belongs to user {}", stat.st_uid));
         }
     }
+}
+
+fn is_ours(stat: &Stat) -> bool {
+    stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
 /// Opens something beneath `root`, or fails: never through a link, never on

@@ -109,6 +109,9 @@ pub fn read_unsigned(
         manifest,
         files,
         publisher: Publisher::Nobody,
+        publishers: Vec::new(),
+        signers: Vec::new(),
+        vouchers: Vec::new(),
         trust_level: allowed.trust_level,
         release: None,
         warnings: vec![

@@ -42,7 +42,11 @@ pub fn verify(dir: &Path, trust: &TrustRoot) -> Result<Verified<Package>, Verify
 }
 
 /// The same for a package that people know as `plugin`, wherever it lies.
-pub(crate) fn verify_named(
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_named(
     dir: &Path,
     plugin: String,
     trust: &TrustRoot,
@@ -80,10 +84,10 @@ pub(crate) fn verify_named(
     Ok(Verified::new(Package(Arc::new(Inner {
         manifest,
         files,
-        publisher: Publisher::Key {
-            id: decision.key_id,
-            name: decision.key_name,
-        },
+        publisher: Publisher::of(&decision),
+        publishers: decision.publishers,
+        signers: decision.signers,
+        vouchers: decision.vouchers,
         trust_level: decision.trust_level,
         release: Some(release_info(&statement.predicate, digest)),
         warnings,
@@ -178,18 +182,14 @@ pub(super) fn decide(
     };
     trust.decide(&release, signers).map_err(|refused| {
         let plugin = predicate.name.to_string();
-        let key = signers
-            .first()
-            .map(|key| key.name().to_owned())
-            .unwrap_or_default();
         match refused {
-            Refused::NotDelegated => VerifyError::WrongName { plugin, key },
-            Refused::Revoked { reason } => VerifyError::RevokedKey {
+            Refused::NotDelegated { key } => VerifyError::WrongName { plugin, key },
+            Refused::Revoked { key, reason } => VerifyError::RevokedKey {
                 plugin,
                 key,
                 reason,
             },
-            Refused::Retired => VerifyError::RetiredKey { plugin, key },
+            Refused::Retired { key } => VerifyError::RetiredKey { plugin, key },
             Refused::BelowMinSerial(min) => VerifyError::TooOld {
                 plugin,
                 serial: predicate.serial,

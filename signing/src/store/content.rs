@@ -16,7 +16,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat
 use super::{
     error::{InstallError, io_error},
     pointer::{STORE, content_name, stored},
-    receipt,
+    receipt, signatures,
 };
 use crate::{
     digest::Digest,
@@ -58,7 +58,7 @@ pub(super) fn put(
     root: &TrustRoot,
 ) -> Result<Verified<Package>, InstallError> {
     let target = path_of(plugins_dir, tree_digest(package));
-    if let Some(present) = left_there(&target, package, root)? {
+    if let Some(present) = left_there(plugins_dir, &target, package, root)? {
         return Ok(present);
     }
     create_dir(&plugins_dir.join(STORE))?;
@@ -73,9 +73,11 @@ pub(super) fn put(
     Ok(verified)
 }
 
-/// What an installation left that did not come to its end. Nothing refers to
-/// it yet, so what is damaged can go.
+/// What an installation left that did not come to its end, or a removal while it was
+/// loaded. No version refers to it, so what is damaged can go, unless somebody has
+/// loaded it.
 fn left_there(
+    plugins_dir: &Path,
     target: &Path,
     package: &Verified<Package>,
     root: &TrustRoot,
@@ -83,17 +85,33 @@ fn left_there(
     if target.symlink_metadata().is_err() {
         return Ok(None);
     }
-    match verify(target, root) {
-        Ok(present) if present.statement_digest() == package.statement_digest() => {
-            seal(target)?;
-            Ok(Some(present))
-        }
-        _ => {
-            let plugins_dir = target.parent().and_then(Path::parent).unwrap_or(target);
-            discard(plugins_dir, target)?;
-            Ok(None)
-        }
+    signatures::add(plugins_dir, target, package, root)?;
+    if let Some(present) = same_release(target, package, root) {
+        seal(target)?;
+        return Ok(Some(present));
     }
+    if !is_in_use(target) {
+        discard(plugins_dir, target)?;
+        return Ok(None);
+    }
+    // The same files, signed as another release: they need not be put there again.
+    signatures::put(plugins_dir, target, package.envelope())?;
+    match same_release(target, package, root) {
+        Some(present) => Ok(Some(present)),
+        None => Err(InstallError::InUse {
+            plugin: package.manifest().id.to_string(),
+            version: package.manifest().version.to_string(),
+        }),
+    }
+}
+
+fn same_release(
+    target: &Path,
+    package: &Verified<Package>,
+    root: &TrustRoot,
+) -> Option<Verified<Package>> {
+    let present = verify(target, root).ok()?;
+    (present.statement_digest() == package.statement_digest()).then_some(present)
 }
 
 /// Removes something: out of sight in one step, then gone at leisure.
@@ -165,7 +183,7 @@ fn write_package(package: &Package, content: &Path) -> Result<(), InstallError> 
     seal_folders(content).map_err(|error| io_error(content, error))
 }
 
-fn write_file(
+pub(super) fn write_file(
     content: &Path,
     path: &str,
     mut bytes: impl Read,
@@ -205,7 +223,7 @@ fn seal_folders(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn seal(folder: &Path) -> Result<(), InstallError> {
+pub(super) fn seal(folder: &Path) -> Result<(), InstallError> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o555))
         .map_err(|error| io_error(folder, error))
 }

@@ -39,6 +39,23 @@ pub enum InstallError {
         /// The highest one so far.
         newest: u64,
     },
+    /// Another release with the same number was installed before. Which of them is
+    /// the newer one, nobody can tell.
+    #[error(
+        "plugin `{plugin}` has two releases {serial}: this one, and one that this host has had"
+    )]
+    #[diagnostic(
+        code("ORC-2159"),
+        help(
+            "ask the publisher, whose numbers should only rise; install it on purpose with `--allow-downgrade`"
+        )
+    )]
+    SameSerial {
+        /// The plugin.
+        plugin: String,
+        /// The serial number of both.
+        serial: u64,
+    },
     /// The publisher wants it no longer installed. Its signature states until
     /// when it may be installed.
     #[error("this release of plugin `{plugin}` has expired")]
@@ -84,6 +101,21 @@ pub enum InstallError {
         version: String,
         /// What is wrong with it.
         source: VerifyError,
+    },
+    /// A process has loaded it, so its files stay as they are, and they are not those
+    /// of the release: somebody has changed them.
+    #[error(
+        "the files of plugin `{plugin}` {version} were changed while a process has them loaded"
+    )]
+    #[diagnostic(
+        code("ORC-2158"),
+        help("find out what changed them, stop what has loaded them, and install it again")
+    )]
+    InUse {
+        /// The plugin.
+        plugin: String,
+        /// Its version.
+        version: String,
     },
     /// Nothing with that name and version is installed.
     #[error("`{0}` is not installed")]

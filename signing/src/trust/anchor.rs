@@ -21,6 +21,9 @@ pub(super) struct Anchor {
     /// What the clock said then. It was not later before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stored_at: Option<Timestamp>,
+    /// Whether releases are remembered beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_serials: bool,
 }
 
 /// A root that is what the anchor says.
@@ -31,12 +34,18 @@ pub(super) struct Anchored {
 
 impl Anchor {
     /// Of a root that is in place.
-    pub(super) fn of(version: u64, sha256: Option<Digest>, now: Timestamp) -> Self {
+    pub(super) fn of(
+        version: u64,
+        sha256: Option<Digest>,
+        stored_at: Option<Timestamp>,
+        has_serials: bool,
+    ) -> Self {
         Self {
             version,
             sha256,
             next: None,
-            stored_at: Some(now),
+            stored_at,
+            has_serials,
         }
     }
 

@@ -13,7 +13,8 @@ use crate::key::PublicKey;
 pub enum KeyStatus {
     /// They do.
     Active,
-    /// Those on releases this host already knew do; new ones do not.
+    /// Those on releases this host has had, made while the key was active, do; new
+    /// ones do not.
     Retired,
     /// None does, but for releases that are allowed by digest.
     Revoked,
@@ -45,9 +46,9 @@ pub struct Delegation {
     pub not_after: Option<Timestamp>,
     /// Whether its signatures still count.
     pub status: KeyStatus,
-    /// Releases below this serial number are refused. When it rises it also
-    /// replaces, for every name the key may sign, the highest serial this host has seen, which is how a host
-    /// recovers from a stolen key that signed an enormous one.
+    /// Releases below this serial number are refused. When it rises, numbers that
+    /// only revoked keys vouch for no longer count, which is how a host recovers
+    /// from a stolen key that signed an enormous one.
     pub min_serial: Option<u64>,
     /// Why the key was retired or revoked, for whoever meets its signatures.
     pub reason: Option<String>,
@@ -96,6 +97,18 @@ impl Delegation {
             .filter(|(_, [before, after])| before != after)
             .map(|(what, [before, after])| format!("{what} {before} → {after}"))
             .collect()
+    }
+
+    /// Whether every name that `pattern` matches may be signed by one of the
+    /// patterns of this key.
+    pub fn covers(&self, pattern: &NamePattern) -> bool {
+        self.names.iter().any(|own| own.covers(pattern))
+    }
+
+    /// Whether there are names that both keys may sign.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.names.iter().any(|own| other.covers(own))
+            || other.names.iter().any(|theirs| self.covers(theirs))
     }
 
     pub(super) fn may_sign(&self, name: &PluginName) -> bool {

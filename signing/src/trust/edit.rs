@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{Delegation, KeyStatus, RootDocument, TrustError, TrustRoot, root_file::RootFault};
+use super::{
+    Delegation, KeyStatus, RootDocument, TrustError, TrustRoot,
+    root_file::{RootFault, is_plain},
+};
 use crate::{
     digest::Digest,
     key::{KeyId, PublicKey},
@@ -103,7 +106,8 @@ impl NextRoot {
     ///
     /// # Errors
     ///
-    /// [`TrustError::NoSuchKey`] or [`TrustError::Ambiguous`].
+    /// [`TrustError::NoSuchKey`], [`TrustError::Ambiguous`] or
+    /// [`TrustError::BadReason`].
     pub fn set_status(
         &mut self,
         key: &str,
@@ -111,6 +115,9 @@ impl NextRoot {
         reason: Option<&str>,
     ) -> Result<(), TrustError> {
         let known = self.find(key)?;
+        if let Some(reason) = reason {
+            check_reason(reason)?;
+        }
         known.status = status;
         known.reason = reason.map(str::to_owned);
         Ok(())
@@ -158,7 +165,12 @@ impl NextRoot {
     }
 
     /// Refuses one release from now on, whoever signed it.
-    pub fn revoke_digest(&mut self, statement: Digest, reason: &str) {
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::BadReason`].
+    pub fn revoke_digest(&mut self, statement: Digest, reason: &str) -> Result<(), TrustError> {
+        check_reason(reason)?;
         let document = &mut self.document;
         document.allowed_digests.remove(&statement);
         let version = document.version;
@@ -166,6 +178,7 @@ impl NextRoot {
         document
             .revoked_digests
             .insert(statement, reason.to_owned());
+        Ok(())
     }
 
     /// Accepts one release although its key is retired or revoked.
@@ -215,6 +228,13 @@ impl NextRoot {
     pub fn to_text(&self) -> Result<String, TrustError> {
         self.document.check()?;
         Ok(self.document.to_text())
+    }
+}
+
+fn check_reason(reason: &str) -> Result<(), TrustError> {
+    match is_plain(reason) {
+        true => Ok(()),
+        false => Err(TrustError::BadReason),
     }
 }
 

@@ -169,6 +169,10 @@ pub enum TrustError {
         help("make a proposal with `orchestrator trust propose`")
     )]
     BadFile(String),
+    /// A reason that would not survive being written down and shown.
+    #[error("a reason is one line of 1 to 500 bytes without control characters")]
+    #[diagnostic(code("ORC-2102"), help("for example `--reason 'stolen laptop'`"))]
+    BadReason,
     /// No key with that name or identity.
     #[error("no trusted key `{0}`")]
     #[diagnostic(

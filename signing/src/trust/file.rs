@@ -137,11 +137,10 @@ impl RootFile {
             return Ok(());
         }
         match &mut self.envelope {
-            Some(envelope) if envelope.claimed_keys().count() >= SIGNATURES_MAX => {
+            Some(envelope) => envelope.countersign(key).map_err(|_| {
                 let reason = format!("it has {SIGNATURES_MAX} signatures, and more do not fit in");
-                return Err(TrustError::BadFile(reason));
-            }
-            Some(envelope) => envelope.countersign(key),
+                TrustError::BadFile(reason)
+            })?,
             None => {
                 let payload = self.document.payload();
                 self.envelope = Some(Envelope::sign(ROOT_TYPE, payload, &[key]));

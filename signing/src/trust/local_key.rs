@@ -23,6 +23,13 @@ pub(super) fn make(dir: &Path) -> Result<SecretKey, TrustError> {
     }
 }
 
+/// Whether there is a key, of this root or of one before.
+pub(super) fn is_there(dir: &Path) -> bool {
+    [KEY_FILE, STAGED_FILE]
+        .iter()
+        .any(|file| dir.join(file).exists())
+}
+
 /// The key, if it is one of the root keys of `document`.
 pub(super) fn read(dir: &Path, document: &RootDocument) -> Result<SecretKey, TrustError> {
     for file in [KEY_FILE, STAGED_FILE] {

@@ -227,7 +227,7 @@ fn damaged(reason: impl ToString) -> RootFault {
     RootFault::Damaged(reason.to_string())
 }
 
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= REASON_MAX && !text.chars().any(char::is_control)
 }
 

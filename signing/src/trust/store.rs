@@ -15,22 +15,27 @@
 //! such file.
 
 use std::{
+    fs::Metadata,
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    Delegation, NextRoot, Release, RootDocument, RootFile, Serials, TrustError, TrustRoot,
-    anchor::Anchor, local_key, root_file::RootFault,
+    Delegation, NextRoot, RootDocument, RootFile, Serials, TrustError, TrustRoot, anchor::Anchor,
+    local_key, root_file::RootFault,
 };
 use crate::{
     digest::Digest,
     durable::{self, Lock, ReadError, Want},
+    exposure::{can_be_swapped_in, is_exposed},
+    package::Package,
+    verified::Verified,
 };
 
 const ROOT_FILE: &str = "root.json";
@@ -38,10 +43,15 @@ const ANCHOR_FILE: &str = "anchor.json";
 const SERIALS_FILE: &str = "serials.json";
 const LOCK_FILE: &str = ".lock";
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
-/// Ten thousand plugins with every release that is remembered.
-const SERIALS_SIZE_MAX: u64 = 64 * 1024 * 1024;
+/// Ten thousand plugins with every release that is remembered and its key.
+const SERIALS_SIZE_MAX: u64 = 128 * 1024 * 1024;
+/// Without it everything would be new, and nothing a step back.
+const SERIALS_GONE: &str = "serials.json is gone; restore it from a copy, or write \
+     `{\"plugins\":{}}` to it for this host to forget which releases it has had";
 /// How often files that somebody is changing are read before giving up.
 const READS_MAX: u32 = 100;
+/// How long another process may take to change the store.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whom this host trusts, on disk.
 #[derive(Debug)]
@@ -52,6 +62,8 @@ pub struct TrustStore {
     /// Of the file that the document was read from.
     digest: Option<Digest>,
     stored_at: Option<Timestamp>,
+    /// Whether the anchor says that releases are remembered.
+    has_serials: bool,
 }
 
 impl TrustStore {
@@ -69,6 +81,7 @@ impl TrustStore {
             serials: Arc::default(),
             digest: None,
             stored_at: None,
+            has_serials: false,
         };
         store.reload()?;
         Ok(store)
@@ -88,6 +101,11 @@ impl TrustStore {
     /// Every key and what it may sign.
     pub fn list(&self) -> &[Delegation] {
         &self.document.release
+    }
+
+    /// Whether nobody else has to send this host its roots.
+    pub fn signs_its_own_root(&self) -> bool {
+        self.document.root_threshold <= 1 && local_key::is_there(&self.dir)
     }
 
     /// Trusts a key; does nothing when it is trusted on these very terms. The
@@ -225,22 +243,51 @@ impl TrustStore {
         local_key::settle(&self.dir)
     }
 
-    /// Remembers that a release was installed.
+    /// Remembers that this host has these packages: that what is older is a step
+    /// back, and which keys counted for them, which they then do for good unless they
+    /// are revoked. Writes nothing when there is nothing new. Waits a while for
+    /// whoever is changing the store.
     ///
     /// # Errors
     ///
     /// [`TrustError::Expired`]: a host whose root has expired may not know
-    /// what was revoked since, so it installs nothing new.
-    pub(crate) fn record(&mut self, release: &Release<'_>) -> Result<(), TrustError> {
+    /// what was revoked since, so nothing new comes to it.
+    pub fn record<'p>(
+        &mut self,
+        packages: impl IntoIterator<Item = &'p Verified<Package>>,
+    ) -> Result<(), TrustError> {
+        let root = self.root();
+        let vouched = packages.into_iter().filter_map(|it| it.vouched());
+        let new: Vec<_> = vouched
+            .filter(|(release, keys)| !root.is_recorded(release, keys))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
         let _lock = self.lock()?;
         self.reload()?;
-        self.root().check_not_expired()?;
+        let root = self.root();
+        root.check_not_expired()?;
         let mut serials = Serials::clone(&self.serials);
-        serials.record(release, self.root().min_serial(release.name));
+        for (release, keys) in new {
+            root.with_numbers(release.name, |numbers| {
+                serials.record(&release, keys, numbers);
+            });
+        }
         let text = serde_json::to_vec(&serials).expect("texts and numbers always serialise");
         self.write(SERIALS_FILE, &text)?;
         self.serials = Arc::new(serials);
+        if !self.has_serials {
+            self.has_serials = true;
+            self.write_anchor(&self.anchor())?;
+        }
         Ok(())
+    }
+
+    /// Of the root as it is.
+    fn anchor(&self) -> Anchor {
+        let version = self.document.version;
+        Anchor::of(version, self.digest, self.stored_at, self.has_serials)
     }
 
     fn sign_and_store(&mut self, mut next: NextRoot) -> Result<(), TrustError> {
@@ -269,15 +316,15 @@ impl TrustStore {
     /// one, or the new one.
     fn store(&mut self, document: RootDocument, root_json: &[u8]) -> Result<(), TrustError> {
         let digest = Digest::of(root_json);
+        // A clock that went back does not take the time back with it.
         let now = Timestamp::now();
-        let old = Anchor::of(self.document.version, self.digest, now);
-        self.write_anchor(&old.before(digest))?;
+        self.stored_at = Some(self.stored_at.map_or(now, |before| before.max(now)));
+        self.has_serials |= self.dir.join(SERIALS_FILE).exists();
+        self.write_anchor(&self.anchor().before(digest))?;
         self.write(ROOT_FILE, root_json)?;
-        self.write_anchor(&Anchor::of(document.version, Some(digest), now))?;
         self.document = Arc::new(document);
         self.digest = Some(digest);
-        self.stored_at = Some(now);
-        Ok(())
+        self.write_anchor(&self.anchor())
     }
 
     fn write_anchor(&self, anchor: &Anchor) -> Result<(), TrustError> {
@@ -303,13 +350,20 @@ impl TrustStore {
         if anchored.document.version == 0 && serials.is_some() {
             return Err(self.damaged("root.json is gone".to_owned()));
         }
+        if anchor.has_serials && serials.is_none() {
+            return Err(self.damaged(SERIALS_GONE.to_owned()));
+        }
+        let serials: Serials = match serials {
+            Some(bytes) => self.parse(SERIALS_FILE, &bytes)?,
+            None => Serials::default(),
+        };
+        let fault = |fault| self.damaged(format!("{SERIALS_FILE}: {fault}"));
+        serials.check().map_err(fault)?;
         self.document = Arc::new(anchored.document);
         self.digest = anchored.digest;
         self.stored_at = anchor.stored_at;
-        self.serials = match serials {
-            Some(bytes) => Arc::new(self.parse(SERIALS_FILE, &bytes)?),
-            None => Arc::default(),
-        };
+        self.has_serials = anchor.has_serials;
+        self.serials = Arc::new(serials);
         Ok(())
     }
 
@@ -328,16 +382,19 @@ impl TrustStore {
     }
 
     fn check_exposure(&self) -> Result<(), TrustError> {
-        let metadata = match self.dir.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(self.io(&self.dir, error)),
-        };
-        let owner = metadata.uid();
-        let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
-        if metadata.mode() & 0o022 != 0 || !is_ours {
-            let path = self.dir.display().to_string();
-            return Err(TrustError::Exposed { path });
+        let above = self.dir.parent().filter(|it| !it.as_os_str().is_empty());
+        let above = above.map(|it| (it, can_be_swapped_in as fn(&Metadata) -> bool));
+        for (path, is_exposed) in [(&*self.dir, is_exposed as _)].into_iter().chain(above) {
+            match path.metadata() {
+                Ok(metadata) if is_exposed(&metadata) => {
+                    let path = path.display().to_string();
+                    return Err(TrustError::Exposed { path });
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.io(path, error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -349,7 +406,7 @@ impl TrustStore {
             .create(&self.dir)
             .map_err(|error| self.io(&self.dir, error))?;
         let path = self.dir.join(LOCK_FILE);
-        let lock = Lock::acquire(&path).map_err(|error| match error.kind() {
+        let lock = Lock::wait(&path, PATIENCE).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => TrustError::Busy {
                 path: self.dir.display().to_string(),
             },

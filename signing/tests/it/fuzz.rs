@@ -26,8 +26,9 @@ use arbtest::arbtest;
 use flate2::read::GzDecoder;
 use orchestrator_manifest::{Format, Manifest};
 use orchestrator_signing::{
-    Delegation, Draft, Envelope, LockFile, MinisignSignature, NamePattern, PublicKey,
-    ReleasePayload, RootFile, SecretKey, SignOptions, TrustLevel, archive,
+    Delegation, Draft, Envelope, Grant, GrantStore, LockFile, MinisignSignature, NamePattern,
+    Protection, PublicKey, ReleasePayload, RootFile, SecretKey, SignOptions, TrustLevel,
+    TrustStore, archive,
     audit::{Proof, VerifierKey, prove, verifier_key},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -245,5 +246,69 @@ fn proofs_of_the_audit_log() {
             assert_eq!(VerifierKey::parse(&read.to_text()).unwrap(), *read);
         }
         opened.is_ok() || proof.is_ok() || read.is_ok()
+    });
+}
+
+/// What a home keeps for itself: a backup that was cut short, or somebody's hand.
+fn home_files(name: &str, file: &Path, mut opens: impl FnMut() -> bool) {
+    let good = fs::read(file).unwrap();
+    fuzz(name, &[&good], |bytes| {
+        fs::write(file, bytes).unwrap();
+        opens()
+    });
+}
+
+#[test]
+fn grants() {
+    let fixture = Fixture::signed();
+    let path = fixture.path("grants.toml");
+    let package = fixture.verify().unwrap();
+    let capabilities = package.manifest().capabilities.clone();
+    let grant = Grant::for_package(&package, capabilities, "a person");
+    GrantStore::open(&path).unwrap().grant(grant).unwrap();
+    home_files("grants", &path, || {
+        let store = GrantStore::open(&path);
+        store.is_ok_and(|store| {
+            // Whatever it says, it is asked and answers.
+            let _ = store.check(&package);
+            true
+        })
+    });
+}
+
+/// A host that has installed something, in which one file is another.
+fn trust_file(name: &str, file: &str) {
+    let fixture = Fixture::signed();
+    let plugins = fixture.path("plugins");
+    let options = orchestrator_signing::InstallOptions::default();
+    orchestrator_signing::install(&fixture.dir(), &mut fixture.store(), &plugins, options).unwrap();
+    let trust = fixture.path("trust");
+    home_files(name, &trust.join(file), || {
+        let store = TrustStore::open(&trust);
+        store.is_ok_and(|store| {
+            let _ = orchestrator_signing::verify(&fixture.dir(), &store.root());
+            true
+        })
+    });
+}
+
+#[test]
+fn serials() {
+    trust_file("serials", "serials.json");
+}
+
+#[test]
+fn anchors() {
+    trust_file("anchors", "anchor.json");
+}
+
+#[test]
+fn secret_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("release.key");
+    let key = SecretKey::generate("release").unwrap();
+    key.write_file(&path, &Protection::None).unwrap();
+    home_files("secret_keys", &path, || {
+        SecretKey::read_file(&path, || None).is_ok_and(|key| !key.public().name().is_empty())
     });
 }

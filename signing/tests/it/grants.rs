@@ -1,12 +1,13 @@
 //! What the operator allowed.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
+use jiff::{Timestamp, ToSpan as _};
 use miette::Diagnostic;
 use orchestrator_manifest::{Capability, PluginName};
 use orchestrator_signing::{
-    Grant, GrantError, GrantStore, Package, SecretKey, SignOptions, TrustLevel, Verified, sign,
-    verify_or_unsigned,
+    Delegation, Grant, GrantError, GrantStore, InstallOptions, NextRoot, Package, SecretKey,
+    SignOptions, TrustLevel, Verified, cosign, install, sign, verify, verify_or_unsigned,
 };
 
 use crate::fixture::{Fixture, MANIFEST, code};
@@ -241,6 +242,7 @@ fn a_damaged_file_grants_nothing() {
         good.replace("file:read=/data", "file:read"),
         good.replace("file:read=/data", "file:rea=/data"),
         good.replace("granted_by", "granted_for"),
+        good.replace("requested = [\"file:read=/data\", ", "requested = ["),
         good[..good.len() / 2].to_owned(),
     ] {
         assert_ne!(bad, good);
@@ -317,4 +319,136 @@ fn what_is_granted_beside_what_there_is_undoes_no_revocation() {
     store(&fixture).extend(more).unwrap();
     store(&fixture).check(&package).unwrap();
     assert_eq!(store(&fixture).list()[0].granted_by, "ada");
+}
+
+fn trusted(fixture: &Fixture, name: &str, threshold: u32) -> SecretKey {
+    let key = SecretKey::generate(name).unwrap();
+    let names = vec!["demo".parse().unwrap()];
+    let mut terms = Delegation::new(key.public().clone(), TrustLevel::Partner, names);
+    terms.threshold = threshold;
+    fixture.store().add(terms).unwrap();
+    key
+}
+
+/// The fixture's package, of another release, signed by these keys.
+fn signed_by(fixture: &Fixture, serial: u64, keys: &[&SecretKey]) -> Verified<Package> {
+    sign(&fixture.dir(), keys[0], &SignOptions::new(serial)).unwrap();
+    for key in &keys[1..] {
+        cosign(&fixture.dir(), key).unwrap();
+    }
+    fixture.verify().unwrap()
+}
+
+#[test]
+fn whoever_of_several_keys_signs_a_release_it_keeps_its_grants() {
+    let fixture = Fixture::unsigned();
+    let keys = ["a", "b", "c"].map(|name| trusted(&fixture, name, 2));
+    let [a, b, c] = &keys;
+    let texts = ["file:read=/data", "system:info"];
+    let pairs = [[a, b], [b, c], [a, c], [c, b], [b, a]];
+    for granted in pairs {
+        grant(&fixture, &signed_by(&fixture, 5, &granted), &texts);
+        for (serial, pair) in (6..).zip(pairs) {
+            let package = signed_by(&fixture, serial, &pair);
+            store(&fixture).check(&package).unwrap();
+        }
+        let name = PluginName::parse("demo").unwrap();
+        store(&fixture).revoke(&name, None).unwrap();
+    }
+}
+
+#[test]
+fn what_both_keys_of_a_rotation_signed_carries_the_grants_over() {
+    let fixture = Fixture::unsigned();
+    let old = trusted(&fixture, "old", 1);
+    let texts = ["file:read=/data", "system:info"];
+    grant(&fixture, &signed_by(&fixture, 5, &[&old]), &texts);
+    let new = SecretKey::generate("new").unwrap();
+    let rotate = |next: &mut NextRoot, until| next.rotate("old", new.public().clone(), until);
+    let end = Timestamp::now() + 1.hour();
+    fixture
+        .store()
+        .edit(|next| rotate(next, Some(end)))
+        .unwrap();
+    let both = signed_by(&fixture, 6, &[&old, &new]);
+    let options = InstallOptions::default();
+    let plugins = fixture.path("plugins");
+    install(&fixture.dir(), &mut fixture.store(), &plugins, options).unwrap();
+    store(&fixture).check(&both).unwrap();
+    fixture.store().edit(|next| rotate(next, None)).unwrap();
+    let later = fixture.store().root().at(end + 1.hour());
+    let installed = verify(&plugins.join("demo/1.0.0"), &later).unwrap();
+    store(&fixture).check(&installed).unwrap();
+
+    // Granted as what both signed, it is of both.
+    let alone = signed_by(&fixture, 7, &[&new]);
+    assert_eq!(
+        code(&store(&fixture).check(&alone).unwrap_err()),
+        "ORC-2122"
+    );
+    let given = Grant::for_package(&both, capabilities(&texts), "olga");
+    store(&fixture).extend(given).unwrap();
+    store(&fixture).check(&alone).unwrap();
+    assert_eq!(store(&fixture).list().len(), 1);
+}
+
+/// A weaker key that signs as well answers for nothing.
+#[test]
+fn only_the_keys_that_give_the_level_answer_for_a_package() {
+    let fixture = Fixture::signed();
+    let texts = ["file:read=/data", "system:info"];
+    grant(&fixture, &fixture.verify().unwrap(), &texts);
+    let strong = SecretKey::generate("strong").unwrap();
+    let names = vec!["demo".parse().unwrap()];
+    let terms = Delegation::new(strong.public().clone(), TrustLevel::Internal, names);
+    fixture.store().add(terms).unwrap();
+    let package = signed_by(&fixture, 6, &[&fixture.key, &strong]);
+    assert_eq!(package.trust_level(), TrustLevel::Internal);
+    assert_eq!(
+        code(&store(&fixture).check(&package).unwrap_err()),
+        "ORC-2122"
+    );
+}
+
+/// A key has one grant for a plugin: the last that it was part of.
+#[test]
+fn a_new_grant_takes_its_publishers_from_an_old_one() {
+    let fixture = Fixture::unsigned();
+    let keys = ["a", "b", "c"].map(|name| trusted(&fixture, name, 1));
+    let [a, b, c] = &keys;
+    let all = ["file:read=/data", "system:info"];
+    grant(&fixture, &signed_by(&fixture, 5, &[a, b]), &all);
+    grant(&fixture, &signed_by(&fixture, 6, &[b, c]), &["system:info"]);
+    let refusal = |keys: &[&SecretKey]| {
+        let package = signed_by(&fixture, 7, keys);
+        store(&fixture)
+            .check(&package)
+            .map_err(|error| code(&error))
+            .err()
+    };
+    assert_eq!(refusal(&[a]), None);
+    assert_eq!(refusal(&[b]).as_deref(), Some("ORC-2120"));
+    assert_eq!(refusal(&[c]).as_deref(), Some("ORC-2120"));
+    assert_eq!(
+        refusal(&[c, a]),
+        None,
+        "one of those who answer for it suffices"
+    );
+}
+
+#[test]
+fn a_file_that_others_can_write_to_grants_nothing() {
+    let fixture = Fixture::signed();
+    let package = fixture.verify().unwrap();
+    grant(&fixture, &package, &["file:read=/data", "system:info"]);
+    let path = fixture.path("grants.toml");
+    for mode in [0o664, 0o646] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let error = GrantStore::open(&path).unwrap_err();
+        assert_eq!(code(&error), "ORC-2129", "{mode:o}");
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    store(&fixture).check(&package).unwrap();
+    fs::set_permissions(fixture.path(""), fs::Permissions::from_mode(0o775)).unwrap();
+    assert_eq!(code(&GrantStore::open(&path).unwrap_err()), "ORC-2129");
 }

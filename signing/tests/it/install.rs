@@ -207,14 +207,15 @@ fn whoever_waits_too_long_for_another_installation_is_told() {
     assert_eq!(code(&put_with(&fixture, options).unwrap_err()), "ORC-2155");
 }
 
-/// Many at once, each with its own version: they take their turn, and none is lost.
+/// Many at once, each with its own version: they take their turn, whichever it is, and
+/// none is lost.
 #[test]
 fn installations_take_their_turn() {
     let fixture = Fixture::signed();
     let packages: Vec<_> = (1..=8_u64)
         .map(|number| {
             set_version(&fixture, &format!("1.0.{number}"));
-            fixture.sign(5);
+            fixture.sign(5 + number);
             let copy = fixture.path(&format!("copy-{number}"));
             copy_folder(&fixture.dir(), &copy);
             copy
@@ -225,7 +226,10 @@ fn installations_take_their_turn() {
         for package in &packages {
             scope.spawn(move || {
                 let plugins = fixture.path("plugins");
-                let options = InstallOptions::default();
+                let options = InstallOptions {
+                    allow_downgrade: true,
+                    ..InstallOptions::default()
+                };
                 install(package, &mut fixture.store(), &plugins, options).unwrap();
             });
         }
@@ -245,4 +249,22 @@ fn copy_folder(from: &Path, to: &Path) {
             crate::fixture::write(&target, &bytes, mode(&entry.path()));
         }
     }
+}
+
+/// Numbers tell releases apart, so each has one of its own.
+#[test]
+fn two_releases_do_not_have_the_same_number() {
+    let fixture = Fixture::signed();
+    put(&fixture).unwrap();
+    set_version(&fixture, "2.0.0");
+    fixture.sign(5);
+    assert_eq!(code(&put(&fixture).unwrap_err()), "ORC-2159");
+    assert_eq!(installed(&fixture.path("plugins")).unwrap().len(), 1);
+    let options = InstallOptions {
+        allow_downgrade: true,
+        ..InstallOptions::default()
+    };
+    put_with(&fixture, options).unwrap();
+    remove(&fixture.path("plugins"), &name(), None).unwrap();
+    put(&fixture).expect("this very release was there before");
 }

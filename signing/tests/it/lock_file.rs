@@ -246,3 +246,30 @@ fn a_home_that_does_not_verify_is_not_written_down() {
     let refused = LockFile::of_store(&fixture.path("plugins"), &root, &grants).unwrap_err();
     assert_eq!(code(&refused), "ORC-2163");
 }
+
+/// A serial that no number of TOML can be: what a stolen key signs so that
+/// nothing comes after it.
+#[test]
+fn the_largest_serial_is_written_down() {
+    let fixture = Fixture::signed();
+    put(&fixture, "2.0.0", u64::MAX);
+    let now = locked(&fixture);
+    let text = now.to_text().unwrap();
+    let parsed = LockFile::parse(&text).unwrap();
+    assert_eq!(parsed, now);
+    assert_eq!(parsed.plugins()[0].serial, u64::MAX);
+    assert_eq!(parsed.to_text().unwrap(), text);
+    let largest = u64::MAX.to_string();
+    for other in [
+        "-1",
+        "1",
+        "018446744073709551615",
+        "18446744073709551616",
+        "1e3",
+        "",
+    ] {
+        let changed = text.replace(&format!("\"{largest}\""), &format!("\"{other}\""));
+        assert_ne!(changed, text);
+        LockFile::parse(&changed).expect_err(other);
+    }
+}

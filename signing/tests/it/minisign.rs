@@ -71,7 +71,7 @@ fn exported() -> (Fixture, PathBuf) {
     );
     attach_minisig(&fixture.dir(), fixture.key.public(), &signature.unwrap()).unwrap();
     let public = fixture.path("release.minisign.pub");
-    fixture.key.public().write_minisign_file(&public).unwrap();
+    fs::write(&public, fixture.key.public().to_minisign()).unwrap();
     (fixture, public)
 }
 

@@ -215,10 +215,7 @@ fn revoked_and_retired_keys() {
         .unwrap();
     fixture
         .store()
-        .edit(|next| {
-            next.revoke_digest(digest, "steals cookies");
-            Ok(())
-        })
+        .edit(|next| next.revoke_digest(digest, "steals cookies"))
         .unwrap();
     let error = verify(&installed, &fixture.store().root()).unwrap_err();
     assert_eq!(code(&error), "ORC-2048");

@@ -3,7 +3,12 @@
 use orchestrator_signing::{Kdf, KeyFileError, Protection, SecretKey};
 use serde_json::json;
 
-use crate::{context::Context, failure::Result, passphrase::Source};
+use crate::{
+    audit::{self, About},
+    context::Context,
+    failure::Result,
+    passphrase::Source,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Generate {
@@ -29,6 +34,7 @@ impl Generate {
         if let Some(comment) = &self.comment {
             key = key.with_comment(comment).map_err(KeyFileError::from)?;
         }
+        audit::about(context, About::keys([key.public()]));
         let (secret, _) = super::new_files(context, &self.name)?;
         let protection = if self.no_passphrase {
             super::warn_plain(context, &secret);

@@ -9,6 +9,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::{
+    audit::{self, About},
     context::Context,
     failure::Result,
     passphrase::{NewSource, Source},
@@ -34,23 +35,20 @@ impl Import {
     pub(super) async fn execute(self, context: &Context) -> Result {
         let kind = KeyFileKind::of_file(&self.file)?;
         match kind {
-            KeyFileKind::Public | KeyFileKind::MinisignPublic => self.public(context, kind),
+            KeyFileKind::Public | KeyFileKind::MinisignPublic => self.public(context),
             KeyFileKind::Secret | KeyFileKind::MinisignSecret => self.secret(context, kind).await,
         }
     }
 
-    fn public(&self, context: &Context, kind: KeyFileKind) -> Result {
+    fn public(&self, context: &Context) -> Result {
         let key = match &self.name {
             None => PublicKey::read_file(&self.file)?,
             Some(name) => read_as(&self.file, name)?,
         };
+        audit::about(context, About::keys([&key]));
         let (_, public) = super::new_files(context, key.name())?;
         super::make_dir(context)?;
-        // Minisign's number of a key stands in its own file alone.
-        match kind {
-            KeyFileKind::MinisignPublic => key.write_minisign_file(&public)?,
-            _ => key.write_file(&public)?,
-        }
+        key.write_file(&public)?;
         show(context, &key, &public, None)
     }
 
@@ -82,6 +80,7 @@ impl Import {
             }
             other => other?,
         };
+        audit::about(context, About::keys([key.public()]));
         let protection = match (own, self.new_passphrase.is_given()) {
             (Some(passphrase), false) => Protection::Passphrase(passphrase, Kdf::RECOMMENDED),
             _ => self.new_passphrase.protection(context, &name).await?,

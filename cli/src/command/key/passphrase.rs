@@ -4,6 +4,7 @@ use orchestrator_signing::{KeyFacts, Protection};
 use serde_json::json;
 
 use crate::{
+    audit::{self, About},
     context::Context,
     failure::Result,
     passphrase::{NewSource, Source},
@@ -25,6 +26,7 @@ impl Change {
     pub(super) async fn execute(self, context: &Context) -> Result {
         let path = super::secret_file(context, &self.key)?;
         let facts = KeyFacts::read_file(&path)?;
+        audit::about(context, About::keys([&facts.public]));
         let key = super::secret(context, &self.key, &self.passphrase).await?;
         let name = key.public().name().to_owned();
         let protection = self.new_passphrase.protection(context, &name).await?;

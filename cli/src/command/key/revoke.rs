@@ -3,7 +3,11 @@
 use orchestrator_signing::KeyFacts;
 use serde_json::json;
 
-use crate::{context::Context, failure::Result};
+use crate::{
+    audit::{self, About},
+    context::Context,
+    failure::Result,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Revoke {
@@ -20,6 +24,7 @@ impl Revoke {
         let path = super::secret_file(context, &self.key)?;
         let facts = KeyFacts::revoke_file(&path, &self.reason)?;
         let key = &facts.public;
+        audit::about(context, About::keys([key]));
         let command = format!(
             "orchestrator trust revoke {} --reason {}",
             key.id(),

@@ -1,9 +1,6 @@
 //! `orchestrator key rotate`
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use orchestrator_signing::{
     ENVELOPE_SIZE_MAX, KeyFacts, KeyFileError, PublicKey, Rotation, RotationError, SecretKey,
@@ -11,9 +8,9 @@ use orchestrator_signing::{
 use serde_json::json;
 
 use crate::{
+    audit::{self, About},
     bounded_file,
     context::Context,
-    error::CliError,
     exit::Exit,
     failure::{Failure, Result},
     passphrase::{NewSource, Source},
@@ -53,17 +50,27 @@ impl Rotate {
         let new = SecretKey::generate(&name).map_err(KeyFileError::from)?;
         super::new_files(context, &name)?;
         let old = super::secret(context, &self.key, &self.passphrase).await?;
+        audit::about(context, About::keys([old.public(), new.public()]));
         let protection = self.new_passphrase.protection(context, &name).await?;
         let (secret, public) = super::write_new(context, &new, &protection)?;
         let statement = public.with_extension("rotation.json");
         let text = Rotation::sign(&old, &new).to_json();
-        fs::write(&statement, text).map_err(|it| CliError::file("write", &statement, it))?;
-        // The new key gets the terms of the old one, which then ends by itself.
-        let commands = [format!(
-            "orchestrator trust rotate {} {} --overlap 14",
-            old.public().id(),
-            super::quoted(&format!("./{name}.pub"))
-        )];
+        bounded_file::write(&statement, text.as_bytes())?;
+        // There, keys are the files that were handed over. The new key gets the terms of
+        // the old one, which then ends by itself.
+        let file = |name: &str, ending: &str| super::quoted(&format!("./{name}.{ending}"));
+        let (was, new_file) = (old.public().name(), file(&name, "pub"));
+        let commands = [
+            format!(
+                "orchestrator key rotate {} --check {}",
+                file(was, "pub"),
+                file(&name, "rotation.json")
+            ),
+            format!(
+                "orchestrator trust rotate {} {new_file} --overlap 14",
+                old.public().id()
+            ),
+        ];
         let value = json!({
             "from": old.public().id(),
             "name": name,
@@ -74,14 +81,14 @@ impl Rotate {
             "statement": statement.display().to_string(),
             "at_verifiers": commands,
         });
-        let (id, was) = (new.public().id(), old.public().name());
-        let [command] = &commands;
+        let id = new.public().id();
+        let commands = commands.join("\n  ");
         context.out.show(&value, |_| {
             format!(
                 "made the key {name} ({id}) to take the place of {was}\n\
                  \x20 secret     {}\n  public     {}\n  statement  {}\n\
-                 hand the public file and the statement to whoever trusts {was}; there, run\n\
-                 \x20 orchestrator key rotate {was} --check {name}.rotation.json\n  {command}\n\
+                 hand both public files and the statement to whoever trusts {was}; there, run\n\
+                 \x20 {commands}\n\
                  and sign new releases with {name} from then on\n",
                 secret.display(),
                 public.display(),

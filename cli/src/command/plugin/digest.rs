@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use orchestrator_signing::{Draft, remove_leftovers};
 use serde_json::json;
 
-use super::sign::{as_json, lines, options, write};
-use crate::{context::Context, failure::Result};
+use super::sign::{as_json, lines, options};
+use crate::{bounded_file, context::Context, failure::Result};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The package's directory, in which nothing is changed
     dir: PathBuf,
 
-    /// The number of this release, which only rises [default: seconds since 1970]
+    /// The number of this release, which only rises [default: milliseconds since 1970]
     #[arg(long, value_name = "N")]
     serial: Option<u64>,
 
@@ -29,7 +29,7 @@ impl Args {
         let draft = Draft::new(&self.dir, &options(self.serial))?;
         let release = draft.payload().summary();
         if let Some(out) = &self.out {
-            write(out, &draft.payload().message())?;
+            bounded_file::write(out, &draft.payload().message())?;
         }
         let mut value = as_json(&release);
         value["payload_file"] = json!(self.out.as_ref().map(|out| out.display().to_string()));

@@ -12,8 +12,8 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
 
-    /// Remove installed versions too, except this many of the highest of each
-    /// plugin, and those that were rolled back
+    /// Remove versions that were rolled back too, and installed ones except this
+    /// many of the highest of each plugin and those in the lock file
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
 

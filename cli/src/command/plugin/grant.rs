@@ -28,7 +28,7 @@ impl Grant {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let home = context.home()?;
         let package = package(context, &home, &self.plugin).await?;
-        audit::about(context, &package);
+        audit::about(context, audit::About::package(&package));
         if package.is_unsigned() {
             let name = &package.manifest().id;
             context.out.warn(&format!(

@@ -45,15 +45,25 @@ impl Args {
         };
         let mut value = serde_json::to_value(plugin).map_err(std::io::Error::from)?;
         if let Value::Object(fields) = &mut value {
-            let versions = others.iter().map(|version| version.to_string());
+            let versions = others.iter().map(|other| other.version.to_string());
             fields.insert("other_versions".to_owned(), Value::from_iter(versions));
+            let problems = others.iter().filter_map(|other| {
+                let (version, error) = (&other.version, other.error.as_ref()?);
+                Some(json!({ "version": version, "error": error }))
+            });
+            fields.insert("other_problems".to_owned(), Value::from_iter(problems));
         }
         let carried = carried(context, plugin);
         value["attestations"] = carried.clone();
         context.out.show(&value, |_| {
             let mut text = text(plugin);
-            for version in others {
-                let _ = writeln!(text, "other version {version}");
+            for other in others {
+                let _ = writeln!(text, "other version {}", other.version);
+                if let Some(problem) = &other.error {
+                    let (code, message) = (&problem.code, harmless(&problem.message));
+                    let _ = writeln!(text, "  error       {code}: {message}");
+                    let _ = writeln!(text, "  help        {}", harmless(&problem.help));
+                }
             }
             for attestation in carried.as_array().into_iter().flatten() {
                 let of = |name: &str| attestation[name].as_str().unwrap_or("cannot be read");
@@ -123,7 +133,7 @@ fn chosen<'p>(
     runtime: &Runtime,
     plugins: &'p [PluginStatus],
     name: &str,
-) -> Option<(&'p PluginStatus, Vec<&'p Version>)> {
+) -> Option<(&'p PluginStatus, Vec<&'p PluginStatus>)> {
     let (id, named) = match name.split_once('@') {
         Some((id, version)) => (id, Some(Version::parse(version).ok()?)),
         None => (name, None),
@@ -138,8 +148,8 @@ fn chosen<'p>(
             resolved.or(versions.iter().max_by_key(|it| &it.version))?
         }
     };
-    let others = versions.iter().map(|it| &it.version);
-    let others = others.filter(|version| **version != plugin.version);
+    let others = versions.iter().copied();
+    let others = others.filter(|other| other.version != plugin.version);
     Some((plugin, others.collect()))
 }
 

@@ -3,15 +3,16 @@
 use orchestrator_engine::Home;
 use orchestrator_manifest::PluginName;
 use orchestrator_signing::{
-    BadDigest, Digest, GrantStore, InstallOptions, LockFile, Package, Source as Origin, TrustStore,
-    Verified, archive::Limits, install_from, installed, receipt, remove, verify as verify_package,
+    BadDigest, Digest, GrantStore, InstallOptions, LockFile, Package, Source as Origin, TrustRoot,
+    TrustStore, Verified, archive::Limits, install_from, installed, receipt, remove, rolled_back,
+    verify as verify_package,
 };
 use semver::Version;
 use serde_json::json;
 
 use super::{lock, verify};
 use crate::{
-    audit,
+    audit::{self, About},
     context::Context,
     failure::Result,
     source::{self, Order, Source},
@@ -91,21 +92,33 @@ impl Installer<'_> {
         digest: Option<Digest>,
     ) -> Result<Verified<Package>> {
         let mut trust = TrustStore::open(&self.home.trust())?;
-        if source.is_remote()
+        if source.gives_the_same_again()
             && let Some(package) = self.present(&source.location(), digest, &trust)?
         {
             return Ok(package);
         }
+        self.check_root(&source.location(), &trust.root())?;
         let fetched = source.fetch(&order(self.context, self.home, digest)?)?;
         let origin = Origin {
             location: source.location(),
             archive: fetched.archive,
         };
         let (dir, plugins) = (fetched.dir(), self.home.plugins());
+        audit::about(self.context, About::claimed(dir));
         let package = install_from(dir, &origin, &mut trust, &plugins, self.options)?;
-        audit::about(self.context, &package);
+        audit::about(self.context, About::package(&package));
         self.tell_missing_grants(&package)?;
         Ok(package)
+    }
+
+    /// Refuses at once what could not be installed whatever the source gave.
+    fn check_root(&self, location: &str, root: &TrustRoot) -> Result {
+        let locked = self.options.locked.map_or(&[][..], LockFile::plugins);
+        let from_there = locked.iter().filter(|release| release.source == location);
+        for release in from_there {
+            release.check_root(root)?;
+        }
+        Ok(())
     }
 
     /// What was installed from `location` before and verifies.
@@ -116,6 +129,16 @@ impl Installer<'_> {
         trust: &TrustStore,
     ) -> Result<Option<Verified<Package>>> {
         let plugins = self.home.plugins();
+        // Where the source gave a release that was rolled back, that one is meant,
+        // unless it is said which.
+        let is_from_there = |tree| receipt(&plugins, tree).is_some_and(|it| it.source == location);
+        let mut held = rolled_back(&plugins)?.into_iter();
+        if digest.is_none()
+            && self.options.locked.is_none()
+            && held.any(|held| held.tree.is_some_and(is_from_there))
+        {
+            return Ok(None);
+        }
         // The highest version first.
         for version in installed(&plugins)?.into_iter().rev() {
             let receipt = version.tree.and_then(|tree| receipt(&plugins, tree));
@@ -141,6 +164,7 @@ impl Installer<'_> {
     fn install_all(&self, locked: &LockFile) -> Result {
         let plugins = self.home.plugins();
         let mut added = Vec::new();
+        lock::note_other_root(self.context, self.home, locked)?;
         for release in locked.plugins() {
             let path = plugins.join(release.name.as_str()).join(&release.version);
             let root = TrustStore::open(&self.home.trust())?.root();

@@ -13,7 +13,12 @@ use orchestrator_signing::{
 };
 use serde_json::json;
 
-use crate::{context::Context, error::CliError, failure::Result};
+use crate::{
+    audit::{self, About},
+    context::Context,
+    error::CliError,
+    failure::Result,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Pack {
@@ -34,6 +39,7 @@ impl Pack {
             .permissions(fs::Permissions::from_mode(0o644))
             .tempfile_in(folder)
             .map_err(failed)?;
+        audit::about(context, About::claimed(&self.dir));
         let report = archive::pack(&self.dir, &mut file)?;
         file.as_file().sync_all().map_err(failed)?;
         let name = format!("{}-{}.opkg", report.name, report.version);
@@ -107,7 +113,13 @@ pub(super) fn open(
 ) -> Result<(Unpacked, Verified<Package>)> {
     let scratch = context.home()?.root().join("downloads");
     fs::create_dir_all(&scratch).map_err(|error| CliError::file("write", &scratch, error))?;
-    Ok(archive::open(read(file)?, file, &scratch, &trust.root())?)
+    let opened = archive::open(read(file)?, file, &scratch, &trust.root());
+    if opened.is_err()
+        && let Ok(unpacked) = archive::unpack(read(file)?, &scratch)
+    {
+        audit::about(context, About::claimed(unpacked.path()));
+    }
+    Ok(opened?)
 }
 
 /// Whether a path on the command line means an archive.

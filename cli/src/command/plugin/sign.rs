@@ -1,19 +1,19 @@
 //! `orchestrator plugin sign`
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use orchestrator_signing::{
     Draft, ENVELOPE_SIZE_MAX, PublicKey, ReleasePayload, ReleaseSummary, SignOptions, attach,
     attach_minisig, remove_leftovers, signed_payload,
 };
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 
 use crate::{
-    bounded_file, context::Context, error::CliError, failure::Result, output::harmless,
+    audit::{self, About},
+    bounded_file,
+    context::Context,
+    failure::Result,
+    output::harmless,
     signer::KeyArgs,
 };
 
@@ -26,9 +26,13 @@ pub(crate) struct Args {
     #[command(flatten)]
     key: KeyArgs,
 
-    /// The number of this release, which only rises [default: seconds since 1970]
+    /// The number of this release, which only rises [default: milliseconds since 1970]
     #[arg(long, value_name = "N", conflicts_with_all = ["add", "detached"])]
     serial: Option<u64>,
+
+    /// The only platform that it runs on, such as x86_64-unknown-linux-gnu [default: any]
+    #[arg(long, value_name = "TRIPLE", conflicts_with_all = ["add", "detached"])]
+    platform: Option<String>,
 
     /// Add a signature to those that are there
     #[arg(long, conflicts_with = "detached")]
@@ -66,6 +70,7 @@ impl Args {
 
     async fn package(&self, context: &Context, dir: &Path) -> Result {
         let mut options = options(self.serial);
+        options.triple.clone_from(&self.platform);
         for file in &self.attest {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             let bytes = bounded_file::read(file, ENVELOPE_SIZE_MAX)?;
@@ -114,9 +119,9 @@ impl Args {
         let envelope = envelope.map_err(orchestrator_signing::SignError::from)?;
         if self.minisign {
             let export = signer.minisign(&payload).await?;
-            write(&export_of(out), export.to_text().as_bytes())?;
+            bounded_file::write(&export_of(out), export.to_text().as_bytes())?;
         }
-        write(out, envelope.to_json().as_bytes())?;
+        bounded_file::write(out, envelope.to_json().as_bytes())?;
         show(context, &payload.summary(), signer.public(), Some(out))
     }
 }
@@ -130,7 +135,7 @@ pub(super) fn export_of(signature: &Path) -> PathBuf {
 
 /// A release that is made now, with this number or that of the moment.
 pub(super) fn options(serial: Option<u64>) -> SignOptions {
-    let now = jiff::Timestamp::now().as_second();
+    let now = jiff::Timestamp::now().as_millisecond();
     let serial = serial.unwrap_or_else(|| u64::try_from(now).unwrap_or(1));
     SignOptions::new(serial)
 }
@@ -182,6 +187,7 @@ fn show(
     key: &PublicKey,
     out: Option<&Path>,
 ) -> Result {
+    audit::about(context, About::signed(release, key));
     let mut value = as_json(release);
     value["key_id"] = json!(key.id());
     value["signature_file"] = json!(out.map(|out| out.display().to_string()));
@@ -196,20 +202,4 @@ fn show(
             release.serial
         )
     })
-}
-
-/// Writes a whole file or none, in place of the one that is there.
-pub(super) fn write(file: &Path, bytes: &[u8]) -> Result {
-    let dir = match file.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let written = NamedTempFile::new_in(dir).and_then(|mut staged| {
-        staged.write_all(bytes)?;
-        staged.as_file().sync_all()?;
-        staged.persist(file).map_err(|error| error.error)
-    });
-    written
-        .map(drop)
-        .map_err(|error| CliError::file("write", file, error).into())
 }

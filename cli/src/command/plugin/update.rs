@@ -6,7 +6,7 @@ use orchestrator_engine::Home;
 use orchestrator_manifest::PluginName;
 use orchestrator_signing::{
     InstallOptions, Installed, LockFile, Locked, Package, Source as Origin, TrustStore, Verified,
-    install_from, installed, receipt, rolled_back, verify,
+    install_from, installed, receipt, rolled_back, verify, verify_named,
 };
 use serde::Serialize;
 
@@ -57,7 +57,7 @@ enum State {
     Updated,
     /// The newer release was rolled back, so it is not installed by itself.
     RolledBack,
-    /// The source gives an older release.
+    /// The source gives an older release, or a lower version.
     Older,
     Failed,
 }
@@ -95,7 +95,7 @@ impl Update {
         if let Some(locked) = self.at.read(&home)?
             && rows.0.iter().any(|row| row.is_new_to(&locked))
         {
-            lock::now(&home)?.write(&self.at.path(&home))?;
+            self.at.renewed(&home)?.write(&self.at.path(&home))?;
         }
         tell(context, rows)
     }
@@ -163,10 +163,17 @@ fn ask(
     let source = source::of(&written.source)?;
     let fetched = source.fetch(&order(context, home, None)?)?;
     let mut trust = TrustStore::open(&home.trust())?;
-    let given = verify(fetched.dir(), &trust.root())?;
+    let given = verify_named(fetched.dir(), source.location(), &trust.root())?;
+    if given.manifest().id.as_str() != version.name {
+        return Err(SourceError::OtherPlugin {
+            location: source.location(),
+            plugin: version.name.clone(),
+            found: given.manifest().id.to_string(),
+        }
+        .into());
+    }
     row.available = Some(given.manifest().version.to_string());
-    let is_same_plugin = given.manifest().id.as_str() == version.name;
-    if given.statement_digest() == Some(written.statement) || !is_same_plugin {
+    if given.statement_digest() == Some(written.statement) {
         row.state = State::Current;
         return Ok(());
     }
@@ -184,10 +191,11 @@ fn ask(
 /// How another release of the same plugin stands to the one that is installed.
 fn judge(home: &Home, present: &Verified<Package>, given: &Verified<Package>) -> Result<State> {
     let serial = |package: &Package| package.release().map(|release| release.serial);
-    if serial(given) < serial(present) {
+    let manifest = given.manifest();
+    // Pipelines get the highest version, so a lower one would not come into use.
+    if serial(given) < serial(present) || manifest.version < present.manifest().version {
         return Ok(State::Older);
     }
-    let manifest = given.manifest();
     let version = manifest.version.to_string();
     let held = rolled_back(&home.plugins())?;
     let is_held = |one: &Installed| one.name == manifest.id.as_str() && one.version == version;

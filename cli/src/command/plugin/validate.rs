@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use orchestrator_manifest::Manifest;
+use orchestrator_signing::check_files;
 
-use crate::{context::Context, failure::Result};
+use crate::{context::Context, failure::Result, output::counted};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -27,17 +28,22 @@ impl Args {
         };
         let manifest = match path.is_file() {
             true => Manifest::load_file(&path)?,
-            // Looks for the files that the manifest names too.
-            false => Manifest::load(&path)?,
+            // Looks for the files that the manifest names too, and for those that
+            // nobody could sign.
+            false => {
+                let manifest = Manifest::load(&path)?;
+                check_files(&path)?;
+                manifest
+            }
         };
         context.out.show(&manifest, |manifest| {
             format!(
-                "{} {} is valid: kind {}, {} phases, asks for {} capabilities",
+                "{} {} is valid: kind {}, {}, asks for {}",
                 manifest.id,
                 manifest.version,
                 manifest.kind.as_str(),
-                manifest.phases.len(),
-                manifest.capabilities.len()
+                counted(manifest.phases.len(), "phase"),
+                counted(manifest.capabilities.len(), "capability")
             )
         })
     }

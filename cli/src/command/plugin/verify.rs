@@ -7,7 +7,12 @@ use orchestrator_signing::{Package, Publisher, TrustStore, Verified, verify};
 use serde_json::{Value, json};
 
 use super::pack;
-use crate::{context::Context, failure::Result, output::harmless};
+use crate::{
+    audit::{self, About},
+    context::Context,
+    failure::Result,
+    output::harmless,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -26,7 +31,10 @@ impl Args {
                 _unpacked = unpacked;
                 package
             }
-            false => verify(&self.package, &trust.root())?,
+            false => {
+                audit::about(context, About::claimed(&self.package));
+                verify(&self.package, &trust.root())?
+            }
         };
         say_export(context, &package, &trust);
         show(context, &package, "is what was signed")
@@ -62,7 +70,7 @@ pub(super) fn show(context: &Context, package: &Verified<Package>, verdict: &str
     context.out.show(&as_json(package), |_| {
         let manifest = package.manifest();
         let by = match package.publisher() {
-            Publisher::Key { name, .. } => format!("signed by {name}"),
+            Publisher::Key { .. } => format!("signed by {}", package.signers().join(", ")),
             Publisher::Host => "compiled in".to_owned(),
             Publisher::Nobody => "signed by nobody".to_owned(),
         };
@@ -72,6 +80,10 @@ pub(super) fn show(context: &Context, package: &Verified<Package>, verdict: &str
             manifest.version,
             package.trust_level()
         );
+        if let Some(release) = package.release() {
+            let (serial, digest) = (release.serial, release.digest);
+            text += &format!("\n  release {serial}, digest sha256:{digest}");
+        }
         for attestation in package.attestations() {
             let what = attestation.predicate_type.as_deref();
             let what = harmless(what.unwrap_or("cannot be read"));
@@ -88,6 +100,7 @@ pub(super) fn as_json(package: &Verified<Package>) -> Value {
         "version": manifest.version,
         "kind": manifest.kind.as_str(),
         "publisher": package.publisher().to_string(),
+        "signed_by": package.signers(),
         "trust_level": package.trust_level(),
         "digest": package.statement_digest(),
         "serial": package.release().map(|release| release.serial),

@@ -9,7 +9,9 @@ use super::{
     follow::{self, Follow, Watch},
     run_id,
 };
-use crate::{context::Context, failure::Result, run_input::value_in, whoami::whoami};
+use crate::{
+    command::plugin::lock, context::Context, failure::Result, run_input::value_in, whoami::whoami,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["done", "not_done"])))]
@@ -38,6 +40,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     follow: Follow,
+
+    #[command(flatten)]
+    locked: lock::Locked,
 }
 
 impl Args {
@@ -53,7 +58,7 @@ impl Args {
         };
         let by = self.by.unwrap_or_else(whoami);
         self.follow.prepare()?;
-        let engine = context.engine().await?;
+        let engine = context.engine(self.locked.file(context)?).await?;
         let mut watch = Watch::new(&engine, context.out)?;
         let handle = engine.resolve(run, &self.step, resolution, &by).await?;
         watch.follow([&handle]);

@@ -11,6 +11,7 @@ use super::{
     run_id,
 };
 use crate::{
+    command::plugin::lock,
     context::Context,
     failure::{Failure, Result, as_json},
 };
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// Write the run's outputs to files in this directory
     #[arg(long, value_name = "DIR", requires = "run")]
     output_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    locked: lock::Locked,
 }
 
 impl Args {
@@ -33,7 +37,7 @@ impl Args {
             is_one_of_many: run.is_none(),
         };
         follow.prepare()?;
-        let engine = context.engine().await?;
+        let engine = context.engine(self.locked.file(context)?).await?;
         let mut watch = Watch::new(&engine, context.out)?;
         let resumed = match run {
             Some(run) => Resumed {

@@ -4,7 +4,7 @@ use super::{
     follow::{self, Follow, Watch},
     run_id,
 };
-use crate::{context::Context, failure::Result};
+use crate::{command::plugin::lock, context::Context, failure::Result};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -18,13 +18,16 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     follow: Follow,
+
+    #[command(flatten)]
+    locked: lock::Locked,
 }
 
 impl Args {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let run = run_id(&self.run)?;
         self.follow.prepare()?;
-        let engine = context.engine().await?;
+        let engine = context.engine(self.locked.file(context)?).await?;
         let mut watch = Watch::new(&engine, context.out)?;
         let handle = engine.retry(run, self.from.as_deref()).await?;
         watch.follow([&handle]);

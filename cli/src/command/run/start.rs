@@ -27,12 +27,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
 
-    /// Start nothing unless exactly what the lock file names is installed
-    #[arg(long)]
-    locked: bool,
-
     #[command(flatten)]
-    lock: lock::At,
+    locked: lock::Locked,
 
     /// What is refused first when there is too much to do
     #[arg(long, value_enum, default_value_t)]
@@ -74,11 +70,8 @@ impl Args {
         if let Some(tenant) = self.tenant {
             request = request.tenant(tenant);
         }
-        if self.locked {
-            self.lock.require(context)?;
-        }
         self.follow.prepare()?;
-        let engine = context.engine().await?;
+        let engine = context.engine(self.locked.file(context)?).await?;
         let mut watch = Watch::new(&engine, context.out)?;
         let handle = engine.submit(request).await?;
         watch.follow([&handle]);

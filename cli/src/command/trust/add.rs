@@ -8,7 +8,12 @@ use super::{
     change::{Target, tell_refused},
     delegation_json, moment, patterns,
 };
-use crate::{command::key, context::Context, failure::Result};
+use crate::{
+    audit::{self, About},
+    command::key,
+    context::Context,
+    failure::Result,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -52,6 +57,7 @@ fn level(text: &str) -> std::result::Result<TrustLevel, String> {
 impl Args {
     pub(super) fn execute(self, context: &Context, store: &mut TrustStore) -> Result {
         let key = key::public(context, &self.key)?;
+        audit::about(context, About::keys([&key]));
         let mut delegation = Delegation::new(key, self.level, self.names);
         delegation.threshold = self.threshold;
         delegation.not_after = self.not_after;
@@ -81,16 +87,18 @@ impl Args {
             let (name, status) = (delegation.key.name(), delegation.status.as_str());
             context.out.warn(&format!("{name} is {status}"));
         }
-        self.target.note(context);
+        self.target.note(context, store);
         let mut value = delegation_json(&delegation);
         value["changes"] = json!(changes);
-        let is = match self.target.is_here() {
-            true => "is",
-            false => "would be",
+        let is = match (delegation.status, self.target.is_here()) {
+            (KeyStatus::Active, true) => "is trusted".to_owned(),
+            (KeyStatus::Active, false) => "would be trusted".to_owned(),
+            (status, true) => format!("stays {}", status.as_str()),
+            (status, false) => format!("would stay {}", status.as_str()),
         };
         context.out.show(&value, |_| {
             format!(
-                "{} {is} trusted at level {} for {}",
+                "{} {is} at level {} for {}",
                 delegation.key.name(),
                 delegation.trust_level,
                 patterns(&delegation)
@@ -111,7 +119,7 @@ pub(crate) struct Remove {
 impl Remove {
     pub(super) fn execute(self, context: &Context, store: &mut TrustStore) -> Result {
         self.target.edit(store, |next| next.remove(&self.key))?;
-        self.target.note(context);
+        self.target.note(context, store);
         let mut value = json!({ "removed": &self.key });
         if self.target.is_here() {
             value["refused"] = tell_refused(context, &store.root())?;

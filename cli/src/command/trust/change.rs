@@ -1,8 +1,7 @@
 //! A change of the root: made here and now, or proposed for others to sign.
 
 use std::{
-    fs::File,
-    io::{self, Read as _, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -12,9 +11,10 @@ use orchestrator_signing::{
 use serde_json::{Value, json};
 
 use crate::{
+    bounded_file,
     context::Context,
-    error::CliError,
-    failure::{Result, as_json},
+    exit::Exit,
+    failure::{Failure, Result, as_json},
 };
 
 /// Where a change goes.
@@ -44,10 +44,14 @@ impl Target {
     }
 
     /// What to do next, where nothing has changed here.
-    pub(super) fn note(&self, context: &Context) {
+    pub(super) fn note(&self, context: &Context, store: &TrustStore) {
         if let Some(path) = &self.out {
+            let follow = match store.root().version() {
+                0 => "init --from",
+                _ => "update",
+            };
             context.out.note(&format!(
-                "proposed in {0}; `orchestrator trust sign {0}` and `orchestrator trust update {0}` make it hold",
+                "proposed in {0}; `orchestrator trust sign {0}` and `orchestrator trust {follow} {0}` make it hold",
                 path.display()
             ));
         }
@@ -65,44 +69,24 @@ pub(super) fn propose<T>(
         _ => read(path)?.into_next(root)?,
     };
     let done = edit(&mut next)?;
-    write(path, &next.to_text()?)?;
+    bounded_file::write(path, next.to_text()?.as_bytes())?;
     Ok(done)
 }
 
 /// Reads a proposal or a signed root.
 pub(super) fn read(path: &Path) -> Result<RootFile> {
-    Ok(RootFile::parse(&read_bytes(path)?)?)
+    Ok(read_signed(path)?.0)
 }
 
-pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| {
-            // One byte more than there may be: the parser says that it is too much.
-            let limit = ENVELOPE_SIZE_MAX as u64 + 1;
-            file.take(limit).read_to_end(&mut bytes)
-        })
-        .map_err(|error| CliError::file("read", path, error))?;
-    Ok(bytes)
-}
-
-/// Puts a root file in place of the one that is there, whole or not at all.
-pub(super) fn write(path: &Path, text: &str) -> Result {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let write = || {
-        let mut file = tempfile::Builder::new()
-            .prefix(".orchestrator-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(dir)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map_err(|error| CliError::file("write", path, error))?;
-    Ok(())
+/// The same with its bytes.
+pub(super) fn read_signed(path: &Path) -> Result<(RootFile, Vec<u8>)> {
+    let bytes = bounded_file::read(path, ENVELOPE_SIZE_MAX)?;
+    match RootFile::parse(&bytes) {
+        Ok(file) => Ok((file, bytes)),
+        // Nobody has asked for it on the command line.
+        Err(error @ TrustError::BadRootRole(_)) => Err(Failure::new(Exit::Invalid, error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// An installed package that does not load by a root.

@@ -1,7 +1,7 @@
 //! `orchestrator trust check`
 
 use jiff::{SignedDuration, Timestamp};
-use orchestrator_signing::{Delegation, KeyStatus, TrustLevel, TrustRoot, TrustStore};
+use orchestrator_signing::{Delegation, KeyStatus, NamePattern, TrustLevel, TrustRoot, TrustStore};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -72,9 +72,18 @@ impl Args {
         let now = Timestamp::now();
         let soon = now + SignedDuration::from_hours(24 * i64::from(self.days));
         let mut findings = of_root(&root, soon);
+        if root.version() > 0 && root.expires().is_none() && !store.signs_its_own_root() {
+            findings.push(Finding::warning(
+                "root_never_expires",
+                "the trust root has no end: a host that is kept from newer ones does not notice"
+                    .to_owned(),
+                "give the next one an end with `orchestrator trust propose --expires TIME`",
+            ));
+        }
         for delegation in root.delegations() {
             findings.extend(of_key(delegation, now, soon));
-            findings.extend(of_threshold(delegation, root.delegations()));
+            findings.extend(of_threshold(delegation, root.delegations(), now));
+            findings.extend(of_undercut(delegation, root.delegations(), now));
             let id = delegation.key.id().to_string();
             if delegation.status == KeyStatus::Active && !publishers.contains(&id) {
                 let name = delegation.key.name();
@@ -154,20 +163,34 @@ fn of_key(delegation: &Delegation, now: Timestamp, soon: Timestamp) -> Option<Fi
     Some(Finding::warning(kind, message, help))
 }
 
-fn of_threshold(delegation: &Delegation, all: &[Delegation]) -> Option<Finding> {
-    if delegation.status != KeyStatus::Active {
+/// Whether a key signs new releases.
+fn signs(delegation: &Delegation, now: Timestamp) -> bool {
+    delegation.status == KeyStatus::Active && delegation.not_after.is_none_or(|end| end >= now)
+}
+
+fn of_threshold(delegation: &Delegation, all: &[Delegation], now: Timestamp) -> Option<Finding> {
+    if !signs(delegation, now) {
         return None;
     }
     let name = delegation.key.name();
-    let counts = |it: &&Delegation| {
-        it.status == KeyStatus::Active && it.trust_level >= delegation.trust_level
+    let able = |pattern: &NamePattern| {
+        let counts = |it: &&Delegation| {
+            signs(it, now) && it.trust_level >= delegation.trust_level && it.covers(pattern)
+        };
+        all.iter().filter(counts).count()
     };
-    let able = all.iter().filter(counts).count();
-    if able < delegation.threshold as usize {
-        let need = delegation.threshold;
+    let need = delegation.threshold;
+    let short = delegation
+        .names
+        .iter()
+        .map(|pattern| (pattern, able(pattern)));
+    let mut short = short.filter(|(_, able)| *able < need as usize);
+    if let Some((pattern, able)) = short.next() {
         return Some(Finding::problem(
             "threshold_unreachable",
-            format!("{need} keys as trusted as {name} have to sign, and there are {able}"),
+            format!(
+                "{need} keys as trusted as {name} have to sign {pattern}, and there are {able}"
+            ),
             "add keys, or lower the threshold with `orchestrator trust add --replace`",
         ));
     }
@@ -180,6 +203,32 @@ fn of_threshold(delegation: &Delegation, all: &[Delegation]) -> Option<Finding> 
             "name what it signs with `orchestrator trust add --names … --replace`",
         )
     })
+}
+
+/// A key that needs fewer others beside it, for some of the same names and at least
+/// as much trust: whoever has it need not mind the threshold.
+fn of_undercut(delegation: &Delegation, all: &[Delegation], now: Timestamp) -> Option<Finding> {
+    let undercuts = |it: &&Delegation| {
+        signs(it, now)
+            && it.threshold < delegation.threshold
+            && it.trust_level >= delegation.trust_level
+            && it.overlaps(delegation)
+    };
+    let other = all
+        .iter()
+        .find(undercuts)
+        .filter(|_| signs(delegation, now))?;
+    let (name, other_name) = (delegation.key.name(), other.key.name());
+    let (need, enough) = (delegation.threshold, other.threshold);
+    Some(Finding::warning(
+        "threshold_undercut",
+        format!(
+            "{need} keys have to sign with {name}, and {enough} with {other_name} for the same names ({}; {})",
+            patterns(delegation),
+            patterns(other)
+        ),
+        "give both the same threshold, or other names, with `orchestrator trust add --replace`",
+    ))
 }
 
 fn show(context: &Context, root: &TrustRoot, installed: usize, findings: &[Finding]) -> Result {

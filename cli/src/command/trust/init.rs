@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use orchestrator_signing::{Digest, RootFile, TrustStore};
 use serde_json::json;
 
-use super::{change::read_bytes, key_json};
+use super::{change::read_signed, key_json};
 use crate::{context::Context, error::CliError, failure::Result};
 
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,7 @@ impl Args {
         match &self.from {
             None => store.init()?,
             Some(path) => {
-                let bytes = read_bytes(path)?;
-                let file = RootFile::parse(&bytes)?;
+                let (file, bytes) = read_signed(path)?;
                 self.compare(context, &file)?;
                 store.adopt(&bytes)?;
             }

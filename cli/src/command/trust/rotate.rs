@@ -39,7 +39,7 @@ impl Args {
         let name = new.name().to_owned();
         self.target
             .edit(store, |next| next.rotate(old, new.clone(), until))?;
-        self.target.note(context);
+        self.target.note(context, store);
         let value = json!({
             "old": old,
             "new": key_json(&new),

@@ -135,7 +135,8 @@ fn table(delegations: &[Delegation]) -> String {
     if delegations.is_empty() {
         return "nobody is trusted; `orchestrator trust add` changes that\n".to_owned();
     }
-    let mut table = Table::new(["NAME", "LEVEL", "STATUS", "UNTIL", "SIGNS", "KEY"]);
+    // How many keys have to sign, beside what they may sign.
+    let mut table = Table::new(["NAME", "LEVEL", "STATUS", "UNTIL", "NEEDS", "SIGNS", "KEY"]);
     for delegation in delegations {
         let end = delegation.not_after.map(|end| end.to_string());
         table.row([
@@ -143,6 +144,7 @@ fn table(delegations: &[Delegation]) -> String {
             delegation.trust_level.to_string(),
             delegation.status.as_str().to_owned(),
             end.unwrap_or_else(|| "-".to_owned()),
+            delegation.threshold.to_string(),
             patterns(delegation),
             delegation.key.id().to_string(),
         ]);

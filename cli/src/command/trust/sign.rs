@@ -6,7 +6,14 @@ use orchestrator_signing::TrustStore;
 use serde_json::json;
 
 use super::{change, show::listing};
-use crate::{command::key, context::Context, failure::Result, passphrase::Source};
+use crate::{
+    audit::{self, About},
+    bounded_file,
+    command::key,
+    context::Context,
+    failure::Result,
+    passphrase::Source,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -43,7 +50,8 @@ impl Args {
             }
             None => store.sign_with_own_key(&mut file)?,
         }
-        change::write(&self.file, &file.to_json())?;
+        audit::about(context, About::digest(file.digest()));
+        bounded_file::write(&self.file, file.to_json().as_bytes())?;
         let have = file.signed_by(file.root_keys()).len();
         let need = file.root_threshold();
         let value = json!({

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use orchestrator_signing::{RootFile, TrustStore};
+use orchestrator_signing::TrustStore;
 use serde_json::json;
 
 use super::{
-    change::{read_bytes, tell_refused},
+    change::{read_signed, tell_refused},
     show::listing,
 };
 use crate::{context::Context, failure::Result};
@@ -23,8 +23,7 @@ impl Args {
         let before = store.root();
         let mut changes = Vec::new();
         for path in &self.files {
-            let bytes = read_bytes(path)?;
-            let file = RootFile::parse(&bytes)?;
+            let (file, bytes) = read_signed(path)?;
             let present = store.root();
             store.apply_root(&bytes)?;
             changes.extend(file.changes_from(&present));

@@ -20,13 +20,26 @@ pub(super) fn check(url: &Uri) -> Result<(), &'static str> {
     }
 }
 
+/// A URL as it may be said and written down: what it asks with may be a secret, such
+/// as a token or the signature of somebody who may read the file.
+pub(super) fn shown(url: &Uri) -> String {
+    let text = url.to_string();
+    text.split('?').next().unwrap_or_default().to_owned()
+}
+
+/// The same of what may be none.
+pub(super) fn shown_text(text: &str) -> String {
+    let text = text.split('?').next().unwrap_or_default();
+    text.rsplit('@').next().unwrap_or_default().to_owned()
+}
+
 /// Where `location` leads from `url`.
 pub(super) fn next(url: &Uri, location: Option<&HeaderValue>) -> Result<Uri, SourceError> {
     let target = location.and_then(|location| location.to_str().ok());
     let target = target.unwrap_or_default();
     let refused = |reason| SourceError::Redirect {
-        url: url.to_string(),
-        target: target.rsplit('@').next().unwrap_or_default().to_owned(),
+        url: shown(url),
+        target: shown_text(target),
         reason,
     };
     let text = match (target.starts_with("//"), target.starts_with('/')) {
@@ -86,6 +99,8 @@ mod tests {
             assert!(refused.contains(reason), "{location}: {refused}");
             assert!(!refused.contains("secret"), "{refused}");
         }
+        let refused = from("https://h/a?key=secret", "http://h/b?key=secret").unwrap_err();
+        assert!(!refused.contains("secret"), "{refused}");
         assert!(next(&"https://h/".parse().unwrap(), None).is_err());
     }
 }

@@ -9,8 +9,9 @@ use std::{
 
 use orchestrator_signing::Digest;
 use rustix::fs::{FlockOperation, flock};
+use ureq::http::Uri;
 
-use super::Broken;
+use super::{Broken, next::shown};
 use crate::{failure::Failure, source::SourceError};
 
 /// Nobody continues a download that is older.
@@ -21,19 +22,22 @@ pub(super) struct Part {
     pub(super) file: File,
     path: PathBuf,
     url: String,
-    is_private: bool,
+    /// Somebody else is writing the one that has a name, so this one has none.
+    pub(super) is_private: bool,
+    /// What came later was put behind what was there, which may be of another file.
+    pub(super) is_pieced: bool,
 }
 
 impl Part {
     /// What earlier downloads of `url` left in the folder `downloads`.
-    pub(super) fn open(downloads: &Path, url: &str) -> Result<Self, Failure> {
+    pub(super) fn open(downloads: &Path, url: &Uri) -> Result<Self, Failure> {
         let failed = |source| SourceError::Write {
             path: downloads.to_owned(),
             source,
         };
         fs::create_dir_all(downloads).map_err(failed)?;
         clear_old(downloads);
-        let path = downloads.join(format!("{}.part", Digest::of(url.as_bytes())));
+        let path = downloads.join(format!("{}.part", Digest::of(url.to_string().as_bytes())));
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -52,8 +56,9 @@ impl Part {
         Ok(Self {
             file,
             path,
-            url: url.to_owned(),
+            url: shown(url),
             is_private,
+            is_pieced: false,
         })
     }
 
@@ -80,6 +85,13 @@ impl Part {
     pub(super) fn reader(&mut self) -> Result<File, SourceError> {
         let rewound = self.file.rewind().and_then(|()| self.file.try_clone());
         rewound.map_err(|error| self.write_error(error))
+    }
+
+    /// Leaves no file in which there is nothing to continue.
+    pub(super) fn remove_empty(self) {
+        if matches!(self.len(), Ok(0)) {
+            self.remove();
+        }
     }
 
     pub(super) fn remove(self) {

@@ -73,7 +73,7 @@ impl<'i, R: Read> Entries<'i, R> {
                 field: field_at(position),
             });
         }
-        self.after = head.path.to_string();
+        self.after = format!("`{}`", head.path);
         Ok(Some(head))
     }
 
@@ -190,7 +190,7 @@ impl<'i, R: Read> Entries<'i, R> {
 
     fn unfinished(&self) -> ArchiveError {
         ArchiveError::Unfinished {
-            path: self.after.clone(),
+            after: self.after.clone(),
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum ArchiveError {
     )]
     NotAnArchive,
     /// A header whose checksum is wrong although the archive is whole.
-    #[error("the header after `{after}` has a wrong checksum")]
+    #[error("the header after {after} has a wrong checksum")]
     #[diagnostic(
         code("ORC-2173"),
         help(
@@ -101,7 +101,7 @@ pub enum ArchiveError {
         reason: String,
     },
     /// A long name that contradicts its own length.
-    #[error("the long name after `{after}` is malformed: {reason}")]
+    #[error("the long name after {after} is malformed: {reason}")]
     #[diagnostic(
         code("ORC-2178"),
         help(
@@ -198,7 +198,7 @@ pub enum ArchiveError {
     )]
     AfterEnd,
     /// The archive is whole, and stops before its end marker.
-    #[error("the archive ends within or right after `{path}`, without an end marker")]
+    #[error("the archive ends within or right after {after}, without an end marker")]
     #[diagnostic(
         code("ORC-2186"),
         help(
@@ -207,7 +207,7 @@ pub enum ArchiveError {
     )]
     Unfinished {
         /// The last entry.
-        path: String,
+        after: String,
     },
     /// More than a package may hold.
     #[error("`{path}` makes the package too large: {what} is limited to {max}")]
