@@ -31,6 +31,11 @@ use crate::clock::{self, HORIZON, Instant};
 /// evenly, a few serve any number of them.
 const KEPT_MAX: usize = 32;
 
+/// How long after it was set a timer is taken as it is. It ends by the runtime's
+/// clock and is compared by ours, and the two drift apart; or one of them stops
+/// while the machine sleeps.
+const FRESH: Duration = Duration::from_secs(1);
+
 thread_local! {
     static KEPT: RefCell<Kept> = const { RefCell::new(Kept { runtime: None, timers: Vec::new() }) };
 }
@@ -46,6 +51,7 @@ struct Kept {
 struct Armed {
     sleep: Pin<Box<Sleep>>,
     end: Instant,
+    set: Instant,
 }
 
 /// Ends at a moment.
@@ -67,8 +73,9 @@ impl Timer {
         let kept = KEPT.try_with(|kept| kept.borrow_mut().take(runtime));
         let armed = match kept.ok().flatten() {
             Some(mut armed) => {
-                if armed.end > end || armed.sleep.is_elapsed() {
-                    armed.set(end);
+                let now = clock::now();
+                if armed.end > end || now - armed.set > FRESH {
+                    armed.set(end, now);
                 }
                 armed
             }
@@ -91,7 +98,7 @@ impl Timer {
             if armed.end >= self.end {
                 return Poll::Ready(());
             }
-            armed.set(self.end);
+            armed.set(self.end, clock::now());
         }
     }
 }
@@ -132,27 +139,21 @@ impl Kept {
 
 impl Armed {
     fn new(end: Instant) -> Self {
-        let (left, end) = reachable(end);
+        let now = clock::now();
+        let end = end.min(clock::after(now, HORIZON));
         Self {
-            sleep: Box::pin(tokio::time::sleep(left)),
+            sleep: Box::pin(tokio::time::sleep(end - now)),
             end,
+            set: now,
         }
     }
 
-    fn set(&mut self, end: Instant) {
-        let (left, end) = reachable(end);
-        self.sleep
-            .as_mut()
-            .reset(tokio::time::Instant::now() + left);
-        self.end = end;
+    fn set(&mut self, end: Instant, now: Instant) {
+        let end = end.min(clock::after(now, HORIZON));
+        let there = tokio::time::Instant::now() + (end - now);
+        self.sleep.as_mut().reset(there);
+        (self.end, self.set) = (end, now);
     }
-}
-
-/// How long it is until `end`, or until the horizon and when that is.
-fn reachable(end: Instant) -> (Duration, Instant) {
-    let now = clock::now();
-    let end = end.min(clock::after(now, HORIZON));
-    (end - now, end)
 }
 
 #[cfg(test)]
@@ -231,6 +232,21 @@ mod tests {
                 assert_eq!(timer.armed.as_ref().map(|armed| armed.end), first);
                 unneeded(timer).await;
             }
+        });
+    }
+
+    /// Our clock may have gone on without the runtime's.
+    #[test]
+    fn an_old_timer_is_set_anew() {
+        runtime().block_on(async {
+            unneeded(in_millis(3_600_000)).await;
+            KEPT.with(|kept| {
+                let armed = &mut kept.borrow_mut().timers[0];
+                armed.end = clock::now() + Duration::from_millis(1);
+            });
+            tokio::time::advance(FRESH + Duration::from_millis(1)).await;
+
+            assert_eq!(ended(in_millis(10)).await, 10);
         });
     }
 
