@@ -10,7 +10,8 @@
 //! retry: one request costs one token. A tenant's tokens are taken before
 //! those of all, so that a tenant that asks too often uses up nobody else's.
 //! A call that is then not let in, or is dropped while it waits, gives its
-//! tenant's token back, unless that has come back by itself meanwhile.
+//! tenant's token back, unless that has come back by itself meanwhile or the
+//! rate of tenants was changed.
 //!
 //! When there is no token for all, calls may wait in line: first come, first
 //! served, and whoever would wait in vain is told at once. A tenant beyond its
@@ -28,6 +29,8 @@ mod limiter;
 mod line;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod runtime_tests;
 mod tenants;
 #[cfg(test)]
 mod tests;

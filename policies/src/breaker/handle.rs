@@ -208,6 +208,7 @@ impl Breaker {
 
     /// As [`Self::admit`], for callers that see to it that the end of the call
     /// is recorded. `until` is when the call's time is up, if that is known.
+    #[inline]
     pub(super) fn pass(
         &self,
         now: Instant,
@@ -246,20 +247,25 @@ impl Breaker {
     }
 
     /// Refuses a call for `wait`, if it refuses any.
-    #[cold]
+    #[inline]
     fn refuse(&self, wait: u64) -> Result<Pass, Duration> {
         let wait = Duration::from_nanos(wait);
-        if !self.0.observes.load(Ordering::Relaxed) {
-            return Err(wait);
+        match self.0.observes.load(Ordering::Relaxed) {
+            false => Err(wait),
+            true => Ok(self.would_refuse(wait)),
         }
+    }
+
+    #[cold]
+    fn would_refuse(&self, wait: Duration) -> Pass {
         self.0.emitter.emit(&PolicyEvent::WouldRefuse {
             by: RefusalKind::CircuitOpen,
             retry_after: Some(wait),
         });
-        Ok(Pass {
+        Pass {
             generation: NO_GENERATION,
             probe: None,
-        })
+        }
     }
 
     /// Whether a call let in `at` that asked the service later and ends `until`

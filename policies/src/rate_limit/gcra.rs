@@ -275,6 +275,10 @@ impl TenantBuckets {
         }
     }
 
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// Tenants that have a bucket of their own.
     pub(super) fn len(&self) -> usize {
         self.store.len()

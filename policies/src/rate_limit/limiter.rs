@@ -15,7 +15,6 @@ use tokio::{runtime::Handle, time::Sleep};
 
 use super::{
     Rate, RateLimitConfig,
-    alarm::Alarm,
     gcra::{Bucket, TenantBuckets},
     lease::{self, Leases},
     line::{Line, Standing, Ticket},
@@ -42,8 +41,6 @@ struct Shared {
     rules: Striped<RwLock<Arc<Rules>>>,
     /// Locked after the rules.
     line: Mutex<Line>,
-    /// Locked after the line.
-    alarm: Mutex<Alarm>,
     bell: Waker,
 }
 
@@ -54,9 +51,7 @@ struct Bell(Weak<Shared>);
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         if let Some(shared) = self.0.upgrade() {
-            let limiter = RateLimiter(shared);
-            limiter.alarm().clear();
-            limiter.serve();
+            RateLimiter(shared).serve();
         }
     }
 }
@@ -73,6 +68,8 @@ const AWAITED: u8 = 4;
 #[derive(Debug)]
 struct Rules {
     tenants: Option<TenantBuckets>,
+    /// Counts how often the rate of tenants was changed.
+    tenant_rate: u64,
     overall: Option<Overall>,
     max_wait: Duration,
     max_queue: usize,
@@ -104,8 +101,9 @@ pub struct RateLimitSnapshot {
 pub(super) struct Wait {
     ticket: Ticket,
     tenant: u64,
-    /// When its tenant's token will be back by itself.
+    /// When its tenant's token will be back by itself, at that rate.
     back_at: u64,
+    tenant_rate: u64,
     patience: Pin<Box<Sleep>>,
     /// When that ends, in nanoseconds.
     until: u64,
@@ -117,6 +115,7 @@ impl Rules {
         let tenants = |rate| TenantBuckets::new(rate, max_tenants);
         Self {
             tenants: config.per_tenant.as_ref().map(tenants),
+            tenant_rate: 0,
             overall: config
                 .overall
                 .as_ref()
@@ -136,6 +135,9 @@ impl Rules {
         if let (Some(known), Some(rate)) = (&self.tenants, &config.per_tenant) {
             rules.tenants = Some(known.at_rate(rate, config.max_tenants.get(), now));
         }
+        let pace = |rules: &Self| rules.tenants.as_ref().map(TenantBuckets::pace);
+        let is_changed = pace(&rules) != pace(self);
+        rules.tenant_rate = self.tenant_rate + u64::from(is_changed);
         rules
     }
 
@@ -143,6 +145,14 @@ impl Rules {
     fn put_back(&self, tenant: u64, back_at: u64, now: u64) {
         if let Some(tenants) = &self.tenants {
             tenants.put_back(tenant, back_at, now);
+        }
+    }
+
+    /// The same for a call that waited. When its token is back is known only
+    /// at the rate that it was taken at.
+    fn put_back_of(&self, wait: &Wait, now: u64) {
+        if wait.tenant_rate == self.tenant_rate {
+            self.put_back(wait.tenant, wait.back_at, now);
         }
     }
 
@@ -200,7 +210,6 @@ impl RateLimiter {
             leases: Leases::new(),
             rules: Striped::new(|| RwLock::new(Arc::clone(&rules))),
             line: Mutex::default(),
-            alarm: Mutex::default(),
             bell: Waker::from(Arc::new(Bell(Weak::clone(shared)))),
         })))
     }
@@ -233,7 +242,7 @@ impl RateLimiter {
         let bucket = rules.overall.as_ref().map(|overall| &overall.bucket);
         let woken = line.bucket_changed(bucket, now);
         shared.gate.store(rules.gate(), Ordering::Relaxed);
-        self.line_changed(&line, now);
+        self.line_changed(&mut line, now);
         drop((line, stripes));
         woken.into_iter().for_each(Waker::wake);
         Ok(())
@@ -325,11 +334,12 @@ impl RateLimiter {
                 ticket,
                 tenant,
                 back_at,
+                tenant_rate: rules.tenant_rate,
                 patience,
                 until,
             }))
         };
-        self.line_changed(&line, now);
+        self.line_changed(&mut line, now);
         drop((line, rules));
         woken.into_iter().for_each(Waker::wake);
         admitted
@@ -347,7 +357,7 @@ impl RateLimiter {
                 Standing::Served => return Poll::Ready(Ok(())),
                 Standing::Waits => ready!(wait.poll_patience(now, cx)),
                 Standing::TooLate(turn) => {
-                    self.rules().put_back(wait.tenant, wait.back_at, now);
+                    self.rules().put_back_of(wait, now);
                     let retry_after = Duration::from_nanos(turn.saturating_sub(now));
                     return Poll::Ready(Err(Refusal::RateLimited { retry_after }));
                 }
@@ -375,7 +385,7 @@ impl RateLimiter {
         let mut woken = line.serve(bucket, now);
         let acted = act(&mut line, bucket);
         woken.extend(line.serve(bucket, now));
-        self.line_changed(&line, now);
+        self.line_changed(&mut line, now);
         drop((line, rules));
         woken.into_iter().for_each(Waker::wake);
         Some(acted)
@@ -385,9 +395,8 @@ impl RateLimiter {
     /// if there was one after all.
     #[cold]
     pub(super) fn give_up(&self, wait: &Wait) {
-        let (rules, now) = (self.rules(), clock::now().as_nanos());
-        rules.put_back(wait.tenant, wait.back_at, now);
-        drop(rules);
+        let now = clock::now().as_nanos();
+        self.rules().put_back_of(wait, now);
         let left = self.with_line(now, |line, bucket| {
             let left = line.leave(wait.ticket);
             if left.is_none() {
@@ -411,11 +420,8 @@ impl RateLimiter {
 
     /// So that newcomers join the line, or need not, and that it is served in
     /// time.
-    fn line_changed(&self, line: &Line, now: u64) {
-        match line.next_turn() {
-            Some(turn) => self.alarm().set(turn, line.runtimes(), now, &self.0.bell),
-            None => self.alarm().clear(),
-        }
+    fn line_changed(&self, line: &mut Line, now: u64) {
+        line.set_alarm(now, &self.0.bell);
         if line.is_empty() == self.is_awaited() {
             self.0.gate.fetch_xor(AWAITED, Ordering::Relaxed);
         }
@@ -425,10 +431,6 @@ impl RateLimiter {
         let rules = self.0.rules.mine().read();
         // A panic cannot leave either half changed, so poison is ignored.
         rules.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn alarm(&self) -> MutexGuard<'_, Alarm> {
-        self.0.alarm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {

@@ -1,6 +1,6 @@
 //! Those who wait for a token, first come, first served.
 //!
-//! The line has one alarm, set for the first one's turn (`alarm.rs`). When it
+//! The line has an alarm, set for the first one's turn (`alarm.rs`). When it
 //! goes off, everybody is served whose token is there, whether or not its task
 //! is polled; so a call is looked at when it joins and when it has its token,
 //! a token is asked for once for each call that gets one, and a call whose task
@@ -8,9 +8,9 @@
 
 use std::{collections::BTreeMap, mem, task::Waker};
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 
-use super::gcra::Bucket;
+use super::{alarm::Alarm, gcra::Bucket};
 
 /// A place in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,13 +21,13 @@ pub(super) struct Ticket(u64);
 pub(super) struct Line {
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: u64,
+    alarm: Alarm,
 }
 
 #[derive(Debug)]
 struct Waiting {
     waker: Waker,
-    /// Whose timers can tell when its turn has come.
-    runtime: Handle,
+    runtime: Id,
     /// When its token is there at the earliest, if nobody ahead leaves.
     turn: u64,
     /// When it leaves.
@@ -59,16 +59,18 @@ impl Line {
         turn(bucket, self.waiting.len(), now)
     }
 
+    /// The task that is woken by `waker`, on `runtime`, joins the line.
     pub(super) fn join(&mut self, turn: u64, until: u64, waker: Waker, runtime: Handle) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let waiting = Waiting {
             waker,
-            runtime,
+            runtime: runtime.id(),
             turn,
             until,
         };
         self.waiting.insert(ticket, waiting);
+        self.alarm.join(runtime);
         ticket
     }
 
@@ -80,7 +82,9 @@ impl Line {
             if bucket.next_at() > now || bucket.take(now).is_err() {
                 break;
             }
-            woken.push(first.remove().waker);
+            let first = first.remove();
+            self.alarm.leave(first.runtime);
+            woken.push(first.waker);
         }
         // Newcomers were faster, just before the line began.
         if let Some(mut first) = self.waiting.first_entry() {
@@ -99,9 +103,11 @@ impl Line {
         Some(first.turn)
     }
 
-    /// Whose timers can tell, in the order of the line.
-    pub(super) fn runtimes(&self) -> impl Iterator<Item = &Handle> {
-        self.waiting.values().map(|waiting| &waiting.runtime)
+    /// Has `waker` woken at the next turn.
+    pub(super) fn set_alarm(&mut self, now: u64, waker: &Waker) {
+        if let Some(turn) = self.next_turn() {
+            self.alarm.set(turn, now, waker);
+        }
     }
 
     /// How the one with `ticket` stands, after [`Self::serve`]. If it waits
@@ -116,21 +122,24 @@ impl Line {
         if turn <= waiting.until && now < waiting.until {
             return Standing::Waits;
         }
-        self.waiting.remove(&ticket);
+        self.leave(ticket);
         Standing::TooLate(turn)
     }
 
     /// Leaves the line, unless it was served. Its waker is to be dropped once
     /// no lock is held.
     pub(super) fn leave(&mut self, ticket: Ticket) -> Option<Waker> {
-        self.waiting.remove(&ticket).map(|waiting| waiting.waker)
+        let waiting = self.waiting.remove(&ticket)?;
+        self.alarm.leave(waiting.runtime);
+        Some(waiting.waker)
     }
 
     /// Tells everybody that tokens come at other times now; or, if there is no
     /// bucket any more, serves them all.
     pub(super) fn bucket_changed(&mut self, bucket: Option<&Bucket>, now: u64) -> Vec<Waker> {
         let Some(bucket) = bucket else {
-            let all = std::mem::take(&mut self.waiting);
+            let all = mem::take(&mut self.waiting);
+            self.alarm = Alarm::default();
             return all.into_values().map(|waiting| waiting.waker).collect();
         };
         for (ahead, waiting) in self.waiting.values_mut().enumerate() {

@@ -111,39 +111,40 @@ async fn whoever_is_refused_for_all_keeps_its_tenant_s_token() {
     assert_eq!(limiter.try_take(3, start), Err(Duration::from_secs(100)));
 }
 
-/// Nobody polls the first one any more, and its runtime's timers are gone.
-#[test]
-fn a_runtime_that_ended_keeps_nobody_behind_it_waiting() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_time().build().unwrap()
-    };
-    let rate = Rate {
+/// What came back of it, and how fast, is of the rate before.
+#[tokio::test(start_paused = true)]
+async fn a_token_of_another_rate_is_not_given_back() {
+    let rate = |per| Rate {
         calls: NonZeroU32::MIN,
-        per: Duration::from_secs(1),
+        per,
         burst: None,
     };
-    let limiter = RateLimiter::new(RateLimitConfig {
-        overall: Some(rate),
-        max_wait: Duration::from_secs(20),
+    let config = |per_tenant| RateLimitConfig {
+        overall: Some(rate(Duration::from_secs(100))),
+        per_tenant,
+        max_wait: Duration::from_secs(500),
         ..RateLimitConfig::default()
-    })
-    .unwrap();
-    let service = RateLimitLayer::new(limiter.clone(), Tester).layer(endless());
-    let (ended, mut first) = (runtime(), Box::pin(service.clone().oneshot(Ask::default())));
-    ended.block_on(async {
-        assert_eq!(limiter.try_take(0, clock::now()), Ok(()));
-        std::future::poll_fn(|cx| {
-            assert!(first.as_mut().poll(cx).is_pending());
-            std::task::Poll::Ready(())
-        })
-        .await;
-    });
-    drop(ended);
+    };
+    let slow = Some(rate(Duration::from_secs(100)));
+    let fast = Some(rate(Duration::from_secs(1)));
+    // At the end the tenant has asked at the rate that counts, and is to wait.
+    for between in [vec![fast.clone()], vec![None, slow.clone()]] {
+        let limiter = RateLimiter::new(config(slow.clone())).unwrap();
+        let service = RateLimitLayer::new(limiter.clone(), Tester).layer(endless());
+        let ask = || service.clone().oneshot(Ask::of_tenant(1));
+        assert_eq!(limiter.try_take(2, clock::now()), Ok(()));
+        let mut first = Box::pin(ask());
+        assert!(timeout(Duration::ZERO, &mut first).await.is_err());
+        for per_tenant in between {
+            limiter.reconfigure(config(per_tenant)).unwrap();
+        }
+        advance(Duration::from_secs(2)).await;
+        let mut second = Box::pin(ask());
+        assert!(timeout(Duration::ZERO, &mut second).await.is_err());
 
-    let start = tokio::time::Instant::now();
-    let second = runtime().block_on(service.oneshot(Ask::default()));
+        drop(first);
 
-    assert_eq!(second, Ok(1));
-    assert!(start.elapsed() < Duration::from_secs(10), "not at the end");
+        let third = timeout(Duration::ZERO, ask()).await;
+        assert!(third.is_ok_and(|refused| refused.is_err()));
+    }
 }

@@ -253,6 +253,8 @@ impl AuditError {
                     | io::ErrorKind::InvalidData
                     | io::ErrorKind::IsADirectory
             ),
+            // Who may read the key is put right without the log being touched.
+            Self::KeyFile(KeyFileError::Exposed { .. }) => false,
             Self::KeyFile(_) => true,
             _ => false,
         }

@@ -1,8 +1,14 @@
 //! What the audit log says of changes made behind its back.
 
-use std::fs;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+};
 
-use orchestrator_signing::audit::{AuditError, AuditLog, Kind, Outcome, verify};
+use orchestrator_signing::{
+    KeyFileError,
+    audit::{AuditError, AuditLog, Kind, Outcome, verify},
+};
 
 use crate::audit::{
     Place, event, eventually, open, open_with, records, segments, settings, small_segments,
@@ -278,6 +284,27 @@ fn files_that_somebody_removed_are_missed() {
             );
         }
     }
+}
+
+/// That is put right with `chmod`, and the log is gone on with.
+#[test]
+fn a_key_that_others_can_read_is_no_damage() {
+    let place = Place::new();
+    place.fill(settings(), 5);
+    let key = place.log().join("key");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+
+    let refused = AuditLog::set_aside(&place.log(), settings(), None);
+
+    assert!(
+        matches!(
+            refused,
+            Err(AuditError::KeyFile(KeyFileError::Exposed { .. }))
+        ),
+        "{refused:?}"
+    );
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(records(&place.log()).len(), 5);
 }
 
 /// A crash tears the end; it does not change what has records behind it.
