@@ -246,6 +246,9 @@ impl Loader<'_> {
             compared.loaded(&package, &self.trust, &self.grants);
         }
         host(manifest, &self.rules.host_version)?;
+        package
+            .check_platform()
+            .map_err(|error| PluginProblem::of_package(&error, found))?;
         let granted = self.grants.check(&package).map_err(|error| {
             known.facts.waits_for_grant = matches!(
                 error,

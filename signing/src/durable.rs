@@ -1,5 +1,7 @@
 //! Files that are either the old or the new, whatever happens in between.
 
+mod lock;
+
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -9,7 +11,6 @@ use std::{
         unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -18,10 +19,15 @@ use rustix::{
     io::Errno,
 };
 
+pub(crate) use self::lock::Lock;
+use self::lock::patiently;
+
 /// How the names of files begin that are not whole yet.
 const STAGED: &str = ".staged-";
 /// How often the name of a staged file may turn out to be taken.
 const TRIES_MAX: u32 = 1_000;
+/// How long another process may take to write the same file.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What has to be true of a file before it is read.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +101,7 @@ pub(crate) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     if !is_there {
         let staged = Staged::new(staged_name(path))?;
         fill(&staged.file, bytes, mode)?;
+        staged.check_name()?;
         // Over nothing; the other name goes with `staged`.
         fs::hard_link(&staged.path, path)?;
     }
@@ -103,12 +110,13 @@ pub(crate) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// Puts a file in place of the one that is there, if any: whatever happens
 /// meanwhile, there is the old one or the new one. What a killed process leaves in
-/// the folder has one name, `.staged-` and the file's own, and the next one takes
-/// it away. Waits while another process writes the same file.
+/// the folder is called `.staged-` and the file's own name, and the next one takes
+/// it away. Waits a while for another process that writes the same file.
 ///
 /// # Errors
 ///
-/// When it cannot be written; the old one is there then.
+/// When it cannot be written; the old one is there then. [`io::ErrorKind::ResourceBusy`]
+/// when the other process goes on writing.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     replace_from(staged_name(path), path, bytes, mode)
 }
@@ -121,10 +129,9 @@ pub(crate) fn replace_from(
     bytes: &[u8],
     mode: u32,
 ) -> io::Result<()> {
-    let mut staged = Staged::new(staged)?;
+    let staged = Staged::new(staged)?;
     fill(&staged.file, bytes, mode)?;
-    fs::rename(&staged.path, path)?;
-    staged.is_whole = true;
+    staged.put(path)?;
     sync_parent(path)
 }
 
@@ -138,7 +145,8 @@ struct Staged {
 
 impl Staged {
     /// In a folder that need not be ours.
-    fn new(path: PathBuf) -> io::Result<Self> {
+    fn new(wanted: PathBuf) -> io::Result<Self> {
+        let mut path = wanted.clone();
         for _ in 0..TRIES_MAX {
             let file = fs::OpenOptions::new()
                 .create_new(true)
@@ -147,14 +155,15 @@ impl Staged {
                 .open(&path);
             let file = match file {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    clear(&path)?;
+                    if !clear(&path)? {
+                        path = another(&wanted)?;
+                    }
                     continue;
                 }
                 file => file?,
             };
-            // Waits at most until another process has cleared the file away, which
-            // it may do before the lock tells it not to.
-            flock(&file, FlockOperation::LockExclusive)?;
+            // Another process may be clearing it away, before the lock tells it not to.
+            lock(&file)?;
             if is_named(&file, &path)? {
                 let is_whole = false;
                 return Ok(Self {
@@ -166,11 +175,27 @@ impl Staged {
         }
         Err(io::ErrorKind::ResourceBusy.into())
     }
+
+    /// Gives it its final name.
+    fn put(mut self, path: &Path) -> io::Result<()> {
+        self.check_name()?;
+        fs::rename(&self.path, path)?;
+        self.is_whole = true;
+        Ok(())
+    }
+
+    /// Whoever may write to the folder can take its name away.
+    fn check_name(&self) -> io::Result<()> {
+        match is_named(&self.file, &self.path)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::ResourceBusy.into()),
+        }
+    }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.is_whole {
+        if !self.is_whole && self.check_name().is_ok() {
             // What stays is taken away by whoever writes the same file.
             let _ = fs::remove_file(&self.path);
         }
@@ -184,29 +209,45 @@ fn staged_name(path: &Path) -> PathBuf {
     parent(path).join(name)
 }
 
-/// Takes away what bears the name of a staged file: what the dead left, and what
-/// somebody put there so that we write into it. The living are waited for.
-fn clear(path: &Path) -> io::Result<()> {
-    let _locked = match open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // A link or a socket.
-        Err(_) => None,
-        Ok(file) => {
-            let facts = file.metadata()?;
-            let is_ours = facts.is_file() && facts.uid() == rustix::process::geteuid().as_raw();
-            if is_ours && facts.nlink() == 1 {
-                flock(&file, FlockOperation::LockExclusive)?;
-                if !is_named(&file, path)? {
-                    return Ok(());
-                }
-            }
-            Some(file)
-        }
+/// Another name, which nobody knows beforehand.
+fn another(staged: &Path) -> io::Result<PathBuf> {
+    let random = getrandom::u64().map_err(io::Error::other)?;
+    let mut name = staged.as_os_str().to_owned();
+    name.push(format!(".{random:016x}"));
+    Ok(name.into())
+}
+
+/// Takes away a staged file that the dead left; the living are waited for. False when
+/// it may be anything else, which is not ours to remove.
+fn clear(path: &Path) -> io::Result<bool> {
+    let file = match open(path) {
+        Err(error) => return Ok(error.kind() == io::ErrorKind::NotFound),
+        Ok(file) => file,
     };
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let facts = file.metadata()?;
+    let is_ours = facts.is_file() && facts.uid() == rustix::process::geteuid().as_raw();
+    if !is_ours || facts.nlink() > 1 {
+        return Ok(false);
     }
+    lock(&file)?;
+    if !is_named(&file, path)? {
+        return Ok(true);
+    }
+    match fs::remove_file(path) {
+        Err(error) => Ok(error.kind() == io::ErrorKind::NotFound),
+        Ok(()) => Ok(true),
+    }
+}
+
+/// Waits a while for whoever has it locked.
+fn lock(file: &File) -> io::Result<()> {
+    let locked = patiently(PATIENCE, || {
+        Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
+    });
+    locked.map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::ResourceBusy.into(),
+        _ => error,
+    })
 }
 
 /// Whether `path` is a name of this very file.
@@ -302,50 +343,6 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
-/// How often a lock is asked for that somebody has.
-const TURN: Duration = Duration::from_millis(20);
-
-/// Keeps other processes of this program out until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "closing the descriptor unlocks")] File);
-
-impl Lock {
-    /// Waits for whoever has it, up to `patience`.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::WouldBlock`] when somebody has it still.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "everything here blocks, as the crate says"
-    )]
-    pub(crate) fn wait(path: &Path, patience: Duration) -> io::Result<Self> {
-        let mut left = patience;
-        loop {
-            match Self::acquire(path) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !left.is_zero() => {
-                    thread::sleep(TURN);
-                    left = left.saturating_sub(TURN);
-                }
-                acquired => return acquired,
-            }
-        }
-    }
-
-    /// Never waits: whoever comes second is told so.
-    pub(crate) fn acquire(path: &Path) -> io::Result<Self> {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed())
-            .open(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self(file))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rustix::fs::{FileType, mknodat};
@@ -388,34 +385,78 @@ mod tests {
         assert_eq!(names(dir.path()), ["file"]);
     }
 
+    /// [`replace`], which has to come to its end.
+    fn replaced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (target, bytes) = (path.to_owned(), bytes.to_vec());
+        let (sender, written) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(replace(&target, &bytes, 0o640)));
+        let written = written.recv_timeout(Duration::from_secs(30));
+        written.expect("it waits for ever")
+    }
+
     /// Somebody who may write into the folder waits there for our bytes, or for us.
     #[test]
-    fn what_another_put_there_is_neither_written_to_nor_waited_for() {
+    fn what_another_put_there_is_neither_written_to_nor_waited_for_nor_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let staged = dir.path().join(".staged-file");
         let victim = dir.path().join("victim");
         fs::write(&victim, "precious").unwrap();
-        let traps: [&dyn Fn(); 4] = [
+        let traps: [&dyn Fn(); 5] = [
             &|| mknodat(CWD, &staged, FileType::Fifo, Mode::RWXU, 0).unwrap(),
             &|| fs::hard_link(&victim, &staged).unwrap(),
             &|| std::os::unix::fs::symlink(&victim, &staged).unwrap(),
             &|| drop(std::os::unix::net::UnixListener::bind(&staged).unwrap()),
+            // What cannot be removed.
+            &|| fs::create_dir(&staged).unwrap(),
         ];
         for (number, set) in traps.iter().enumerate() {
             set();
             let text = format!("whole {number}");
-            let (target, bytes) = (path.clone(), text.clone());
-            let (sender, written) = std::sync::mpsc::channel();
-            std::thread::spawn(move || sender.send(replace(&target, bytes.as_bytes(), 0o640)));
-            let patience = std::time::Duration::from_secs(30);
-            let written = written.recv_timeout(patience);
-            let written = written.unwrap_or_else(|_| panic!("it waits at {number}"));
-            written.unwrap();
+            replaced(&path, text.as_bytes()).unwrap();
             assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
             assert_eq!(fs::read(&victim).unwrap(), b"precious");
-            assert_eq!(names(dir.path()), ["file", "victim"]);
+            assert_eq!(names(dir.path()), [".staged-file", "file", "victim"]);
+            if number < 4 {
+                fs::remove_file(&staged).unwrap();
+            }
         }
+    }
+
+    #[test]
+    fn a_process_that_does_not_come_to_its_end_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let living = Staged::new(staged_name(&path)).unwrap();
+        let error = replaced(&path, b"other").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert!(is_named(&living.file, &living.path).unwrap());
+        drop(living);
+        replaced(&path, b"other").unwrap();
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    /// Two write the same file, and neither can tell that the other lives.
+    #[test]
+    fn a_file_of_the_living_is_left_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let living = Staged::new(staged_name(&path)).unwrap();
+        fill(&living.file, b"half", 0o640).unwrap();
+        let link = dir.path().join("link");
+        fs::hard_link(&living.path, &link).unwrap();
+        replaced(&path, b"whole").unwrap();
+        assert!(is_named(&living.file, &living.path).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+
+        // Somebody else's by now, so it is neither put in place nor taken away.
+        fs::remove_file(&living.path).unwrap();
+        fs::write(&living.path, "theirs").unwrap();
+        let theirs = living.path.clone();
+        let error = living.put(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(fs::read(theirs).unwrap(), b"theirs");
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod file;
 mod hashing;
 mod layout;
 mod payload;
+mod platform;
 mod sign;
 mod standing;
 mod tree;
@@ -185,13 +186,13 @@ impl Package {
         }
     }
 
-    /// The release, and the keys that are remembered to have counted for it.
     /// The names that this host has for the keys whose signatures count, sorted; none
     /// where nobody had to sign.
     pub fn signers(&self) -> &[String] {
         &self.0.signers
     }
 
+    /// The release, and the keys that are remembered to have counted for it.
     pub(crate) fn vouched(&self) -> Option<(Release<'_>, &[KeyId])> {
         let release = self.release()?;
         let release = Release {

@@ -125,22 +125,23 @@ pub fn install_from(
     if let Some(locked) = options.locked {
         locked.admit(&package, &root)?;
     }
+    package.check_platform()?;
     let spot = Spot::of(plugins_dir, name.as_str(), &version);
     if spot.active.symlink_metadata().is_ok() {
         let verified = already_there(plugins_dir, &spot.active, &package, release.digest, &root)?;
-        trust.record([&package])?;
+        remember(&package, trust, plugins_dir)?;
         return Ok(verified);
     }
     check_age(name, release, &root, options)?;
     if spot.held.symlink_metadata().is_ok() {
         let verified = already_there(plugins_dir, &spot.held, &package, release.digest, &root)?;
-        trust.record([&package])?;
+        remember(&package, trust, plugins_dir)?;
         rename(&spot.held, &spot.active)?;
         return Ok(verified);
     }
     let verified = content::put(&package, plugins_dir, &root)?;
     // Before the link: a crash in between must not make a step back possible.
-    trust.record([&package])?;
+    remember(&package, trust, plugins_dir)?;
     let tree = tree_digest(&verified);
     let receipt = Receipt {
         plugin: name.clone(),
@@ -153,6 +154,21 @@ pub fn install_from(
     receipt::write(plugins_dir, tree, &receipt)?;
     publish(plugins_dir, tree, &spot.active)?;
     Ok(verified)
+}
+
+/// Notes that this host has the package. The installed versions of the plugin are
+/// remembered as long as what comes to lie beside them.
+fn remember(
+    package: &Verified<Package>,
+    trust: &mut TrustStore,
+    plugins_dir: &Path,
+) -> Result<(), InstallError> {
+    let versions = versions_of(plugins_dir, &package.manifest().id)?;
+    let receipts = versions
+        .iter()
+        .filter_map(|one| receipt(plugins_dir, one.tree?));
+    let present: Vec<_> = receipts.map(|it| it.statement).collect();
+    Ok(trust.record_beside([package], &present)?)
 }
 
 /// Refuses what is too old to be installed now.

@@ -273,6 +273,11 @@ impl TrustRoot {
         self.serials.is_recorded(release, keys)
     }
 
+    /// Whether it would soon be forgotten.
+    pub(crate) fn is_going(&self, release: &Release<'_>) -> bool {
+        self.serials.is_going(release)
+    }
+
     /// Whether this host has had newer releases of the plugin, and never this one.
     pub(crate) fn is_step_back(&self, release: &Release<'_>) -> bool {
         self.with_numbers(release.name, |numbers| {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufWriter, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
@@ -55,6 +56,21 @@ fn an_archive_is_verified_shown_and_unpacked() {
         .ok();
     let again = fs::read(home.work().join("again.opkg")).unwrap();
     assert!(again == fs::read(&archive).unwrap());
+}
+
+/// Whoever may write to it decides what runs, so it would be refused.
+#[test]
+fn a_home_is_of_its_owner_alone_whatever_makes_it() {
+    let (_home, archive) = packed();
+    for command in ["verify", "info"] {
+        let other = Home::new();
+        fs::remove_dir(other.root()).unwrap();
+        let looks = other.command_after("umask 002", &["plugin", command, &archive]);
+        finish({ looks }.spawn().unwrap());
+        let mode = other.root().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{command}");
+        other.run(&["trust", "init"]).ok();
+    }
 }
 
 #[test]

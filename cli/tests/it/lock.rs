@@ -1,6 +1,6 @@
 //! The lock file, as commands use it.
 
-use std::fs;
+use std::{env::consts::ARCH, fs};
 
 use orchestrator_contract::RunId;
 
@@ -148,13 +148,13 @@ fn sign_for(home: &Home, package: &str, serial: &str, platform: &str) {
 /// One lock file for hosts of several platforms.
 #[test]
 fn releases_for_other_platforms_are_written_down_and_kept() {
-    const X86: &str = "x86_64-unknown-linux-gnu";
-    const ARM: &str = "aarch64-unknown-linux-gnu";
+    // Both run here: this host plays two.
+    let [gnu, musl] = ["gnu", "musl"].map(|it| format!("{ARCH}-unknown-linux-{it}"));
     let (home, package) = home_with_package();
-    sign_for(&home, &package, "5", X86);
+    sign_for(&home, &package, "5", &gnu);
     let other = home.greeter("other");
-    home.write("other/built-for", "another processor");
-    sign_for(&home, &other, "5", ARM);
+    home.write("other/built-for", "another C library");
+    sign_for(&home, &other, "5", &musl);
     home.run(&["plugin", "install", &package]).ok();
     home.run(&["plugin", "lock"]).ok();
     let lock = home.root().join("orchestrator.lock");
@@ -178,6 +178,9 @@ fn releases_for_other_platforms_are_written_down_and_kept() {
     home.run(&["plugin", "lock", "--locked"]).ok();
     on_the_other(&lock);
     home.run(&[&locked[..], &[&kept]].concat()).ok();
+    let all = ["plugin", "install", "--locked", "--lock-file", &kept];
+    let done = home.run(&all).ok();
+    assert!(done.stdout.contains("1 were there"), "{}", done.stdout);
     // There the same file is written again, but for what is installed.
     home.run(&["plugin", "lock", "--locked", "--lock-file", &kept])
         .ok();
@@ -194,7 +197,7 @@ fn releases_for_other_platforms_are_written_down_and_kept() {
     ];
     home.run(&first).ok();
 
-    for (serial, platform, why) in [("6", ARM, "another serial"), ("5", X86, "other content")] {
+    for (serial, platform, why) in [("6", &musl, "another serial"), ("5", &gnu, "other content")] {
         sign_for(&home, &other, serial, platform);
         let args = ["plugin", "lock", "--also", &other, "--json"];
         let error = home.run(&args).with_code(6).error();
@@ -203,11 +206,31 @@ fn releases_for_other_platforms_are_written_down_and_kept() {
     }
     assert_eq!(read(&lock), text);
     // Nothing else gets in by it.
-    sign_for(&home, &other, "5", ARM);
+    sign_for(&home, &other, "5", &musl);
     home.write("other/built-for", "somebody else");
-    sign_for(&home, &other, "5", ARM);
+    sign_for(&home, &other, "5", &musl);
     home.run(&["plugin", "remove", "greeter"]).ok();
     fs::write(&elsewhere, &text).unwrap();
     let message = refusal(&home, &[&locked[..], &[&kept]].concat());
     assert!(message.contains("another release"), "{message}");
+}
+
+/// Nothing starts a program of another processor, so it does not get that far.
+#[test]
+fn a_release_for_another_platform_is_not_installed() {
+    let (home, package) = home_with_package();
+    sign_for(&home, &package, "5", "s390x-unknown-linux-gnu");
+    home.run(&["plugin", "verify", &package]).ok();
+    let done = home.run(&["plugin", "install", &package, "--json"]);
+    let error = done.with_code(6).error();
+    assert_eq!(error["code"], "ORC-2068");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("s390x-unknown-linux-gnu"), "{message}");
+    // Nor loaded where it lies.
+    home.run(&["plugin", "remove", "greeter"]);
+    let extra = also(&home.work());
+    let file = home.pipeline("greet");
+    let shown = home.run(&["run", "start", &file, "--set", &extra, "--json"]);
+    let shown = format!("{}{}", shown.stdout, shown.stderr);
+    assert!(shown.contains("ORC-2068"), "{shown}");
 }

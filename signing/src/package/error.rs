@@ -180,6 +180,20 @@ pub enum VerifyError {
         /// The highest one so far.
         newest: u64,
     },
+    /// Its publisher says that it runs on another platform alone.
+    #[error("plugin `{plugin}` runs on {platform} alone, which this host is not")]
+    #[diagnostic(
+        code("ORC-2068"),
+        help(
+            "install the release for this host's platform; its publisher named {platform} with `orchestrator plugin sign --platform`"
+        )
+    )]
+    OtherPlatform {
+        /// The plugin.
+        plugin: String,
+        /// The platform of the release.
+        platform: String,
+    },
     /// Host and plugin have no API version in common.
     #[error("plugin `{plugin}` speaks plugin API {min} to {max}, which this host does not")]
     #[diagnostic(

@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::Release;
 use crate::{digest::Digest, dsse::SIGNATURES_MAX, key::KeyId};
 
-/// Releases that are remembered of a plugin, the newest.
-const RELEASES_MAX: usize = 64;
+/// Releases that are remembered of a plugin, the newest: well more than lie in a home.
+const RELEASES_MAX: usize = 1_024;
+/// What all releases may take in the file, in bytes: half of what is read of it.
+const SIZE_MAX: usize = 64 * 1024 * 1024;
 /// Of the file. Version 1 had none, and knew releases by their digest alone.
 const VERSION: u32 = 2;
 
@@ -85,6 +87,14 @@ impl Default for Serials {
 }
 
 impl Had {
+    /// No fewer bytes than it takes in the file.
+    fn size(&self) -> usize {
+        match self {
+            Self::Digest(_) => 160,
+            Self::Release(had) => 160 + 80 * had.keys.len(),
+        }
+    }
+
     fn digest(&self) -> Digest {
         match self {
             Self::Digest(digest) => *digest,
@@ -106,9 +116,14 @@ impl Seen {
     }
 
     /// The highest number that counts. Numbers only rise, but when the root raises
-    /// its minimum, those that only a revoked key vouches for go with it.
+    /// its minimum, those that only a revoked key vouches for go with it. One of which
+    /// nobody knows who vouches for it, from a file of version 1, stays.
     fn highest(&self, numbers: &Numbers<'_>) -> u64 {
-        if numbers.min_serial <= self.min_serial {
+        let is_undone = |had: &Had| {
+            let has_number = matches!(had, Had::Release(it) if it.serial == self.highest);
+            has_number && !had.stands(numbers)
+        };
+        if numbers.min_serial <= self.min_serial || !self.releases.iter().any(is_undone) {
             return self.highest;
         }
         let standing = self.releases.iter().filter_map(|had| match had {
@@ -118,15 +133,12 @@ impl Seen {
         standing.max().unwrap_or(0)
     }
 
-    /// Forgets the oldest of too many, never the one with the highest number: it
-    /// says whose the number is.
-    fn forget_oldest(&mut self) {
-        while self.releases.len() > RELEASES_MAX {
-            let highest = self.highest;
-            let has_number = |had: &Had| matches!(had, Had::Release(it) if it.serial == highest);
-            let oldest = self.releases.iter().position(|had| !has_number(had));
-            self.releases.remove(oldest.unwrap_or(0));
-        }
+    /// Forgets the oldest, but rather not the one with the highest number: it says
+    /// whose the number is. There has to be one.
+    fn forget_oldest(&mut self) -> Had {
+        let has_number = |had: &Had| matches!(had, Had::Release(it) if it.serial == self.highest);
+        let oldest = self.releases.iter().position(|had| !has_number(had));
+        self.releases.remove(oldest.unwrap_or(0))
     }
 }
 
@@ -158,13 +170,25 @@ impl Serials {
         }
     }
 
+    /// Whether it is among those that are forgotten next, unless it is recorded again.
+    pub(crate) fn is_going(&self, release: &Release<'_>) -> bool {
+        let Some(seen) = self.plugins.get(release.name) else {
+            return false;
+        };
+        let mut releases = seen.releases.iter();
+        let position = releases.position(|had| had.digest() == release.digest);
+        position.is_some_and(|at| at + RELEASES_MAX / 2 < seen.releases.len())
+    }
+
     /// Whether this host has had newer releases of the plugin, and never this one.
     pub(crate) fn is_step_back(&self, release: &Release<'_>, numbers: &Numbers<'_>) -> bool {
         let Some(seen) = self.plugins.get(release.name) else {
             return false;
         };
-        // A host of an earlier release remembered no digests.
-        !seen.releases.is_empty()
+        // Before this host has loaded anything, only what was installed is known here,
+        // and of an earlier release of it nothing at all.
+        let is_release = |had: &Had| matches!(had, Had::Release(_));
+        seen.releases.iter().any(is_release)
             && release.serial < seen.highest(numbers)
             && seen.find(release.digest).is_none()
     }
@@ -218,7 +242,36 @@ impl Serials {
             serial: release.serial,
             keys: all,
         }));
-        seen.forget_oldest();
+        while seen.releases.len() > RELEASES_MAX {
+            seen.forget_oldest();
+        }
+    }
+
+    /// Remembers these releases of a plugin, where they are known, as long as what is
+    /// recorded next.
+    pub(crate) fn keep(&mut self, name: &PluginName, present: &[Digest]) {
+        if let Some(seen) = self.plugins.get_mut(name) {
+            let is_present = |had: &Had| present.contains(&had.digest());
+            seen.releases.sort_by_cached_key(is_present);
+        }
+    }
+
+    /// Forgets the oldest releases of the plugins with the most, until the file can be
+    /// read again.
+    pub(crate) fn fit(&mut self) {
+        self.fit_in(SIZE_MAX);
+    }
+
+    fn fit_in(&mut self, size_max: usize) {
+        let releases = self.plugins.values().flat_map(|seen| &seen.releases);
+        let mut size: usize = releases.map(Had::size).sum();
+        while size > size_max {
+            let plugins = self.plugins.values_mut();
+            match plugins.max_by_key(|seen| seen.releases.len()) {
+                Some(seen) if seen.releases.len() > 1 => size -= seen.forget_oldest().size(),
+                _ => return,
+            }
+        }
     }
 }
 
@@ -293,7 +346,7 @@ mod tests {
                 serials.record(&release(&name, serial), &[it], numbers);
             });
         };
-        let last = 1_000;
+        let last = 100_000;
         record(&mut serials, last);
         for serial in 0..RELEASES_MAX as u64 {
             record(&mut serials, serial);
@@ -301,15 +354,80 @@ mod tests {
         assert!(is_known(&serials, last) && !is_known(&serials, 0));
         assert!(is_known(&serials, 1));
         record(&mut serials, 1);
-        record(&mut serials, 100);
+        record(&mut serials, last - 1);
         assert!(is_known(&serials, 1), "had again");
         assert!(!is_known(&serials, 2));
         assert_eq!(serials.plugins[&name].releases.len(), RELEASES_MAX);
-        let step_back = |serial| {
+    }
+
+    #[test]
+    fn too_many_are_forgotten_where_there_are_most() {
+        let [few, many] = ["few", "many"].map(|name| PluginName::parse(name).unwrap());
+        let it = key("it");
+        let mut serials = Serials::default();
+        for (name, count) in [(&few, 5), (&many, 50)] {
+            for serial in 0..count {
+                with(0, &[], |numbers| {
+                    serials.record(&release(name, serial), &[it], numbers);
+                });
+            }
+        }
+        let empty = serde_json::to_vec(&Serials::default()).unwrap().len() + 200;
+        serials.fit_in(20 * 240);
+        let size = serde_json::to_vec(&serials).unwrap().len();
+        assert!(size < 20 * 240 + empty, "{size}");
+        assert_eq!(serials.plugins[&few].releases.len(), 5);
+        assert_eq!(serials.plugins[&many].releases.len(), 15);
+        assert!(serials.is_known_by(&release(&many, 49), it));
+        serials.fit_in(0);
+        assert_eq!(serials.plugins[&many].releases.len(), 1);
+        assert!(serials.is_known_by(&release(&many, 49), it));
+    }
+
+    /// A plugin with the highest number 50, as a file of version 1 has it.
+    fn old(name: &PluginName, had: u64) -> Serials {
+        let had = Digest::of(&had.to_be_bytes());
+        let seen = serde_json::json!({ "highest": 50, "min_serial": 0, "releases": [had] });
+        serde_json::from_value(serde_json::json!({ "plugins": { name.as_str(): seen } })).unwrap()
+    }
+
+    #[test]
+    fn a_number_of_which_nobody_knows_who_vouches_for_it_stays() {
+        let name = PluginName::parse("p").unwrap();
+        let (stolen, other) = (key("stolen"), key("other"));
+        let mut serials = old(&name, 50);
+        let floor = |serials: &Serials, min, revoked: &[KeyId]| {
+            with(min, revoked, |numbers| serials.floor(&name, numbers))
+        };
+        assert_eq!(floor(&serials, 10, &[stolen]), 50);
+        with(10, &[stolen], |numbers| {
+            serials.record(&release(&name, 11), &[other], numbers);
+        });
+        assert_eq!(floor(&serials, 20, &[stolen]), 50);
+        with(10, &[], |numbers| {
+            serials.record(&release(&name, u64::MAX), &[stolen], numbers);
+        });
+        assert_eq!(floor(&serials, 20, &[]), u64::MAX);
+        assert_eq!(floor(&serials, 20, &[stolen]), 20, "a thief's is known");
+    }
+
+    /// A version beside the newest was never written down by a host that did not yet
+    /// do so when it loads.
+    #[test]
+    fn nothing_is_a_step_back_before_a_host_of_an_earlier_release_has_loaded() {
+        let name = PluginName::parse("p").unwrap();
+        let mut serials = old(&name, 50);
+        let is_step_back = |serials: &Serials, serial| {
             with(0, &[], |numbers| {
                 serials.is_step_back(&release(&name, serial), numbers)
             })
         };
-        assert!(step_back(2) && !step_back(1) && !step_back(last));
+        assert!(!is_step_back(&serials, 40));
+        for serial in [40, 50] {
+            with(0, &[], |numbers| {
+                serials.record(&release(&name, serial), &[key("it")], numbers);
+            });
+        }
+        assert!(is_step_back(&serials, 39) && !is_step_back(&serials, 40));
     }
 }

@@ -15,6 +15,7 @@
 //! such file.
 
 use std::{
+    collections::BTreeSet,
     fs::Metadata,
     io,
     os::unix::fs::DirBuilderExt,
@@ -43,7 +44,7 @@ const ANCHOR_FILE: &str = "anchor.json";
 const SERIALS_FILE: &str = "serials.json";
 const LOCK_FILE: &str = ".lock";
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
-/// Ten thousand plugins with every release that is remembered and its key.
+/// Twice what the releases may take.
 const SERIALS_SIZE_MAX: u64 = 128 * 1024 * 1024;
 /// Without it everything would be new, and nothing a step back.
 const SERIALS_GONE: &str = "serials.json is gone; restore it from a copy, or write \
@@ -245,8 +246,8 @@ impl TrustStore {
 
     /// Remembers that this host has these packages: that what is older is a step
     /// back, and which keys counted for them, which they then do for good unless they
-    /// are revoked. Writes nothing when there is nothing new. Waits a while for
-    /// whoever is changing the store.
+    /// are revoked. Writes nothing when there is nothing new and nothing would soon be
+    /// forgotten. Waits a while for whoever is changing the store.
     ///
     /// # Errors
     ///
@@ -256,24 +257,48 @@ impl TrustStore {
         &mut self,
         packages: impl IntoIterator<Item = &'p Verified<Package>>,
     ) -> Result<(), TrustError> {
+        self.record_beside(packages, &[])
+    }
+
+    /// [`record`](Self::record), where releases with these digests lie beside the
+    /// packages: they are remembered as long.
+    pub(crate) fn record_beside<'p>(
+        &mut self,
+        packages: impl IntoIterator<Item = &'p Verified<Package>>,
+        present: &[Digest],
+    ) -> Result<(), TrustError> {
         let root = self.root();
-        let vouched = packages.into_iter().filter_map(|it| it.vouched());
-        let new: Vec<_> = vouched
-            .filter(|(release, keys)| !root.is_recorded(release, keys))
-            .collect();
-        if new.is_empty() {
+        let vouched: Vec<_> = packages.into_iter().filter_map(|it| it.vouched()).collect();
+        let (mut has_new, mut changed) = (false, BTreeSet::new());
+        for (release, keys) in &vouched {
+            let is_new = !root.is_recorded(release, keys);
+            has_new |= is_new;
+            if is_new || root.is_going(release) {
+                changed.insert(release.name);
+            }
+        }
+        if changed.is_empty() {
             return Ok(());
         }
         let _lock = self.lock()?;
         self.reload()?;
         let root = self.root();
-        root.check_not_expired()?;
-        let mut serials = Serials::clone(&self.serials);
-        for (release, keys) in new {
-            root.with_numbers(release.name, |numbers| {
-                serials.record(&release, keys, numbers);
-            });
+        if has_new {
+            root.check_not_expired()?;
         }
+        let mut serials = Serials::clone(&self.serials);
+        for name in &changed {
+            serials.keep(name, present);
+        }
+        // Also what is known: whatever is here is to be forgotten last.
+        for (release, keys) in vouched {
+            if changed.contains(release.name) {
+                root.with_numbers(release.name, |numbers| {
+                    serials.record(&release, keys, numbers);
+                });
+            }
+        }
+        serials.fit();
         let text = serde_json::to_vec(&serials).expect("texts and numbers always serialise");
         self.write(SERIALS_FILE, &text)?;
         self.serials = Arc::new(serials);

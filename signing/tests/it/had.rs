@@ -4,9 +4,9 @@ use std::fs;
 
 use jiff::{Timestamp, ToSpan as _};
 use orchestrator_signing::{
-    Delegation, InstallError, InstallOptions, KeyStatus, NamePattern, NextRoot, Package, SecretKey,
-    SignOptions, TrustError, TrustLevel, TrustStore, Verified, cosign, install, remove, sign,
-    verify,
+    Delegation, Digest, InstallError, InstallOptions, KeyStatus, NamePattern, NextRoot, Package,
+    SecretKey, SignOptions, TrustError, TrustLevel, TrustStore, Verified, cosign, install, remove,
+    sign, verify,
 };
 use serde_json::{Value, json};
 
@@ -195,6 +195,59 @@ fn what_was_loaded_is_known_and_what_is_older_and_new_is_a_step_back() {
     set_status(&fixture, &fixture.key, KeyStatus::Retired);
     fixture.verify().unwrap();
     newest.judged_by(&fixture.store().root()).unwrap();
+}
+
+/// Fills what is remembered with newer releases, so that one more would drop what is
+/// there now.
+fn fill(fixture: &Fixture) {
+    let mut all = read(fixture, "serials.json");
+    let seen = &mut all["plugins"]["demo"];
+    let releases = seen["releases"].as_array_mut().unwrap();
+    let newer = 1_000..2_024 - releases.len() as u64;
+    for serial in newer {
+        let sha256 = Digest::of(&serial.to_be_bytes());
+        releases.push(json!({ "sha256": sha256, "serial": serial, "keys": [] }));
+    }
+    assert_eq!(releases.len(), 1_024);
+    seen["highest"] = json!(2_022);
+    write(fixture, "serials.json", &all);
+}
+
+/// An installed version loads at every start, which writes nothing.
+#[test]
+fn what_is_installed_is_remembered_however_many_releases_follow() {
+    let fixture = Fixture::unsigned();
+    fixture.sign(7);
+    fixture.trust(TrustLevel::Partner, "demo");
+    put(&fixture).unwrap();
+    fill(&fixture);
+    set_version(&fixture, "1.1.0");
+    fixture.sign(3_000);
+    put(&fixture).unwrap();
+    set_status(&fixture, &fixture.key, KeyStatus::Retired);
+    let root = fixture.store().root();
+    let older = verify(&fixture.path("plugins/demo/1.0.0"), &root).unwrap();
+    older.check_no_step_back(&root).unwrap();
+}
+
+/// Nor one that is in another folder than that of the installed.
+#[test]
+fn what_is_loaded_is_remembered_however_many_releases_follow() {
+    let fixture = Fixture::unsigned();
+    fixture.sign(7);
+    fixture.trust(TrustLevel::Partner, "demo");
+    let older = fixture.verify().unwrap();
+    fixture.store().record([&older]).unwrap();
+    fill(&fixture);
+    fixture.store().record([&older]).unwrap();
+    set_version(&fixture, "1.1.0");
+    fixture.sign(3_000);
+    let newer = fixture.verify().unwrap();
+    fixture.store().record([&newer]).unwrap();
+    older.check_no_step_back(&fixture.store().root()).unwrap();
+    let all = read(&fixture, "serials.json");
+    let releases = all["plugins"]["demo"]["releases"].as_array().unwrap();
+    assert_eq!(releases.len(), 1_024);
 }
 
 /// Written by an earlier release of this program.

@@ -87,33 +87,6 @@ fn a_file_that_grows_and_shrinks_while_it_is_read_is_what_was_signed_or_refused(
     assert!(refused > 0);
 }
 
-/// One that never ends is not read to its end.
-#[test]
-fn a_file_that_grows_without_end_is_refused_in_the_end() {
-    let fixture = Fixture::signed();
-    let root = fixture.store().root();
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let path = fixture.file("assets/empty");
-            let mut file = File::options().append(true).open(path).unwrap();
-            let piece = [0; 64 * 1024];
-            // As much as a disk of a test has room for.
-            for _ in 0..4_096 {
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                file.write_all(&piece).unwrap();
-            }
-        });
-        let mut refused = 0;
-        while refused < 20 {
-            refused += u32::from(orchestrator_signing::verify(&fixture.dir(), &root).is_err());
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
-}
-
 /// A good signature does not make other bytes than one JSON text a statement.
 #[test]
 fn what_is_signed_is_one_text_and_nothing_around_it() {

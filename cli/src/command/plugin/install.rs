@@ -10,7 +10,7 @@ use orchestrator_signing::{
 use semver::Version;
 use serde_json::json;
 
-use super::{lock, verify};
+use super::{lock, pack, verify};
 use crate::{
     audit::{self, About},
     context::Context,
@@ -170,7 +170,7 @@ impl Installer<'_> {
             let root = TrustStore::open(&self.home.trust())?.root();
             let is_there = path.symlink_metadata().is_ok()
                 && verify_package(&path, &root)
-                    .is_ok_and(|package| package.statement_digest() == Some(release.statement()));
+                    .is_ok_and(|package| locked.admit(&package, &root).is_ok());
             if !is_there {
                 let source = source::of(&release.source)?;
                 self.install(&*source, release.archive())?;
@@ -199,6 +199,7 @@ impl Installer<'_> {
 
 /// How to fetch something for a home.
 pub(super) fn order(context: &Context, home: &Home, digest: Option<Digest>) -> Result<Order> {
+    pack::make(home)?;
     let bytes = context.config()?.install.package_bytes_max;
     Ok(Order {
         downloads: home.root().join("downloads"),

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use orchestrator_engine::Home;
 use orchestrator_signing::{
     Package, TrustStore, Verified,
     archive::{self, ArchiveError, Unpacked},
@@ -111,15 +112,25 @@ pub(super) fn open(
     file: &Path,
     trust: &TrustStore,
 ) -> Result<(Unpacked, Verified<Package>)> {
-    let scratch = context.home()?.root().join("downloads");
+    let home = context.home()?;
+    make(&home)?;
+    let scratch = home.root().join("downloads");
     fs::create_dir_all(&scratch).map_err(|error| CliError::file("write", &scratch, error))?;
     let opened = archive::open(read(file)?, file, &scratch, &trust.root());
     if opened.is_err()
-        && let Ok(unpacked) = archive::unpack(read(file)?, &scratch)
+        && let Some(again) = read(file).ok()
+        && let Ok(unpacked) = archive::unpack(again, &scratch)
     {
         audit::about(context, About::claimed(unpacked.path()));
     }
     Ok(opened?)
+}
+
+/// Makes the home before anything is put below it, which would let others in where
+/// the umask does.
+pub(super) fn make(home: &Home) -> Result {
+    let made = home.make();
+    made.map_err(|error| CliError::file("write", home.root(), error).into())
 }
 
 /// Whether a path on the command line means an archive.
