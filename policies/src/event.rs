@@ -174,6 +174,7 @@ impl Emitter {
         Self(Some(listener))
     }
 
+    #[inline]
     pub(crate) fn is_heard(&self) -> bool {
         self.0.is_some()
     }

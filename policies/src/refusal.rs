@@ -81,6 +81,7 @@ pub enum TimeoutScope {
 impl Refusal {
     /// What sort of refusal this is.
     #[must_use]
+    #[inline]
     pub fn kind(&self) -> RefusalKind {
         match self {
             Self::Timeout {
@@ -102,6 +103,7 @@ impl Refusal {
 
     /// When to try again, where the policy knows.
     #[must_use]
+    #[inline]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } | Self::CircuitOpen { retry_after } => {

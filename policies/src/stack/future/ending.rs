@@ -146,10 +146,13 @@ where
         refusal: Refusal,
         polled: &mut Poll<Result<S::Response, S::Error>>,
     ) {
-        self.tell(&PolicyEvent::Refused {
-            by: refusal.kind(),
-            retry_after: refusal.retry_after(),
-        });
+        let policies = &*self.state.policies;
+        // Nothing is made where nobody listens, which is known of each.
+        if policies.emitter.is_heard() {
+            policies.emitter.emit(&refused(&refusal));
+        }
+        let hold = &mut self.state.per_call;
+        policies.per_call.on_event(hold, &refused(&refusal));
         *polled = Poll::Ready(Err(refusal.into()));
     }
 
@@ -157,5 +160,13 @@ where
         let policies = &*self.state.policies;
         policies.emitter.emit(event);
         policies.per_call.on_event(&mut self.state.per_call, event);
+    }
+}
+
+#[inline]
+fn refused(refusal: &Refusal) -> PolicyEvent {
+    PolicyEvent::Refused {
+        by: refusal.kind(),
+        retry_after: refusal.retry_after(),
     }
 }
