@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{ExitStatus, ImageError, Signal, SpawnError, Spec, TreeError, TreeUsage};
+use crate::{
+    ConfinementError, ExitStatus, Grants, ImageError, Layers, SandboxReport, Signal, SpawnError,
+    Spec, TreeError, TreeUsage,
+};
 
 /// A program held by descriptor. There are none on this platform.
 #[derive(Clone, Debug)]
@@ -49,6 +52,35 @@ impl Image {
     pub fn reader(&self) -> io::Result<OwnedFd> {
         match self.0 {}
     }
+}
+
+/// Grants that were opened. There are none on this platform.
+#[derive(Clone, Debug)]
+pub struct Confinement(Infallible);
+
+impl Confinement {
+    /// Always [`ConfinementError::Unsupported`].
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn new(
+        _grants: &Grants,
+        _minimum: Layers,
+        _wanted: Layers,
+    ) -> Result<Self, ConfinementError> {
+        Err(ConfinementError::Unsupported)
+    }
+
+    /// Which layers are in force.
+    pub fn report(&self) -> &SandboxReport {
+        match self.0 {}
+    }
+}
+
+/// Which layers this host can put in force: none.
+pub fn probe() -> SandboxReport {
+    SandboxReport::default()
 }
 
 /// A process that runs. There are none on this platform.

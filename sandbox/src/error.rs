@@ -5,6 +5,8 @@ use std::{fmt, io, path::PathBuf};
 use miette::Diagnostic;
 use thiserror::Error;
 
+use crate::Layer;
+
 /// What the new process was doing to itself when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -24,6 +26,16 @@ pub enum Step {
     WorkingDirectory,
     /// Giving up the right to gain privileges by executing a file.
     NoNewPrivileges,
+    /// Becoming nobody in a user namespace of its own.
+    Namespaces,
+    /// Making a file system of its own.
+    PrivateRoot,
+    /// Giving up all capabilities.
+    Capabilities,
+    /// Keeping to the rules of landlock.
+    Landlock,
+    /// Having its system calls filtered.
+    Seccomp,
     /// Executing the image.
     Exec,
 }
@@ -39,6 +51,11 @@ impl fmt::Display for Step {
             Self::Limits => "setting resource limits",
             Self::WorkingDirectory => "entering the working directory",
             Self::NoNewPrivileges => "renouncing new privileges",
+            Self::Namespaces => "making namespaces",
+            Self::PrivateRoot => "making a private root",
+            Self::Capabilities => "dropping capabilities",
+            Self::Landlock => "taking on landlock rules",
+            Self::Seccomp => "taking on a system call filter",
             Self::Exec => "executing the image",
         })
     }
@@ -105,6 +122,19 @@ pub enum SpawnError {
         source: io::Error,
     },
 
+    /// What is to confine the process could not be prepared.
+    #[error("cannot start {program}: its confinement could not be prepared")]
+    #[diagnostic(
+        code("ORC-3199"),
+        help("the machine is short of memory or descriptors, or the kernel forbids landlock")
+    )]
+    Unconfined {
+        /// The name of the image.
+        program: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
     /// The new process failed before the program's first instruction.
     ///
     /// The help line fits the step that failed: mostly the file is no program
@@ -147,6 +177,16 @@ impl SpawnError {
                 "the file is not a program for this machine; a script needs an interpreter, \
                  named in its manifest"
             }
+            (Step::Namespaces | Step::PrivateRoot, io::ErrorKind::StaleNetworkFileHandle) => {
+                "a path that was granted leads to another file now; grant it again"
+            }
+            (Step::Namespaces, _) => {
+                "the host may make no more user namespaces; see the settings \
+                 user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns"
+            }
+            (Step::PrivateRoot, _) => {
+                "a path that was granted is gone, or the host may not mount in a user namespace"
+            }
             (Step::WorkingDirectory, _) => "create the directory, or name another one",
             (Step::Limits, _) => "lower the limits of this plugin to those of the host",
             _ => "the kernel refused what confinement needs; see `man 7 capabilities`",
@@ -158,6 +198,72 @@ impl SpawnError {
             help,
         }
     }
+}
+
+/// Why nothing can be confined like that.
+#[derive(Debug, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum ConfinementError {
+    /// The host cannot put a layer in force that is needed.
+    ///
+    /// The help line says what to change on the host: mostly a setting of the kernel, or
+    /// the profile of the container that the host runs in.
+    #[error("this host cannot enforce {layer}: {reason}")]
+    #[diagnostic(code("ORC-3196"))]
+    Layer {
+        /// The layer.
+        layer: Layer,
+        /// What the kernel said.
+        reason: String,
+        /// What to change on the host.
+        #[help]
+        help: &'static str,
+    },
+
+    /// A path cannot be granted.
+    #[error("the granted path {} {reason}", path.display())]
+    #[diagnostic(
+        code("ORC-3197"),
+        help("grant an absolute path below `/` without `..`, to nothing that changes meanwhile")
+    )]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A path that was granted cannot be opened.
+    #[error("cannot open the granted path {}", path.display())]
+    #[diagnostic(
+        code("ORC-3198"),
+        help("create it, or let the host's user reach it; or take the grant back")
+    )]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// More paths were granted than one confinement may have.
+    #[error("more than {limit} paths are granted")]
+    #[diagnostic(
+        code("ORC-3180"),
+        help("grant directories instead of the files in them")
+    )]
+    TooManyPaths {
+        /// How many there may be.
+        limit: usize,
+    },
+
+    /// This platform confines nothing, and starts nothing.
+    #[error("native programs are confined on Linux x86-64 only")]
+    #[diagnostic(
+        code("ORC-3179"),
+        help("run it on Linux x86-64, or compile the plugin into the host as a builtin")
+    )]
+    Unsupported,
 }
 
 /// Why bytes did not become an [`Image`](crate::Image).

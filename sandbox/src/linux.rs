@@ -2,14 +2,21 @@
 
 mod child;
 mod children;
+mod confinement;
+mod granted;
 mod image;
 mod keeper;
 mod keeping;
+mod landlock;
+mod namespaces;
 mod pending;
 mod plan;
+mod probe;
 mod process_table;
 mod raw;
+mod root;
 mod run_directory;
+mod seccomp;
 mod spawner;
 mod steps;
 mod tree;
@@ -17,8 +24,10 @@ mod watch;
 mod watcher;
 
 pub use child::{Child, Ended};
+pub use confinement::Confinement;
 pub use image::Image;
 pub use pending::Pending;
+pub use probe::probe;
 pub use process_table::{ProcessTable, sample};
 pub use run_directory::{PrivateDirectory, RunDirectory, sweep};
 pub use spawner::spawn;

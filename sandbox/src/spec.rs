@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Image;
+use crate::{Confinement, Image};
 
 /// Everything about a process that is to start. What is not listed here, the
 /// process does not get: no variable, no descriptor and no directory of the host
@@ -20,6 +20,7 @@ pub struct Spec {
     pub(crate) descriptors: BTreeMap<RawFd, OwnedFd>,
     pub(crate) working_directory: PathBuf,
     pub(crate) limits: Limits,
+    pub(crate) confinement: Option<Confinement>,
     pub(crate) outlives_host: bool,
 }
 
@@ -37,6 +38,7 @@ impl Spec {
             descriptors: BTreeMap::new(),
             working_directory: PathBuf::from("/"),
             limits: Limits::default(),
+            confinement: None,
             outlives_host: false,
         }
     }
@@ -85,6 +87,18 @@ impl Spec {
         self
     }
 
+    /// Confines the process, and all that it starts. Without this it has the rights of
+    /// the host's user, but for signals.
+    ///
+    /// In namespaces of its own it is process 1, which ignores every signal that asks
+    /// and that it does not handle: it is stopped by a message or by `SIGKILL`. With a
+    /// private root the working directory must have been granted, or be `/`.
+    #[must_use]
+    pub fn confinement(mut self, confinement: &Confinement) -> Self {
+        self.confinement = Some(confinement.clone());
+        self
+    }
+
     /// Lets the process live on when the host dies. Only for the watcher that
     /// cleans up after the host.
     #[cfg_attr(
@@ -118,7 +132,8 @@ pub struct Limits {
     /// Processor time in seconds (`RLIMIT_CPU`): `SIGXCPU` at the limit,
     /// `SIGKILL` one second later.
     pub cpu_seconds: Option<u64>,
-    /// Processes and threads of the *user*, not of the tree (`RLIMIT_NPROC`);
-    /// the kernel does not enforce it for root.
+    /// Processes and threads of the *user*, not of the tree (`RLIMIT_NPROC`); the kernel
+    /// does not enforce it for root. In namespaces of its own it is of the tree, and from
+    /// Linux 6.14 on there are never more than this and 300, whoever the user is.
     pub processes: Option<u64>,
 }

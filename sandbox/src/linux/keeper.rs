@@ -176,7 +176,8 @@ impl Keeper {
     /// Makes a process that carries out `plan`. Blocks until it runs its program, for
     /// some seconds at most.
     pub(super) fn start(&mut self, plan: Box<Plan<'_>>) -> Result<Pid, Unstarted> {
-        let descriptors = plan.descriptors();
+        let pidfd = [self.beside.pidfd()];
+        let descriptors: Vec<_> = pidfd.into_iter().chain(plan.descriptors()).collect();
         let made = Cell::new(Err(Errno::CANCELED));
         let order = match self.ask(Order::Start { plan, made }, &descriptors) {
             Ok(order) => order,

@@ -196,7 +196,7 @@ impl<'room> Keeping<'room> {
         for (place, descriptor) in received.iter_mut().zip(sent.flatten()) {
             *place = Some(descriptor);
         }
-        let numbers = [&plan.kept_image]
+        let numbers = [&plan.keeper]
             .into_iter()
             .chain(plan.placements.iter().map(|placement| &placement.kept));
         let mut received = received.iter();

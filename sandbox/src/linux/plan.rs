@@ -3,7 +3,7 @@
 
 use std::{
     cell::Cell,
-    ffi::{CString, OsStr, c_char},
+    ffi::{CString, OsStr, c_char, c_int},
     os::{
         fd::{AsFd, BorrowedFd, RawFd},
         unix::ffi::OsStrExt,
@@ -13,15 +13,21 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, Resource, Rlimit, getrlimit},
+    process::{Resource, Rlimit, getrlimit},
 };
 
-use super::raw;
+use super::{
+    confinement::{Confining, Prepared},
+    raw,
+};
 use crate::{Limits, SpawnError, Spec, Step};
 
 /// The most descriptors that go to the keeper with one message, the image among them;
 /// a bound of the kernel (`SCM_MAX_FD`).
 pub(super) const DESCRIPTORS_MAX: usize = 253;
+
+/// How many of them are not the program's: the image, the keeper and the ruleset.
+const OURS: usize = 3;
 
 /// A descriptor of the host and the number it is to have in the new process.
 pub(super) struct Placement<'spec> {
@@ -31,19 +37,32 @@ pub(super) struct Placement<'spec> {
     pub(super) number: RawFd,
     /// Where the new process keeps it meanwhile.
     pub(super) parked: Cell<RawFd>,
+    /// Whether the program does not get it.
+    pub(super) close_on_exec: bool,
+}
+
+impl<'spec> Placement<'spec> {
+    fn new(number: RawFd, source: BorrowedFd<'spec>, close_on_exec: bool) -> Self {
+        Self {
+            source,
+            kept: Cell::new(-1),
+            number,
+            parked: Cell::new(-1),
+            close_on_exec,
+        }
+    }
 }
 
 /// A [`Spec`] in the words of system calls. Borrows the descriptors of the spec.
 pub(super) struct Plan<'spec> {
-    /// The keeper, which the new process is a child of.
-    pub(super) keeper: Pid,
+    /// The number that the keeper has a descriptor of itself under.
+    pub(super) keeper: Cell<RawFd>,
     pub(super) outlives_host: bool,
+    /// What the program gets, then what is needed until it runs.
     pub(super) placements: Vec<Placement<'spec>>,
-    pub(super) image: BorrowedFd<'spec>,
-    /// The number that the keeper has the image under.
-    pub(super) kept_image: Cell<RawFd>,
     /// The number of the image while it is executed: one above all that are wanted.
-    pub(super) image_number: RawFd,
+    image_number: RawFd,
+    pub(super) confining: Option<Confining>,
     /// The ranges of numbers, both ends included, that are to be closed.
     pub(super) gaps: Vec<(u32, u32)>,
     pub(super) limits: Vec<(Resource, Rlimit)>,
@@ -55,12 +74,12 @@ pub(super) struct Plan<'spec> {
 }
 
 impl<'spec> Plan<'spec> {
-    /// Prepares `spec` for the process `keeper`; stdin, stdout and stderr that it does
-    /// not list are `null`.
+    /// Prepares `spec` with what was prepared of its confinement; stdin, stdout and
+    /// stderr that it does not list are `null`.
     pub(super) fn new(
         spec: &'spec Spec,
         null: BorrowedFd<'spec>,
-        keeper: Pid,
+        prepared: Option<&'spec Prepared>,
     ) -> Result<Self, SpawnError> {
         let invalid = |reason: String| SpawnError::Invalid {
             program: spec.image.name().to_owned(),
@@ -82,8 +101,8 @@ impl<'spec> Plan<'spec> {
             let reason = format!("descriptor numbers are 0 to {}", Spec::MAX_DESCRIPTOR);
             return Err(invalid(reason));
         }
-        if descriptors.len() >= DESCRIPTORS_MAX {
-            let reason = format!("more than {} descriptors", DESCRIPTORS_MAX - 1);
+        if descriptors.len() > DESCRIPTORS_MAX - OURS {
+            let reason = format!("more than {} descriptors", DESCRIPTORS_MAX - OURS);
             return Err(invalid(reason));
         }
         let open_files = spec.limits.open_files;
@@ -93,26 +112,25 @@ impl<'spec> Plan<'spec> {
         }
 
         let image_number = highest + 1;
-        let wanted = descriptors
+        let ruleset_number = image_number + 1;
+        let mut placements: Vec<_> = descriptors
             .iter()
-            .map(|(number, _)| *number)
-            .chain([image_number]);
+            .map(|(number, source)| Placement::new(*number, *source, false))
+            .collect();
+        placements.push(Placement::new(image_number, spec.image.as_fd(), true));
+        let confining = prepared.map(|prepared| {
+            prepared.confining(image_number, ruleset_number, spec.limits.processes)
+        });
+        if let Some(ruleset) = prepared.and_then(Prepared::ruleset) {
+            placements.push(Placement::new(ruleset_number, ruleset, true));
+        }
         Ok(Self {
-            keeper,
+            keeper: Cell::new(-1),
             outlives_host: spec.outlives_host,
-            gaps: gaps(wanted),
-            placements: descriptors
-                .iter()
-                .map(|(number, source)| Placement {
-                    source: *source,
-                    kept: Cell::new(-1),
-                    number: *number,
-                    parked: Cell::new(-1),
-                })
-                .collect(),
-            image: spec.image.as_fd(),
-            kept_image: Cell::new(-1),
+            gaps: gaps(placements.iter().map(|placement| placement.number)),
+            placements,
             image_number,
+            confining,
             limits: resource_limits(&spec.limits),
             working_directory: c_string(spec.working_directory.as_os_str()).map_err(&invalid)?,
             failure: Cell::new(None),
@@ -127,20 +145,32 @@ impl<'spec> Plan<'spec> {
         })
     }
 
-    /// What the keeper needs duplicates of: the image, then what is placed.
-    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'spec>> {
-        let placed = self.placements.iter().map(|placement| placement.source);
-        [self.image].into_iter().chain(placed).collect()
+    /// What the keeper needs duplicates of, besides one of itself.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'spec>> {
+        self.placements.iter().map(|placement| placement.source)
     }
 
     /// The first number that the new process may use for itself.
     pub(super) fn first_unused(&self) -> RawFd {
-        self.image_number + 1
+        self.placements
+            .last()
+            .map_or(0, |placement| placement.number + 1)
+    }
+
+    /// The namespaces of the new process, as flags of `clone`.
+    pub(super) fn namespaces(&self) -> c_int {
+        self.confining
+            .as_ref()
+            .map_or(0, |confining| confining.namespaces)
     }
 
     /// Child: becomes the program; returns only on failure.
     pub(super) fn execute(&self) -> Errno {
-        raw::execute(self.image_number, &self.arguments, &self.environment)
+        let token = self
+            .confining
+            .as_ref()
+            .map_or(0, |confining| confining.token);
+        raw::execute(self.image_number, &self.arguments, &self.environment, token)
     }
 }
 

@@ -2,12 +2,15 @@
     unsafe_code,
     reason = "a process that shares the host's memory is made and set up with bare system calls"
 )]
-//! The system calls that have no safe wrapper. All `unsafe` of this crate is here.
+//! The system calls that have no safe wrapper. All `unsafe` of this crate is here and
+//! below.
 //!
 //! Functions marked "child" run between `clone` and `execveat`, in a process that
 //! shares the host's memory: they allocate nothing, lock nothing and cannot panic.
 //! Those marked "keeper" run in the keeper, which shares it as well; the same holds
 //! for them.
+
+mod layers;
 
 use std::{
     ffi::{CStr, c_int, c_long, c_void},
@@ -28,6 +31,11 @@ use rustix::{
     },
     param::page_size,
     process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
+};
+
+pub(super) use layers::{
+    confine_signals, filter_calls, filters_are_taken, landlock_allow, landlock_restrict,
+    landlock_ruleset, landlock_version, own_ruleset, set_mount_attributes,
 };
 
 use super::{
@@ -273,7 +281,7 @@ pub(super) fn make_process(stack: &mut Stack, plan: &Plan<'_>) -> Result<Pid, Er
         steps::run(plan)
     }
 
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | plan.namespaces();
     // SAFETY: the stack is mapped, aligned and used by nobody else (`&mut`), and
     // signals are blocked in the keeper, as in the thread that made it (`Stack::new`);
     // `enter` gets the plan it expects. The steps only make system calls and
@@ -359,43 +367,6 @@ pub(super) fn reset_signal_actions() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Child: signals that it sends, and what it starts, reach no process but those, where
-/// the kernel can see to that: Linux 6.12 with Landlock. Elsewhere nothing happens.
-pub(super) fn confine_signals() {
-    /// The kernel's `struct landlock_ruleset_attr`.
-    #[repr(C)]
-    struct Ruleset {
-        handled_access_fs: u64,
-        handled_access_net: u64,
-        scoped: u64,
-    }
-    /// `LANDLOCK_SCOPE_SIGNAL`.
-    const SIGNALS: u64 = 1 << 1;
-    let ruleset = Ruleset {
-        handled_access_fs: 0,
-        handled_access_net: 0,
-        scoped: SIGNALS,
-    };
-    // SAFETY: the kernel reads as many bytes as the live structure has.
-    let rules = check(unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            &raw const ruleset,
-            size_of::<Ruleset>(),
-            0_u32,
-        )
-    });
-    let Ok(rules) = rules else {
-        return;
-    };
-    // SAFETY: takes numbers only; the second is the descriptor made above, which is in
-    // this process's own table.
-    let _ = unsafe {
-        libc::syscall(libc::SYS_landlock_restrict_self, rules, 0_u32);
-        libc::syscall(libc::SYS_close, rules)
-    };
-}
-
 /// Has the C library run `leave` when the host ends by itself.
 pub(super) fn at_exit(leave: extern "C" fn()) {
     // SAFETY: registers a function of this program, which is there until it ends. Without
@@ -430,8 +401,14 @@ pub(super) fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) }).map(drop)
 }
 
-/// Child: becomes the program in `image`; returns only on failure.
-pub(super) fn execute(image: RawFd, arguments: &CStrings, environment: &CStrings) -> Errno {
+/// Child: becomes the program in `image`; returns only on failure. The kernel ignores
+/// `token`, but a filter of system calls may want it.
+pub(super) fn execute(
+    image: RawFd,
+    arguments: &CStrings,
+    environment: &CStrings,
+    token: u64,
+) -> Errno {
     const HERE: &CStr = c"";
     // SAFETY: the path is a C string, and the arrays are null-terminated arrays of
     // C strings that live as long as the two borrows.
@@ -443,6 +420,7 @@ pub(super) fn execute(image: RawFd, arguments: &CStrings, environment: &CStrings
             arguments.as_ptr(),
             environment.as_ptr(),
             libc::AT_EMPTY_PATH,
+            token,
         )
     };
     check(result).err().unwrap_or(Errno::NOEXEC)

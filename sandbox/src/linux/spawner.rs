@@ -17,6 +17,7 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    io::Errno,
     process::{Pid, PidfdFlags, getpid, pidfd_open},
 };
 
@@ -28,7 +29,7 @@ use super::{
     raw,
     watch::Watch,
 };
-use crate::{SpawnError, Spec};
+use crate::{SpawnError, Spec, Step};
 
 /// How many starts may wait. One takes about a millisecond, so a longer queue would
 /// only hide that the machine cannot keep up.
@@ -192,6 +193,14 @@ fn run(queue: &Receiver<Start>, woken: &OwnedFd, mut watch: Watch, null: &File, 
     }
 }
 
+/// Whether the kernel made no process for the sake of its namespaces.
+fn forbids_namespaces(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::PERM | Errno::NOSPC | Errno::INVAL | Errno::USERS | Errno::NOSYS
+    )
+}
+
 /// Has a process made, and watches over it.
 fn start(
     keeper: &mut Option<Keeper>,
@@ -208,10 +217,22 @@ fn start(
         Some(keeper) => keeper,
         None => keeper.insert(Keeper::new().map_err(no_process)?),
     };
-    let plan = Plan::new(spec, null.as_fd(), keeper.pid())?;
+    let confinement = spec.confinement.as_ref();
+    let prepared = confinement.map(|confinement| confinement.prepare(&spec.image));
+    let prepared = prepared
+        .transpose()
+        .map_err(|source| SpawnError::Unconfined {
+            program: program(),
+            source,
+        })?;
+    let plan = Plan::new(spec, null.as_fd(), prepared.as_ref())?;
+    let has_namespaces = plan.namespaces() != 0;
     let pid = keeper
         .start(Box::new(plan))
         .map_err(|unstarted| match unstarted {
+            Unstarted::NoProcess(errno) if has_namespaces && forbids_namespaces(errno) => {
+                SpawnError::child(program(), Step::Namespaces, errno.into())
+            }
             Unstarted::NoProcess(errno) => no_process(errno.into()),
             Unstarted::Lost(lost) => SpawnError::KeeperLost {
                 program: program(),

@@ -3,25 +3,30 @@
 //! All of this runs in the host's memory, so it only makes system calls with what
 //! the [`Plan`] prepared: nothing here allocates, locks or can panic.
 //!
-//! The order matters, and later layers of confinement have their place in it:
-//! namespaces and the private root go between `Descriptors` and `Limits`, since
-//! they need privileges and descriptors, not the program's limits; landlock and
-//! seccomp go directly before `Exec`, in this order, since each forbids what an
-//! earlier step needs. Of landlock, the scope of signals is there already.
+//! The order matters. Namespaces and the private root come between `Descriptors` and
+//! `Limits`, since they need privileges and descriptors, not the program's limits;
+//! landlock and the filter of system calls come directly before `Exec`, in this order,
+//! since each forbids what an earlier step needs.
 
 use std::{convert::Infallible, ffi::c_int};
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::Mode,
     io::Errno,
     process::{
-        Signal, chdir, getpid, getppid, set_child_subreaper, set_parent_process_death_signal,
-        setrlimit, setsid, umask,
+        Signal, chdir, getpid, set_child_subreaper, set_parent_process_death_signal, setrlimit,
+        setsid, umask,
     },
     thread::set_no_new_privs,
 };
 
-use super::{plan::Plan, raw};
+use super::{
+    confinement::Confining,
+    namespaces::{become_nobody, bound_ids, drop_capabilities},
+    plan::Plan,
+    raw,
+};
 use crate::Step;
 
 /// Exit code of a process that did not become the program.
@@ -51,28 +56,62 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     // `PR_SET_DUMPABLE` is absent on purpose: it belongs to the memory, so it would
     // change the host's, and `execveat` sets it anew.
     set_no_new_privs(true).map_err(at(Step::NoNewPrivileges))?;
-    if !plan.outlives_host {
-        // Needs the line above, and a free descriptor, so it comes before the limits.
+    place_descriptors(plan).map_err(at(Step::Descriptors))?;
+    if let Some(confining) = &plan.confining {
+        enter_namespaces(confining)?;
+    }
+    let ruleset = plan
+        .confining
+        .as_ref()
+        .and_then(|confining| confining.ruleset);
+    if !plan.outlives_host && ruleset.is_none() {
+        // Needs a free descriptor, so it comes before the limits.
         raw::confine_signals();
     }
-    place_descriptors(plan).map_err(at(Step::Descriptors))?;
     for (resource, limit) in &plan.limits {
         setrlimit(*resource, *limit).map_err(at(Step::Limits))?;
     }
     umask(Mode::RWXG | Mode::RWXO);
     chdir(plan.working_directory.as_c_str()).map_err(at(Step::WorkingDirectory))?;
     raw::unblock_signals().map_err(at(Step::Signals))?;
+    if let Some(ruleset) = ruleset {
+        raw::landlock_restrict(ruleset).map_err(at(Step::Landlock))?;
+    }
+    let filter = plan
+        .confining
+        .as_ref()
+        .and_then(|confining| confining.filter.as_ref());
+    if let Some(filter) = filter {
+        raw::filter_calls(filter).map_err(at(Step::Seccomp))?;
+    }
     Err((Step::Exec, plan.execute()))
 }
 
-/// The kernel kills this process when the keeper ends. A keeper that ended before that
-/// was agreed is noticed by the parent having changed.
+/// The process was made in its namespaces; here it settles there.
+fn enter_namespaces(confining: &Confining) -> Result<(), (Step, Errno)> {
+    if let Some(maps) = &confining.maps {
+        become_nobody(maps).map_err(|errno| (Step::Namespaces, errno))?;
+    }
+    if let Some(highest) = &confining.highest_id {
+        bound_ids(highest).map_err(|errno| (Step::Limits, errno))?;
+    }
+    if let Some(root) = &confining.root {
+        let entered = root.enter(confining.ruleset);
+        entered.map_err(|errno| (Step::PrivateRoot, errno))?;
+    }
+    drop_capabilities().map_err(|errno| (Step::Capabilities, errno))
+}
+
+/// The kernel kills this process when the keeper ends. One that ended before that was
+/// agreed is noticed by its descriptor, since in a namespace of processes nobody has
+/// another parent than process 0.
 fn die_with_keeper(plan: &Plan) -> Result<(), Errno> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    if getppid() == Some(plan.keeper) {
-        Ok(())
-    } else {
-        Err(Errno::SRCH)
+    let keeper = raw::descriptor(plan.keeper.get());
+    let mut ended = [PollFd::new(&keeper, PollFlags::IN)];
+    match poll(&mut ended, Some(&Timespec::default()))? {
+        0 => Ok(()),
+        _ => Err(Errno::SRCH),
     }
 }
 
@@ -83,12 +122,10 @@ fn place_descriptors(plan: &Plan) -> Result<(), Errno> {
         let parked = raw::duplicate_above(placement.kept.get(), plan.first_unused())?;
         placement.parked.set(parked);
     }
-    let image = raw::duplicate_above(plan.kept_image.get(), plan.first_unused())?;
     for placement in plan.placements.iter() {
-        raw::duplicate_to(placement.parked.get(), placement.number, false)?;
+        let parked = placement.parked.get();
+        raw::duplicate_to(parked, placement.number, placement.close_on_exec)?;
     }
-    // The program must not keep its own image open.
-    raw::duplicate_to(image, plan.image_number, true)?;
     for (first, last) in &plan.gaps {
         raw::close_range(*first, *last)?;
     }

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use orchestrator_sandbox::{RunDirectory, SpawnError, Spec, sample, spawn};
+use orchestrator_sandbox::{Grants, RunDirectory, SpawnError, Spec, sample, spawn};
 
-use crate::support::{
-    ended, eventually, keeper, open_descriptors, pipe, read_until, sealed, shell,
+use crate::{
+    attacks::confined,
+    support::{ended, eventually, keeper, open_descriptors, pipe, read_until, sealed, shell},
 };
 
 /// Names the run directory of [`host`].
@@ -41,11 +42,15 @@ async fn host() {
     let (mut reader, writer) = pipe();
     let other = shell("(env -i setsid sh -c 'echo $$; exec sleep 600' &); exec sleep 600");
     let other = spawn(other.descriptor(1, writer)).await.expect("it starts");
+    let confinement = confined(&Grants::new().execute_anything());
+    let alone = shell("/bin/sleep 600 & exec /bin/sleep 600").confinement(&confinement);
+    let alone = spawn(alone).await.expect("it starts");
     let stray = read_until(&mut reader, |text| text.ends_with('\n')).await;
     println!(
-        "plugin {}\nother {}\nstray {stray}tree {}\nready",
+        "plugin {}\nother {}\nstray {stray}alone {}\ntree {}\nready",
         plugin.pid(),
         other.pid(),
+        alone.pid(),
         tree.path().display()
     );
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -76,17 +81,32 @@ fn let_go() {
 #[ignore = "started by the test of cycles"]
 async fn cycles() {
     let garbage = sealed("garbage", "no program");
-    let cycle = async |round: usize| match round % 4 {
+    let confinement = confined(&Grants::new().execute_anything());
+    let alone = |script: &str| shell(script).confinement(&confinement);
+    let cycle = async |round: usize| match round % 6 {
         0 => drop(ended(&spawn(shell("exit 0")).await.expect("it starts")).await),
         1 => drop(spawn(shell("exec sleep 600")).await.expect("it starts")),
         2 => drop(spawn(shell("exec sleep 600"))),
+        3 => drop(
+            ended(
+                &spawn(alone("(setsid /bin/sleep 600 &) ; exit 0"))
+                    .await
+                    .expect("it starts"),
+            )
+            .await,
+        ),
+        4 => drop(
+            spawn(alone("/bin/sleep 600 & exec /bin/sleep 600"))
+                .await
+                .expect("it starts"),
+        ),
         _ => drop(
             spawn(Spec::new(&garbage, "garbage"))
                 .await
                 .expect_err("no program"),
         ),
     };
-    for round in 0..4 {
+    for round in 0..6 {
         cycle(round).await;
     }
     eventually("the first processes are gone", nothing_runs).await;

@@ -20,8 +20,8 @@ async fn host(run: &std::path::Path) -> (Host, impl Fn(&str) -> String) {
 async fn a_killed_host_leaves_no_process_and_no_directory() {
     let run = tempfile::tempdir().expect("a directory");
     let (mut host, word) = host(run.path()).await;
-    let processes =
-        ["plugin ", "other ", "stray "].map(|name| stranger(word(name).parse().expect("an id")));
+    let processes = ["plugin ", "other ", "stray ", "alone "]
+        .map(|name| stranger(word(name).parse().expect("an id")));
     let tree = std::path::PathBuf::from(word("tree "));
     assert_eq!(
         std::fs::read(tree.join("a/b/file")).expect("the file"),
@@ -48,8 +48,8 @@ async fn a_killed_host_leaves_no_process_and_no_directory() {
 async fn a_host_killed_with_its_keeper_stopped_leaves_no_process() {
     let run = tempfile::tempdir().expect("a directory");
     let (mut host, word) = host(run.path()).await;
-    let processes =
-        ["plugin ", "other ", "stray "].map(|name| stranger(word(name).parse().expect("an id")));
+    let processes = ["plugin ", "other ", "stray ", "alone "]
+        .map(|name| stranger(word(name).parse().expect("an id")));
     let keeper = stranger(keeper_of(host.id()));
     pidfd_send_signal(&keeper, Signal::STOP).expect("it runs");
     host.kill();
@@ -63,8 +63,12 @@ async fn a_host_killed_with_its_keeper_stopped_leaves_no_process() {
 async fn the_watcher_ignores_signals_that_ask() {
     let run = tempfile::tempdir().expect("a directory");
     let (mut host, _) = host(run.path()).await;
-    // A process that has just started has no arguments for a moment.
-    eventually("the watcher runs", || watcher_of(run.path()).is_some()).await;
+    // A process that has just started has no arguments for a moment, and a shell ignores
+    // nothing before it has read so.
+    eventually("the watcher ignores signals", || {
+        watcher_of(run.path()).is_some_and(ignores_signals)
+    })
+    .await;
     let watcher = stranger(watcher_of(run.path()).expect("the watcher runs"));
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         pidfd_send_signal(&watcher, signal).expect("it runs");
@@ -77,6 +81,15 @@ async fn the_watcher_ignores_signals_that_ask() {
     };
     eventually("the run directory is empty", || left() == 0).await;
     gone(watcher).await;
+}
+
+/// Whether the process ignores `SIGTERM`.
+fn ignores_signals(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut lines = status.lines();
+    let ignored = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 << (Signal::TERM.as_raw() - 1) > 0)
 }
 
 /// The watcher of the host in `run`, found by its arguments.

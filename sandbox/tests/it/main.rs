@@ -2,6 +2,7 @@
 #![cfg(test)]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod attacks;
 mod child;
 mod confinement;
 mod descendants;

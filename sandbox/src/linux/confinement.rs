@@ -1,0 +1,247 @@
+//! A list of grants, opened and checked against what this host can enforce.
+
+use std::{
+    ffi::{CStr, c_int},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    sync::Arc,
+};
+
+use libc::sock_filter;
+use rustix::{
+    process::{getegid, geteuid},
+    rand::{GetRandomFlags, getrandom},
+};
+
+use super::{
+    granted::{Granted, System, open_all},
+    image::Image,
+    landlock,
+    namespaces::highest_id,
+    probe::{Host, NOT_ASKED},
+    root::Root,
+    seccomp::{self, Rules, Start},
+};
+use crate::{
+    ConfinementError, Grants, Layer, Layers, Network, SandboxReport,
+    confinement::{Absent, Access, Execution},
+};
+
+/// The user and group of a confined process as it sees itself.
+const NOBODY: u32 = 65_534;
+
+/// [`Grants`] that were opened, and the layers that hold a process to them. Cheap to
+/// clone, and good for any number of processes.
+///
+/// A path that is granted is what was there when this was made: links are followed
+/// once, and what takes its place later is not granted.
+#[derive(Clone, Debug)]
+pub struct Confinement(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    granted: Vec<Arc<Granted>>,
+    system: System,
+    rules: Rules,
+    network: Network,
+    processes: Option<&'static CStr>,
+    landlock: u32,
+    report: SandboxReport,
+}
+
+impl Confinement {
+    /// Opens what was granted and looks at the host, which the first time starts a few
+    /// processes that end at once. Blocks for some milliseconds; must not be called
+    /// where a runtime may not be held up.
+    ///
+    /// Of the layers in `wanted` all that the host can give are put in force, and those
+    /// in `minimum` too. A network namespace is not wanted where the network is granted.
+    ///
+    /// # Errors
+    ///
+    /// When a path cannot be granted, and when the host cannot give a layer of
+    /// `minimum`. Nothing is ever confined less than that.
+    pub fn new(grants: &Grants, minimum: Layers, wanted: Layers) -> Result<Self, ConfinementError> {
+        let host = Host::probe();
+        let mut report = SandboxReport::default();
+        for layer in Layer::ALL {
+            let moot = layer == Layer::Network && grants.network != Network::None;
+            let is_wanted = minimum.contains(layer) || wanted.contains(layer);
+            // Everything else that is a namespace needs the first.
+            let below = match layer {
+                Layer::Network | Layer::Root => report.in_force.contains(Layer::Processes),
+                _ => true,
+            };
+            let absent = match host.absent(layer) {
+                _ if moot => Absent {
+                    layer,
+                    reason: "the network was granted".to_owned(),
+                    help: "",
+                },
+                Some(absent) => absent.clone(),
+                None if is_wanted && below => {
+                    report.in_force = report.in_force.with(layer);
+                    continue;
+                }
+                None => Absent {
+                    layer,
+                    reason: NOT_ASKED.to_owned(),
+                    help: "",
+                },
+            };
+            if minimum.contains(layer) && !moot {
+                return Err(ConfinementError::Layer {
+                    layer,
+                    reason: absent.reason,
+                    help: absent.help,
+                });
+            }
+            report.absent.push(absent);
+        }
+        Self::with(grants, host.landlock(), report)
+    }
+
+    /// With exactly the layers of `report`, whether the host has them or not.
+    pub(super) fn with(
+        grants: &Grants,
+        landlock: u32,
+        report: SandboxReport,
+    ) -> Result<Self, ConfinementError> {
+        // A filter sees no path: without a private root the files of others have one.
+        let writes = report.in_force.contains(Layer::Root)
+            && grants
+                .paths
+                .iter()
+                .any(|(_, access)| *access == Access::Write);
+        Ok(Self(Arc::new(Inner {
+            granted: open_all(&grants.paths)?,
+            system: System::open(grants.execution)?,
+            rules: Rules {
+                execution: match grants.execution {
+                    Execution::Nothing => seccomp::Execution::Nothing,
+                    Execution::Files => seccomp::Execution::Files,
+                    Execution::Anything => seccomp::Execution::Anything,
+                },
+                network: grants.network == Network::Unrestricted,
+                writes,
+                system_information: grants.system_information,
+            },
+            network: grants.network,
+            processes: match (grants.system_information, grants.own_processes) {
+                (true, _) => Some(c"hidepid=invisible"),
+                (false, true) => Some(c"hidepid=invisible,subset=pid"),
+                (false, false) => None,
+            },
+            landlock,
+            report,
+        })))
+    }
+
+    /// Which layers are in force, and why others are not.
+    pub fn report(&self) -> &SandboxReport {
+        &self.0.report
+    }
+
+    /// What has to be made anew for each process.
+    pub(super) fn prepare(&self, image: &Image) -> io::Result<Prepared> {
+        let inner = &*self.0;
+        let has = |layer| inner.report.in_force.contains(layer);
+        let anything = inner.rules.execution == seccomp::Execution::Anything;
+        let mut granted = inner.system.now().map_err(io::Error::other)?;
+        granted.extend(inner.granted.iter().cloned());
+        let ruleset = || {
+            let granted = &granted;
+            let image = image.as_fd();
+            landlock::ruleset(inner.landlock, inner.network, granted, image, anything)
+        };
+        let mut token = [0; 8];
+        // As few bytes as these come whole.
+        getrandom(&mut token, GetRandomFlags::empty())?;
+        Ok(Prepared {
+            confinement: self.clone(),
+            ruleset: has(Layer::Landlock).then(ruleset).transpose()?,
+            granted,
+            token: u64::from_ne_bytes(token),
+        })
+    }
+}
+
+/// The confinement of one process that is to start.
+pub(super) struct Prepared {
+    confinement: Confinement,
+    granted: Vec<Arc<Granted>>,
+    ruleset: Option<OwnedFd>,
+    token: u64,
+}
+
+/// What the new process does to itself, in the words of system calls.
+pub(super) struct Confining {
+    /// Flags of `clone`.
+    pub(super) namespaces: c_int,
+    pub(super) maps: Option<Maps>,
+    /// That of processes in the namespace, where it can be bounded.
+    pub(super) highest_id: Option<String>,
+    pub(super) root: Option<Root>,
+    /// The number of the rules of landlock until the image is executed.
+    pub(super) ruleset: Option<RawFd>,
+    pub(super) filter: Option<Vec<sock_filter>>,
+    pub(super) token: u64,
+}
+
+impl Prepared {
+    /// The rules of landlock.
+    pub(super) fn ruleset(&self) -> Option<BorrowedFd<'_>> {
+        self.ruleset.as_ref().map(AsFd::as_fd)
+    }
+
+    /// For a process that has its image and the rules of landlock under these numbers.
+    pub(super) fn confining(
+        &self,
+        image: RawFd,
+        ruleset: RawFd,
+        processes: Option<u64>,
+    ) -> Confining {
+        let inner = &*self.confinement.0;
+        let layers = inner.report.in_force;
+        let start = Start {
+            image: image.unsigned_abs(),
+            token: self.token,
+        };
+        let root = || Root::new(&self.granted, inner.processes);
+        let filter = || seccomp::filter(inner.rules, start);
+        let processes = processes.filter(|_| layers.contains(Layer::Processes));
+        Confining {
+            namespaces: namespaces(layers),
+            highest_id: processes.and_then(highest_id),
+            maps: layers.contains(Layer::Processes).then(Maps::new),
+            root: layers.contains(Layer::Root).then(root),
+            ruleset: self.ruleset.as_ref().map(|_| ruleset),
+            filter: layers.contains(Layer::Seccomp).then(filter),
+            token: self.token,
+        }
+    }
+}
+
+/// Who the host's user and group are in the new user namespace.
+pub(super) struct Maps {
+    pub(super) user: String,
+    pub(super) group: String,
+}
+
+impl Maps {
+    fn new() -> Self {
+        Self {
+            user: format!("{NOBODY} {} 1", geteuid().as_raw()),
+            group: format!("{NOBODY} {} 1", getegid().as_raw()),
+        }
+    }
+}
+
+fn namespaces(layers: Layers) -> c_int {
+    let of = |layer, flags| if layers.contains(layer) { flags } else { 0 };
+    let processes =
+        libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    of(Layer::Processes, processes)
+        | of(Layer::Network, libc::CLONE_NEWNET)
+        | of(Layer::Root, libc::CLONE_NEWNS)
+}

@@ -1,0 +1,74 @@
+//! What a process does in the namespaces that it was made in.
+
+use std::{ffi::CStr, os::fd::IntoRawFd};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::{Errno, write},
+    system::uname,
+    thread::{
+        CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+    },
+};
+
+use super::{confinement::Maps, raw};
+
+/// Child: is nobody in its user namespace, whoever the host is outside. Nobody else
+/// is there.
+pub(super) fn become_nobody(maps: &Maps) -> Result<(), Errno> {
+    // Without it an ordinary user may map no group.
+    put(c"/proc/self/setgroups", b"deny")?;
+    put(c"/proc/self/gid_map", maps.group.as_bytes())?;
+    put(c"/proc/self/uid_map", maps.user.as_bytes())
+}
+
+/// From this version on each namespace of processes has a highest process id of its own
+/// (`kernel.pid_max`). Before, a write would go to the whole machine's.
+const OWN_IDS_SINCE: (u32, u32) = (6, 14);
+/// Ids below this one are given once and not again.
+const RESERVED_IDS: u64 = 300;
+/// The highest that the kernel takes.
+const IDS_MAX: u64 = 4_194_304;
+
+/// The highest process id that leaves room for `processes` at once, as it is written to
+/// the kernel; `None` where a namespace cannot have its own.
+pub(super) fn highest_id(processes: u64) -> Option<String> {
+    let release = uname().release().to_str().ok()?.to_owned();
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let version = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    let highest = RESERVED_IDS.saturating_add(processes.max(1)).min(IDS_MAX);
+    (version >= OWN_IDS_SINCE).then(|| highest.to_string())
+}
+
+/// Child: there will be no process ids above this one in its namespace, so no more
+/// processes either.
+pub(super) fn bound_ids(highest: &str) -> Result<(), Errno> {
+    put(c"/proc/sys/kernel/pid_max", highest.as_bytes())
+}
+
+/// Child: has no capability any more, and gets none by executing a file.
+pub(super) fn drop_capabilities() -> Result<(), Errno> {
+    for bit in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << bit);
+        match remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            // The kernel knows no more of them, or the process has none that it could
+            // drop and cannot get any.
+            Err(Errno::INVAL | Errno::PERM) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, none)
+}
+
+fn put(path: &CStr, text: &[u8]) -> Result<(), Errno> {
+    let file = openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // Left open: the program does not get it.
+    let file = raw::descriptor(file.into_raw_fd());
+    write(file, text).map(drop)
+}
