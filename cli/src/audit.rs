@@ -7,7 +7,7 @@ mod events;
 mod roots;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,7 +19,7 @@ use orchestrator_engine::{
     journal::Retention,
 };
 use orchestrator_observability::log::names_a_secret;
-use orchestrator_plugin_runtime::PluginStatus;
+use orchestrator_plugin_runtime::{PluginStatus, SandboxStatus};
 use orchestrator_signing::audit::{
     AuditError, AuditEvent, AuditLog, AuditSettings, CopyTo, Kind, QuotaSettings, copy_to_file,
 };
@@ -49,6 +49,8 @@ struct Processes {
     unused: HashSet<(String, String)>,
     /// What was called before the registry was there.
     early_used: HashSet<(String, String)>,
+    /// What holds each id and version to its grants.
+    sandboxes: HashMap<(String, String), SandboxStatus>,
 }
 
 /// Only plugins that start with the engine tell anything so early.
@@ -109,6 +111,12 @@ impl Audit {
         for event in plugins.iter().filter_map(events::of_loaded) {
             self.note(event);
         }
+        let usable = plugins.iter().filter(|it| it.error.is_none());
+        let sandboxes = usable.filter_map(|it| {
+            let key = (it.id.clone(), it.version.to_string());
+            Some((key, it.sandbox.clone()?))
+        });
+        self.processes().sandboxes = sandboxes.collect();
         let with_process = plugins.iter().filter(|it| events::has_process(it.kind));
         let per_call = plugins.iter().filter(|it| it.kind == "exec");
         self.know(
@@ -158,6 +166,7 @@ impl Audit {
         drop(processes);
         if is_first {
             self.note(events::of_first_use(plugin, version));
+            self.note_confinement(plugin, version);
         }
     }
 
@@ -169,10 +178,28 @@ impl Audit {
             plugin.is_some_and(|plugin| known.contains(plugin))
         };
         match &processes.known {
-            Some(known) if has_process(known) => self.note(event),
+            Some(known) if has_process(known) => {
+                drop(processes);
+                let started = (event.kind == Kind::Spawn)
+                    .then(|| event.plugin.clone().zip(event.version.clone()))
+                    .flatten();
+                self.note(event);
+                if let Some((plugin, version)) = started {
+                    self.note_confinement(&plugin, &version);
+                }
+            }
             Some(_) => {}
             None if processes.early.len() < EARLY_MAX => processes.early.push(event),
             None => {}
+        }
+    }
+
+    /// Records what holds a process that starts to its grants.
+    fn note_confinement(&self, plugin: &str, version: &str) {
+        let key = (plugin.to_owned(), version.to_owned());
+        let sandbox = self.processes().sandboxes.get(&key).cloned();
+        if let Some(sandbox) = sandbox {
+            self.note(events::of_confinement(plugin, version, &sandbox));
         }
     }
 }

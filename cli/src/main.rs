@@ -12,6 +12,7 @@ mod context;
 mod error;
 mod exit;
 mod failure;
+mod held;
 mod named_pipeline;
 mod output;
 mod passphrase;

@@ -16,16 +16,16 @@ use orchestrator_contract::{
     CallError, PhaseCall, PhaseName, PhaseReply, PluginId, PluginState, Reconciled,
 };
 use orchestrator_manifest::{Kind, Manifest, Phase};
-use orchestrator_signing::{InUse, Package, Verified};
+use orchestrator_signing::{InUse, Package, TrustLevel, Verified};
 use tokio::{
     sync::{Mutex, Notify},
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
-    BoxFuture, DependencyStatus, PhaseStatus, PluginProblem, PluginStatus, builtin::BuiltinBody,
-    error::LifecycleError, exec::Exec, lifecycle::Lifecycle, limits::Watch, node::Node,
-    search_path::Place,
+    BoxFuture, DependencyStatus, PhaseStatus, PluginProblem, PluginStatus, SandboxStatus,
+    builtin::BuiltinBody, error::LifecycleError, exec::Exec, lifecycle::Lifecycle, limits::Watch,
+    node::Node, search_path::Place,
 };
 
 /// What is known of a plugin from its package and its operator.
@@ -47,7 +47,11 @@ pub(crate) struct Facts {
     pub(crate) trust_level: Option<u8>,
     pub(crate) key_id: Option<String>,
     pub(crate) grants: Vec<String>,
+    pub(crate) enforced_by_kernel: Vec<String>,
     pub(crate) not_enforced: Vec<String>,
+    pub(crate) sandbox: Option<SandboxStatus>,
+    /// The lowest trust level that it is confined enough for.
+    pub(crate) enough_for: Option<TrustLevel>,
     pub(crate) unsigned: bool,
     pub(crate) limits: Watch,
     pub(crate) warnings: Vec<String>,
@@ -330,7 +334,9 @@ impl Entry {
             sensitive_fields: self.manifest.sensitive_fields.clone(),
             warnings: facts.warnings,
             grants: facts.grants,
+            enforced_by_kernel: facts.enforced_by_kernel,
             not_enforced: facts.not_enforced,
+            sandbox: facts.sandbox,
             pid,
             restarts,
             calls: self.calls.load(Ordering::Relaxed),

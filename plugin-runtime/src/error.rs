@@ -200,15 +200,14 @@ pub(crate) enum LoadError {
     )]
     NameOfBuiltin,
 
-    /// The trust level comes from the key that signed the package.
-    #[error("its key has trust level {level}, and native programs need level 3")]
+    /// The key that signed the package is trusted less than when the plugin was
+    /// started. A process cannot be confined more than it is, so it was stopped.
+    #[error("its key has trust level {level} now, and it runs with less confinement than that")]
     #[diagnostic(
         code("ORC-3018"),
-        help(
-            "this build does not confine native programs by the kernel yet, so it runs only those of fully trusted publishers; `orchestrator trust add --level 3` says that you trust the key so far"
-        )
+        help("restart the host, and it is started confined as its trust level asks for")
     )]
-    NotTrustedEnough { level: u8 },
+    LessTrusted { level: u8 },
 
     /// It still has all that it asks for, but not all that it was started with.
     /// What it was told at its start cannot be taken back, so it was stopped.
@@ -390,7 +389,7 @@ impl LoadError {
     /// What sort of problem it is.
     pub(crate) fn class(&self) -> ProblemClass {
         match self {
-            Self::NotTrustedEnough { .. } | Self::Narrowed { .. } => ProblemClass::Denied,
+            Self::LessTrusted { .. } | Self::Narrowed { .. } => ProblemClass::Denied,
             Self::Changed => ProblemClass::Trust,
             Self::MissingDependency { .. } | Self::DependencyOutOfRange { .. } => {
                 ProblemClass::NotFound

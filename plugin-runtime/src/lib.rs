@@ -3,9 +3,9 @@
 //!
 //! This crate must not decide whether a call is tried again, how many calls are let
 //! through or what a run does with a failure: that is the engine's. It reads no
-//! configuration file and no environment, opens no port, and starts native programs
-//! only through `orchestrator-sandbox` and only from bytes that
-//! `orchestrator-signing` verified.
+//! configuration file, and of the environment only what an operator granted to a plugin,
+//! opens no port, and starts native programs only through `orchestrator-sandbox` and only
+//! from bytes that `orchestrator-signing` verified.
 //!
 //! ```
 //! # use std::{collections::BTreeMap, sync::Arc};
@@ -34,6 +34,7 @@
 //! |---|---|
 //! | how packages are found | `search_path.rs`, `discovery.rs` |
 //! | why one is refused | `load.rs`, `dependencies.rs`, `limits.rs` |
+//! | what holds one to its grants | `confinement.rs` |
 //! | a plugin's life | `lifecycle.rs`, `supervisor.rs` |
 //! | the kinds | `builtin.rs`, `exec.rs`, `node.rs` |
 //! | what their outputs must be | `output.rs`, `media_type.rs` |
@@ -41,8 +42,10 @@
 
 mod builtin;
 pub mod byte_size;
+mod confinement;
 mod dependencies;
 mod discovery;
+pub mod egress;
 mod entry;
 mod error;
 mod exec;
@@ -70,6 +73,10 @@ mod unused;
 mod withdraw;
 
 pub use builtin::{Builtin, IntoReply};
+pub use confinement::{
+    AbsentLayer, HostConfinement, LayerOfHost, LevelOfHost, Sandbox, SandboxStatus,
+    confinement_of_host,
+};
 pub use discovery::{Discovery, DiscoveryFault, Found, discover};
 pub use entry::CallFuture;
 pub use error::{ResolveError, RuntimeError};
@@ -81,7 +88,7 @@ pub use problem::{PluginProblem, ProblemClass};
 pub use runtime::{Runtime, RuntimePaths};
 pub use search_path::{SearchEntry, SearchPath, Surroundings};
 pub use settings::{
-    ExecSettings, LogSettings, MonitorSettings, NodeSettings, RestartSettings, RuntimeSettings,
-    StartMode,
+    ExecSettings, Level3, LogSettings, MonitorSettings, NodeSettings, RestartSettings,
+    RuntimeSettings, SandboxSettings, StartMode,
 };
 pub use status::{DependencyStatus, PhaseStatus, PluginStatus};

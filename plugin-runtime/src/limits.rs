@@ -10,6 +10,9 @@ use crate::error::LoadError;
 /// Address space a program needs besides what it was limited to: its own data, its
 /// stacks, what its runtime sets aside.
 const DATA_HEADROOM: u64 = 64 << 20;
+/// Tasks above the limit that the kernel still makes, so that the monitor sees what is
+/// too much.
+const TASKS_HEADROOM: u64 = 32;
 /// Bytes of one `max_memory_mb`.
 const MIB: u64 = 1 << 20;
 
@@ -30,13 +33,18 @@ pub struct Watch {
 ///
 /// Memory is bounded twice: each process by `RLIMIT_DATA` with some headroom, so
 /// that one allocation cannot take the machine before the monitor looks, and the
-/// tree as a whole by the monitor. `RLIMIT_NPROC` is not used: it counts all
-/// processes of the user, so the monitor counts tasks.
+/// tree as a whole by the monitor. So are tasks, where the plugin has namespaces of its
+/// own: elsewhere the kernel counts all processes of the user.
+///
+/// `tasks_max` is for manifests that do not bound tasks.
 ///
 /// # Errors
 ///
 /// When a limit is asked for that nothing enforces.
-pub(crate) fn native(resources: &Resources) -> Result<(Limits, Watch), LoadError> {
+pub(crate) fn native(
+    resources: &Resources,
+    tasks_max: Option<u32>,
+) -> Result<(Limits, Watch), LoadError> {
     if let Some(value) = resources.max_disk_mb.filter(|limit| *limit > 0) {
         return Err(LoadError::LimitNotEnforceable {
             key: "max_disk_mb",
@@ -46,15 +54,17 @@ pub(crate) fn native(resources: &Resources) -> Result<(Limits, Watch), LoadError
     let bound = |limit: Option<u32>| limit.filter(|limit| *limit > 0).map(u64::from);
     let memory_bytes = bound(resources.max_memory_mb).map(|mebibytes| mebibytes * MIB);
     let files = bound(resources.max_open_files);
+    let tasks = bound(resources.max_tasks).or_else(|| bound(tasks_max));
     let limits = Limits {
         data_bytes: memory_bytes.map(|bytes| bytes + DATA_HEADROOM),
         open_files: files,
+        processes: tasks.map(|tasks| tasks + TASKS_HEADROOM),
         ..Limits::default()
     };
     let watch = Watch {
         memory_bytes,
         cpu_percent: bound(resources.max_cpu_percent),
-        tasks: bound(resources.max_tasks),
+        tasks,
         files,
     };
     Ok((limits, watch))
@@ -101,12 +111,15 @@ mod tests {
 
     #[test]
     fn limits_are_split_between_kernel_and_monitor() {
-        let (limits, watch) = native(&resources(json!({
-            "max_memory_mb": 10, "max_cpu_percent": 50, "max_tasks": 4, "max_open_files": 32,
-        })))
+        let (limits, watch) = native(
+            &resources(json!({
+                "max_memory_mb": 10, "max_cpu_percent": 50, "max_tasks": 4, "max_open_files": 32,
+            })),
+            Some(9),
+        )
         .unwrap();
         assert_eq!(limits.data_bytes, Some(74 << 20));
-        assert_eq!(limits.open_files, Some(32));
+        assert_eq!((limits.open_files, limits.processes), (Some(32), Some(36)));
         assert_eq!(watch.memory_bytes, Some(10 << 20));
         assert_eq!(
             (watch.cpu_percent, watch.tasks, watch.files),
@@ -116,14 +129,22 @@ mod tests {
 
     #[test]
     fn nothing_asked_for_bounds_nothing() {
-        let (limits, watch) = native(&resources(json!({}))).unwrap();
+        let (limits, watch) = native(&resources(json!({})), None).unwrap();
         assert_eq!((limits, watch), (Limits::default(), Watch::default()));
+    }
+
+    #[test]
+    fn tasks_that_the_manifest_does_not_bound_the_operator_does() {
+        for manifest in [json!({}), json!({ "max_tasks": 0 })] {
+            let (limits, watch) = native(&resources(manifest), Some(9)).unwrap();
+            assert_eq!((limits.processes, watch.tasks), (Some(41), Some(9)));
+        }
     }
 
     #[test]
     fn a_limit_of_zero_is_no_limit() {
         let none = resources(json!({ "max_memory_mb": 0, "max_disk_mb": 0, "max_tasks": 0 }));
-        let (limits, watch) = native(&none).unwrap();
+        let (limits, watch) = native(&none, Some(0)).unwrap();
         assert_eq!((limits, watch), (Limits::default(), Watch::default()));
         builtin(&none).unwrap();
     }
@@ -145,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_nothing_enforces_is_refused() {
-        let error = native(&resources(json!({ "max_disk_mb": 5 }))).unwrap_err();
+        let error = native(&resources(json!({ "max_disk_mb": 5 })), None).unwrap_err();
         assert_eq!(error.code().unwrap().to_string(), "ORC-3019");
         assert!(error.to_string().contains("max_disk_mb"));
     }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use orchestrator_manifest::{Kind, Manifest};
+use orchestrator_manifest::{Capability, Kind, Manifest};
 use orchestrator_sandbox::{RunDirectory, TreeError, sweep};
 use orchestrator_signing::{
     Comparison, GrantError, GrantStore, Granted, InUse, LockFile, Package, Publisher, TrustError,
@@ -17,11 +17,14 @@ use semver::Version;
 use serde_json::Value;
 
 use crate::{
-    Discovery, Found, PluginProblem, RuntimeError, RuntimePaths, discover,
+    Discovery, Found, PluginProblem, RuntimeError, RuntimePaths, SandboxStatus,
+    confinement::{Hold, is_confined},
+    discover,
     entry::Facts,
     error::LoadError,
     limits::{self, Watch},
-    program::{Program, ProgramError},
+    program::{Executable, Program, ProgramError},
+    settings::SandboxSettings,
     unused::unused_keys,
     withdraw::Stamp,
 };
@@ -34,6 +37,7 @@ pub(crate) struct Rules {
     pub(crate) host_version: Version,
     pub(crate) config: BTreeMap<String, Value>,
     pub(crate) unsigned_paths: Vec<PathBuf>,
+    pub(crate) sandbox: SandboxSettings,
 }
 
 /// A package that was found, and what became of it.
@@ -260,9 +264,18 @@ impl Loader<'_> {
         known.facts.package = Some(package.without_files());
         let config = configuration(manifest, &self.rules.config);
         let config = config.map_err(|error| PluginProblem::of(&error))?;
-        let prepared = self.native(&package, config)?;
-        known.facts.limits = prepared.watch;
-        Ok(prepared)
+        let (executable, watch) = self.native(&package)?;
+        known.facts.limits = watch;
+        let level = package.trust_level();
+        let hold = self.hold(level, &granted, &executable).inspect_err(|_| {
+            known.facts.sandbox = Some(SandboxStatus::refused());
+        })?;
+        known.facts.held_by(&hold);
+        Ok(Prepared {
+            program: executable.held_by(hold),
+            watch,
+            config,
+        })
     }
 
     fn verified(&self, found: &Found) -> Result<Verified<Package>, PluginProblem> {
@@ -275,7 +288,7 @@ impl Loader<'_> {
     }
 
     /// Gets a package of a native kind ready to run.
-    fn native(&mut self, package: &Package, config: Arc<Value>) -> Result<Prepared, PluginProblem> {
+    fn native(&mut self, package: &Package) -> Result<(Executable, Watch), PluginProblem> {
         let implementation =
             |error: &LoadError| PluginProblem::at_stage("loading implementation", error);
         let manifest = package.manifest();
@@ -287,23 +300,32 @@ impl Loader<'_> {
                 return Err(implementation(&LoadError::KindNotRun { kind }));
             }
         }
-        let level = package.trust_level();
-        if level < TrustLevel::Internal {
-            let level = level.number();
-            return Err(implementation(&LoadError::NotTrustedEnough { level }));
-        }
-        let limits = limits::native(&manifest.resources);
+        let sandbox = &self.rules.sandbox;
+        let tasks_max = is_confined(package.trust_level(), sandbox).then_some(sandbox.tasks_max);
+        let limits = limits::native(&manifest.resources, tasks_max);
         let (limits, watch) =
             limits.map_err(|error| PluginProblem::at_stage("applying resource limits", &error))?;
         let files: Vec<_> = package.files().collect();
-        let program = Program::prepare(manifest, &files, limits, &mut || self.run_directory());
-        let program = program.map_err(|error: ProgramError| {
+        let executable =
+            Executable::prepare(manifest, &files, limits, &mut || self.run_directory());
+        let executable = executable.map_err(|error: ProgramError| {
             PluginProblem::at_stage("loading implementation", &error)
         })?;
-        Ok(Prepared {
-            program,
-            watch,
-            config,
+        Ok((executable, watch))
+    }
+
+    /// What holds a plugin to its grants.
+    fn hold(
+        &self,
+        level: TrustLevel,
+        granted: &Granted,
+        executable: &Executable,
+    ) -> Result<Hold, PluginProblem> {
+        let settings = &self.rules.sandbox;
+        let hold = Hold::new(level, settings, &granted.capabilities, executable.needs());
+        hold.map_err(|error| {
+            let stage = format!("confining a plugin of trust level {}", level.number());
+            PluginProblem::at_stage(&stage, &error)
         })
     }
 
@@ -329,10 +351,17 @@ impl Facts {
     }
 
     fn granted(&mut self, granted: &Granted) {
-        let text = |list: &[orchestrator_manifest::Capability]| {
-            list.iter().map(ToString::to_string).collect()
-        };
-        self.grants = text(&granted.capabilities);
-        self.not_enforced = text(&granted.not_enforced);
+        self.grants = texts(&granted.capabilities);
     }
+
+    fn held_by(&mut self, hold: &Hold) {
+        self.enforced_by_kernel = texts(&hold.by_kernel);
+        self.not_enforced = texts(&hold.by_nobody);
+        self.sandbox = Some(hold.status.clone());
+        self.enough_for = Some(hold.enough_for);
+    }
+}
+
+fn texts(capabilities: &[Capability]) -> Vec<String> {
+    capabilities.iter().map(ToString::to_string).collect()
 }

@@ -8,7 +8,7 @@ use orchestrator_manifest::ManifestError;
 use orchestrator_signing::{GrantError, VerifyError};
 use serde::Serialize;
 
-use crate::{Found, error::LoadError, program::ProgramError};
+use crate::{Found, confinement::HoldError, error::LoadError, program::ProgramError};
 
 /// What sort of problem it is, for whoever answers with a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -74,6 +74,12 @@ impl Classed for ProgramError {
             Self::Package(error) => error.class(),
             Self::Image(_) | Self::Tree(_) => ProblemClass::Failed,
         }
+    }
+}
+
+impl Classed for HoldError {
+    fn class(&self) -> ProblemClass {
+        ProblemClass::Denied
     }
 }
 

@@ -1,26 +1,39 @@
 //! What runs when a native plugin runs: verified bytes, sealed or in a private
-//! tree, and the arguments around them.
+//! tree, the arguments around them, and what holds it to its grants.
 
 use std::{ffi::OsString, io, os::fd::RawFd, path::Path};
 
 use miette::Diagnostic;
 use orchestrator_manifest::Manifest;
 use orchestrator_sandbox::{
-    Image, ImageError, Limits, ReadOnlyTree, RunDirectory, Spec, TreeError,
+    Grants, Image, ImageError, Limits, ReadOnlyTree, RunDirectory, Spec, TreeError,
 };
 use orchestrator_signing::{PackageFile, VerifyError};
 
-use crate::error::LoadError;
+use crate::{
+    confinement::Hold,
+    egress::{Destination, Egress},
+    error::LoadError,
+};
 
 /// Where programs that are looked up by name are found.
 const PATH: &str = "/usr/bin:/bin";
 /// The directory of the package's signatures, which no plugin needs.
 const META: &str = "META/";
 
-/// What runs when a native plugin runs. The bytes were verified and cannot change:
-/// they are sealed in memory, and files that need paths are in a private tree.
+/// What runs when a native plugin runs.
 #[derive(Debug)]
 pub(crate) struct Program {
+    executable: Executable,
+    hold: Hold,
+    egress: Option<Egress>,
+}
+
+/// A program that nothing holds to its grants yet, so that nothing can start it. The
+/// bytes were verified and cannot change: they are sealed in memory, and files that need
+/// paths are in a private tree.
+#[derive(Debug)]
+pub(crate) struct Executable {
     image: Image,
     name: OsString,
     /// A script that the image is the interpreter of, read through a descriptor.
@@ -49,7 +62,7 @@ pub(crate) enum ProgramError {
     Load(#[from] LoadError),
 }
 
-impl Program {
+impl Executable {
     /// Seals the entry point and, when the package has further files, writes all of
     /// them to a private tree. Blocks on both.
     pub(crate) fn prepare(
@@ -96,10 +109,30 @@ impl Program {
         })
     }
 
-    /// A process of this program with `arguments` behind its own, and nothing but
-    /// the variables that every plugin gets. A sealed script becomes descriptor
-    /// `script_at`.
-    pub(crate) fn spec(
+    /// What it needs of the machine besides what every program does: to read its own
+    /// files, and to see its own processes, which is how a sealed script is read.
+    pub(crate) fn needs(&self) -> Grants {
+        let grants = Grants::new().own_processes();
+        match &self.tree {
+            Some(tree) => grants.read(tree.path()),
+            None => grants,
+        }
+    }
+
+    /// The program, held to its grants by `hold`.
+    pub(crate) fn held_by(mut self, hold: Hold) -> Program {
+        if !hold.counts_processes() {
+            // It would count those of the user, whoever started them.
+            self.limits.processes = None;
+        }
+        Program {
+            executable: self,
+            hold,
+            egress: None,
+        }
+    }
+
+    fn spec(
         &self,
         script_at: RawFd,
         arguments: impl IntoIterator<Item = OsString>,
@@ -119,6 +152,32 @@ impl Program {
         Ok(spec
             .arguments(self.arguments.iter().cloned())
             .arguments(arguments))
+    }
+}
+
+impl Program {
+    /// A process of this program with `arguments` behind its own, and nothing but
+    /// the variables that every plugin gets and those that were granted, held to what
+    /// was granted. A sealed script becomes descriptor `script_at`.
+    pub(crate) fn spec(
+        &self,
+        script_at: RawFd,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> io::Result<Spec> {
+        let spec = self.executable.spec(script_at, arguments)?;
+        Ok(self.hold.onto(spec))
+    }
+
+    /// The same with a way out of its network, where it was granted part of one.
+    pub(crate) fn let_out(mut self, by: impl FnOnce(Vec<Destination>) -> Egress) -> Self {
+        let destinations = self.hold.destinations();
+        self.egress = (!destinations.is_empty()).then(|| by(destinations.to_vec()));
+        self
+    }
+
+    /// The way out of the network of its processes.
+    pub(crate) fn egress(&self) -> Option<&Egress> {
+        self.egress.as_ref()
     }
 }
 

@@ -120,6 +120,7 @@ impl Runtime {
             host_version,
             config: plugin_config,
             unsigned_paths: settings.unsigned_paths.clone(),
+            sandbox: settings.sandbox.clone(),
         };
         let loading = tokio::task::spawn_blocking(move || {
             let loaded = load::load(&paths, &rules);

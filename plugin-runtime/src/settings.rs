@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::byte_size;
+use crate::{byte_size, egress::EgressSettings};
 
 /// Every limit and delay of the runtime. The values of `Default` are those that
 /// the engine documents.
@@ -35,6 +35,32 @@ pub struct RuntimeSettings {
     /// Absolute directories below which unsigned plugins run, with trust level 3,
     /// while they are being written.
     pub unsigned_paths: Vec<PathBuf>,
+    /// How native plugins are confined.
+    pub sandbox: SandboxSettings,
+    /// The way out of plugins that were granted part of the network.
+    pub egress: EgressSettings,
+}
+
+/// How native plugins are confined, as far as their trust level leaves it open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SandboxSettings {
+    /// Plugins of trust level 3.
+    pub level3: Level3,
+    /// Threads and processes of a confined plugin whose manifest bounds none; 0 bounds
+    /// none either.
+    pub tasks_max: u32,
+}
+
+/// Whether plugins of trust level 3 are confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level3 {
+    /// They have the rights of the host's user.
+    #[default]
+    Unconfined,
+    /// They are held to their grants as far as the host can, and start in any case.
+    Confined,
 }
 
 /// When processes of kind `node` are started.
@@ -143,6 +169,17 @@ impl Default for RuntimeSettings {
             start_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(30),
             unsigned_paths: Vec::new(),
+            sandbox: SandboxSettings::default(),
+            egress: EgressSettings::default(),
+        }
+    }
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self {
+            level3: Level3::default(),
+            tasks_max: 512,
         }
     }
 }

@@ -7,7 +7,7 @@ use orchestrator_manifest::Phase;
 use semver::{Version, VersionReq};
 use serde::{Serialize, Serializer};
 
-use crate::{PluginProblem, StateChange, limits::Watch};
+use crate::{PluginProblem, SandboxStatus, StateChange, limits::Watch};
 
 /// What people and programs see of a plugin. A moment later it may be out of date.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,8 +58,13 @@ pub struct PluginStatus {
     pub warnings: Vec<String>,
     /// What the operator granted.
     pub grants: Vec<String>,
-    /// Grants whose bounds the kernel does not enforce: the plugin could do more.
+    /// Grants that the kernel holds the plugin to.
+    pub enforced_by_kernel: Vec<String>,
+    /// Grants whose bounds nothing enforces: the plugin could do more.
     pub not_enforced: Vec<String>,
+    /// What holds a native plugin to its grants; absent for others, and for what was
+    /// refused before that was looked at.
+    pub sandbox: Option<SandboxStatus>,
     /// The process, where there is one right now.
     pub pid: Option<u32>,
     /// How often its process was started again after it ended by itself.

@@ -14,13 +14,17 @@ use std::{
 };
 
 use orchestrator_contract::PluginState;
-use orchestrator_signing::{GrantStore, Package, TrustLevel, TrustRoot, TrustStore, Verified};
+use orchestrator_signing::{GrantStore, TrustRoot, TrustStore};
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{PluginProblem, entry::Entry, error::LoadError};
+use crate::{
+    PluginProblem,
+    entry::{Entry, Facts},
+    error::LoadError,
+};
 
 /// How often the files are looked at: how long at most a plugin goes on taking
 /// calls after it may not.
@@ -118,13 +122,7 @@ fn judge(papers: &Papers, entries: &[Arc<Entry>]) -> Judged {
     let grants = papers.grants().map_err(|problem| unread.push(problem)).ok();
     let running = entries.iter().filter(|entry| is_in_service(entry));
     let refused = running.filter_map(|entry| {
-        let package = entry.facts.package.as_ref()?;
-        let problem = refusal(
-            package,
-            &entry.facts.grants,
-            trust.as_ref(),
-            grants.as_ref(),
-        )?;
+        let problem = refusal(&entry.facts, trust.as_ref(), grants.as_ref())?;
         Some((Arc::clone(entry), problem))
     });
     Judged {
@@ -157,19 +155,20 @@ fn is_in_service(entry: &Entry) -> bool {
 
 /// Why a plugin may not run, as far as can be told.
 fn refusal(
-    package: &Verified<Package>,
-    had: &[String],
+    facts: &Facts,
     trust: Option<&TrustRoot>,
     grants: Option<&GrantStore>,
 ) -> Option<PluginProblem> {
+    let package = facts.package.as_ref()?;
     let now = match trust.map(|trust| package.judged_by(trust)) {
         Some(Err(error)) => return Some(PluginProblem::of(&error)),
         Some(Ok(now)) => now,
         None => package.clone(),
     };
-    if now.trust_level() < package.trust_level() && now.trust_level() < TrustLevel::Internal {
-        let level = now.trust_level().number();
-        return Some(PluginProblem::of(&LoadError::NotTrustedEnough { level }));
+    let level = now.trust_level();
+    if facts.enough_for.is_some_and(|enough| level < enough) {
+        let level = level.number();
+        return Some(PluginProblem::of(&LoadError::LessTrusted { level }));
     }
     let granted = match grants?.check(&now) {
         Err(error) => return Some(PluginProblem::of(&error)),
@@ -181,7 +180,12 @@ fn refusal(
             .iter()
             .any(|it| it.to_string() == *text)
     };
-    let lost: Vec<_> = had.iter().filter(|text| !has(text)).cloned().collect();
+    let lost: Vec<_> = facts
+        .grants
+        .iter()
+        .filter(|text| !has(text))
+        .cloned()
+        .collect();
     if lost.is_empty() {
         return None;
     }

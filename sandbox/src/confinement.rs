@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
 };
 
@@ -35,6 +36,10 @@ pub(crate) enum Execution {
     Anything,
 }
 
+/// Where a process with [`Network::Gateway`] finds the one that listens for it. Each has
+/// this address in a network of its own.
+pub const GATEWAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3128);
+
 /// What of the network a process sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -42,6 +47,10 @@ pub enum Network {
     /// Nothing, not even that of the machine itself.
     #[default]
     None,
+    /// [`GATEWAY`] and nothing else, in a network namespace, which is needed then: what
+    /// listens there is the host's ([`Child::take_gateway`](crate::Child::take_gateway)),
+    /// which decides where a connection goes on to.
+    Gateway,
     /// Everything that TCP and UDP reach from the host.
     Unrestricted,
 }

@@ -4,6 +4,7 @@
 use std::{
     convert::Infallible,
     io::{self, Read},
+    net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     pin::Pin,
@@ -90,6 +91,11 @@ pub struct Child(Infallible);
 impl Child {
     /// The process id.
     pub fn pid(&self) -> u32 {
+        match self.0 {}
+    }
+
+    /// What listens in the network of the process.
+    pub fn take_gateway(&mut self) -> Option<TcpListener> {
         match self.0 {}
     }
 

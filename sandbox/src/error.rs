@@ -28,6 +28,8 @@ pub enum Step {
     NoNewPrivileges,
     /// Becoming nobody in a user namespace of its own.
     Namespaces,
+    /// Listening in its own network, for the host.
+    Gateway,
     /// Making a file system of its own.
     PrivateRoot,
     /// Giving up all capabilities.
@@ -52,6 +54,7 @@ impl fmt::Display for Step {
             Self::WorkingDirectory => "entering the working directory",
             Self::NoNewPrivileges => "renouncing new privileges",
             Self::Namespaces => "making namespaces",
+            Self::Gateway => "listening for the host",
             Self::PrivateRoot => "making a private root",
             Self::Capabilities => "dropping capabilities",
             Self::Landlock => "taking on landlock rules",

@@ -35,7 +35,7 @@ mod elsewhere;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 use elsewhere as platform;
 
-pub use confinement::{Absent, Grants, Layer, Layers, Network, SandboxReport};
+pub use confinement::{Absent, GATEWAY, Grants, Layer, Layers, Network, SandboxReport};
 pub use error::{ConfinementError, ImageError, SpawnError, Step, TreeError};
 pub use exit_status::ExitStatus;
 pub use platform::{

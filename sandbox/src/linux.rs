@@ -3,6 +3,7 @@
 mod child;
 mod children;
 mod confinement;
+mod gateway;
 mod granted;
 mod image;
 mod keeper;

@@ -1,8 +1,10 @@
 //! Which events are security events, and what is recorded of them.
 
 use orchestrator_contract::{ErrorKind, Event, PluginState};
-use orchestrator_plugin_runtime::{PluginStatus, ProblemClass};
+use orchestrator_plugin_runtime::{PluginStatus, ProblemClass, Sandbox, SandboxStatus};
 use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
+
+use crate::held::layers_in_words;
 
 /// What is recorded of an event; nothing of most.
 pub(super) fn of_event(event: &Event) -> Option<AuditEvent> {
@@ -88,6 +90,7 @@ pub(super) fn of_loaded(plugin: &PluginStatus) -> Option<AuditEvent> {
         None => AuditEvent::new(Kind::Verify, Outcome::Ok),
         Some(problem) => {
             let (kind, outcome) = match problem.class {
+                _ if cannot_be_confined(plugin) => (Kind::Sandbox, Outcome::Denied),
                 ProblemClass::Denied => (Kind::Denial, Outcome::Denied),
                 ProblemClass::Trust => (Kind::Verify, Outcome::Failed),
                 _ => (Kind::Load, Outcome::Failed),
@@ -116,4 +119,23 @@ pub(super) fn of_loaded(plugin: &PluginStatus) -> Option<AuditEvent> {
         event = event.with("not_enforced", plugin.not_enforced.join(" "));
     }
     Some(event)
+}
+
+fn cannot_be_confined(plugin: &PluginStatus) -> bool {
+    let sandbox = plugin.sandbox.as_ref();
+    sandbox.is_some_and(|sandbox| sandbox.state == Sandbox::Refused)
+}
+
+/// What is recorded of a process that starts: what holds it to its grants.
+pub(super) fn of_confinement(plugin: &str, version: &str, sandbox: &SandboxStatus) -> AuditEvent {
+    let mut event = AuditEvent::new(Kind::Sandbox, Outcome::Ok)
+        .plugin(plugin)
+        .detail(format!("confined by {}", layers_in_words(sandbox)))
+        .with("layers", sandbox.in_force.join(" "));
+    for absent in &sandbox.absent {
+        let name = format!("without_{}", absent.layer);
+        event = event.with(&name, &*absent.reason);
+    }
+    event.version = Some(version.to_owned());
+    event
 }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod digest;
+mod doctor;
 mod gc;
 mod grant;
 mod info;
@@ -138,6 +139,14 @@ Running engines go on with what they have loaded.")]
   orchestrator plugin gc --keep 2")]
     Gc(gc::Args),
 
+    /// Show what this host can enforce, which trust levels it can run, and what to change
+    #[command(after_help = "Examples:
+  orchestrator plugin doctor
+  orchestrator plugin doctor --json | jq -r '.layers[] | select(.works | not) | .help'
+
+The exit status is 0 when plugins of every trust level can run here, and 1 when some cannot.")]
+    Doctor(doctor::Args),
+
     /// Give a plugin capabilities, besides those it has
     #[command(after_help = "Examples:
   orchestrator plugin grant git-history process:spawn=/usr/bin/git file:read=/srv/repo
@@ -147,7 +156,7 @@ Running engines go on with what they have loaded.")]
 A capability is written resource:action[=scope]. Nothing is granted by default. A grant belongs to
 the plugin's publisher; what an unsigned plugin below `runtime.unsigned_paths` is granted, a signed
 one of the same name does not have.")]
-    Grant(grant::Grant),
+    Grant(grant::Give),
 
     /// Take capabilities back from a plugin
     #[command(after_help = "Examples:
@@ -181,9 +190,10 @@ impl Command {
             Self::Rollback(args) => args.execute(context),
             Self::Lock(args) => args.execute(context),
             Self::Gc(args) => args.execute(context),
+            Self::Doctor(args) => args.execute(context).await,
             Self::Grant(args) => args.execute(context).await,
-            Self::Revoke(args) => args.execute(context),
-            Self::Grants(args) => args.execute(context),
+            Self::Revoke(args) => args.execute(context).await,
+            Self::Grants(args) => args.execute(context).await,
         }
     }
 }

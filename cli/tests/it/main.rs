@@ -2,9 +2,11 @@
 #![cfg(test)]
 
 mod archives;
+mod attacks;
 mod audit;
 mod audit_changes;
 mod change_crash;
+mod confined;
 mod crash;
 mod disk;
 mod file_server;

@@ -145,7 +145,12 @@ impl Exec {
         for (name, value) in variables {
             spec = spec.variable(name, value);
         }
-        Ok((Process::start(spec).await?, stdin, stdout, stderr))
+        Ok((
+            Process::start(spec, program.egress()).await?,
+            stdin,
+            stdout,
+            stderr,
+        ))
     }
 
     fn too_much_output(&self) -> CallError {

@@ -111,7 +111,7 @@ async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
     for (name, value) in parts.identity.variables() {
         spec = spec.variable(name, value);
     }
-    let process = Process::start(spec).await?;
+    let process = Process::start(spec, parts.program.egress()).await?;
     let watch = parts
         .monitor
         .watch(process.pid(), &parts.outlet, parts.watch);

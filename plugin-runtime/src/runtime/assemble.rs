@@ -13,6 +13,7 @@ use crate::{
     Builtin, DiscoveryFault, Plugin, PluginProblem, RuntimeError, RuntimeSettings,
     builtin::BuiltinBody,
     dependencies::{Identity, Needs, resolve},
+    egress::{Egress, EgressDenial, EgressObserver, SystemResolver},
     entry::{Body, Entry, Facts},
     error::LoadError,
     exec::{Exec, ExecParts, Identity as Told},
@@ -254,6 +255,12 @@ impl Surroundings<'_> {
                 return Body::Builtin(BuiltinBody::new(plugin, outlet, config, timeout));
             }
         };
+        let program = program.let_out(|granted| {
+            let plugin = PluginId::new(manifest.id.as_str());
+            let resolver = Arc::new(SystemResolver);
+            let settings = settings.egress.clone();
+            Egress::new(plugin, granted, settings, resolver, Arc::new(Denials))
+        });
         let version = manifest.version.to_string();
         let grants = known.facts.grants.clone();
         let identity = Told::new(manifest.id.as_str(), &version, &grants, &config);
@@ -287,5 +294,23 @@ impl Surroundings<'_> {
                 crash_output_bytes,
             }))),
         }
+    }
+}
+
+/// Tells of what a plugin was refused of the network.
+struct Denials;
+
+impl EgressObserver for Denials {
+    fn denied(&self, denial: EgressDenial) {
+        let EgressDenial {
+            plugin,
+            capability,
+            resource,
+            rule,
+            suppressed,
+            ..
+        } = denial;
+        let rule = rule.as_str();
+        tracing::warn!(%plugin, capability, resource, rule, suppressed, "a plugin was refused");
     }
 }

@@ -118,21 +118,6 @@ async fn every_step_of_loading_can_refuse_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn native_programs_of_publishers_that_are_not_fully_trusted_are_refused() {
-    for level in [TrustLevel::Untrusted, TrustLevel::Partner] {
-        let home = Home::trusting(level);
-        home.package("native", json!({}), &[SCRIPT]);
-        let runtime = home.start().await;
-        let (_, code, message) = code_of(&runtime, "native");
-        assert_eq!(code, "ORC-3018");
-        assert!(
-            message.contains(&format!("trust level {}", level.number())),
-            "{message}"
-        );
-    }
-}
-
-#[tokio::test]
 async fn unsigned_packages_run_only_below_the_listed_directories_and_are_marked() {
     let mut home = Home::new();
     let script = shell_script("draft", &["run"], "run) echo 1;;");

@@ -4,7 +4,9 @@
 #![cfg(test)] // Tells clippy that helpers here are tests too.
 
 mod builtin;
+mod confined;
 mod discovery;
+mod egress;
 mod exec;
 mod exec_faults;
 mod hygiene;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_contract::{CallError, Event, ViolationAction};
+use orchestrator_signing::TrustLevel;
 use serde_json::json;
 
 use crate::{
@@ -18,7 +19,11 @@ fn limited(home: &mut Home, id: &str, resources: serde_json::Value, branch: &str
         path: "main.sh",
         content: &script,
     };
-    home.package(id, json!({ "resources": resources }), &[file]);
+    let manifest = json!({
+        "resources": resources,
+        "capabilities": ["process:spawn=/usr/bin/sleep"],
+    });
+    home.package(id, manifest, &[file]);
 }
 
 fn violated(home: &Home, resource: &str, action: ViolationAction) -> bool {
@@ -30,6 +35,12 @@ fn violated(home: &Home, resource: &str, action: ViolationAction) -> bool {
 
 #[tokio::test]
 async fn too_many_tasks_too_many_files_and_too_much_processor_are_killed() {
+    for level in [TrustLevel::Internal, TrustLevel::Untrusted] {
+        every_limit_kills_at(level).await;
+    }
+}
+
+async fn every_limit_kills_at(level: TrustLevel) {
     for (resource, resources, branch) in [
         (
             "tasks",
@@ -47,7 +58,7 @@ async fn too_many_tasks_too_many_files_and_too_much_processor_are_killed() {
             "while :; do :; done",
         ),
     ] {
-        let mut home = Home::new();
+        let mut home = Home::trusting(level);
         let id = home.id("limit");
         limited(&mut home, &id, resources, branch);
         let runtime = home.start().await;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
+    net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,6 +29,7 @@ use crate::ExitStatus;
 /// group by starting a session of its own; so is all of it when the host is killed.
 pub struct Child {
     process: Arc<Process>,
+    gateway: Option<TcpListener>,
     kill_on_drop: bool,
 }
 
@@ -35,13 +37,26 @@ impl Child {
     pub(super) fn new(process: Arc<Process>) -> Self {
         Self {
             process,
+            gateway: None,
             kill_on_drop: true,
         }
+    }
+
+    pub(super) fn with_gateway(mut self, gateway: Option<TcpListener>) -> Self {
+        self.gateway = gateway;
+        self
     }
 
     /// The process id, which is also that of its group and session.
     pub fn pid(&self) -> u32 {
         self.process.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// What listens at [`GATEWAY`](crate::GATEWAY) in the network of the process, once,
+    /// where that is what it was [granted](crate::Network::Gateway). It blocks. As long as it,
+    /// or what was accepted from it, is open, the kernel keeps that network.
+    pub fn take_gateway(&mut self) -> Option<TcpListener> {
+        self.gateway.take()
     }
 
     /// The descriptor that becomes readable when the process has ended.

@@ -14,6 +14,7 @@ use rustix::{
 };
 
 use super::{
+    gateway::Handover,
     granted::{Granted, System, open_all},
     image::Image,
     landlock,
@@ -55,7 +56,8 @@ impl Confinement {
     /// where a runtime may not be held up.
     ///
     /// Of the layers in `wanted` all that the host can give are put in force, and those
-    /// in `minimum` too. A network namespace is not wanted where the network is granted.
+    /// in `minimum` too. A network namespace is not wanted where the network is granted, and
+    /// needed where a gateway is.
     ///
     /// # Errors
     ///
@@ -65,8 +67,9 @@ impl Confinement {
         let host = Host::probe();
         let mut report = SandboxReport::default();
         for layer in Layer::ALL {
-            let moot = layer == Layer::Network && grants.network != Network::None;
-            let is_wanted = minimum.contains(layer) || wanted.contains(layer);
+            let moot = layer == Layer::Network && grants.network == Network::Unrestricted;
+            let is_needed = minimum.contains(layer) || needs(grants.network, layer);
+            let is_wanted = is_needed || wanted.contains(layer);
             // Everything else that is a namespace needs the first.
             let below = match layer {
                 Layer::Network | Layer::Root => report.in_force.contains(Layer::Processes),
@@ -89,7 +92,7 @@ impl Confinement {
                     help: "",
                 },
             };
-            if minimum.contains(layer) && !moot {
+            if is_needed && !moot {
                 return Err(ConfinementError::Layer {
                     layer,
                     reason: absent.reason,
@@ -122,7 +125,7 @@ impl Confinement {
                     Execution::Files => seccomp::Execution::Files,
                     Execution::Anything => seccomp::Execution::Anything,
                 },
-                network: grants.network == Network::Unrestricted,
+                network: grants.network,
                 writes,
                 system_information: grants.system_information,
             },
@@ -160,6 +163,9 @@ impl Confinement {
         Ok(Prepared {
             confinement: self.clone(),
             ruleset: has(Layer::Landlock).then(ruleset).transpose()?,
+            handover: (inner.network == Network::Gateway)
+                .then(Handover::new)
+                .transpose()?,
             granted,
             token: u64::from_ne_bytes(token),
         })
@@ -171,6 +177,7 @@ pub(super) struct Prepared {
     confinement: Confinement,
     granted: Vec<Arc<Granted>>,
     ruleset: Option<OwnedFd>,
+    handover: Option<Handover>,
     token: u64,
 }
 
@@ -182,6 +189,8 @@ pub(super) struct Confining {
     /// That of processes in the namespace, where it can be bounded.
     pub(super) highest_id: Option<String>,
     pub(super) root: Option<Root>,
+    /// The number of what the gateway is handed over with.
+    pub(super) handover: Option<RawFd>,
     /// The number of the rules of landlock until the image is executed.
     pub(super) ruleset: Option<RawFd>,
     pub(super) filter: Option<Vec<sock_filter>>,
@@ -189,18 +198,23 @@ pub(super) struct Confining {
 }
 
 impl Prepared {
-    /// The rules of landlock.
-    pub(super) fn ruleset(&self) -> Option<BorrowedFd<'_>> {
-        self.ruleset.as_ref().map(AsFd::as_fd)
+    /// What the new process needs besides its image, and the program does not get.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let ruleset = self.ruleset.as_ref().map(AsFd::as_fd);
+        let handover = self.handover.as_ref().map(Handover::theirs);
+        ruleset.into_iter().chain(handover)
     }
 
-    /// For a process that has its image and the rules of landlock under these numbers.
-    pub(super) fn confining(
-        &self,
-        image: RawFd,
-        ruleset: RawFd,
-        processes: Option<u64>,
-    ) -> Confining {
+    /// How the gateway comes to the host.
+    pub(super) fn handover(&self) -> Option<&Handover> {
+        self.handover.as_ref()
+    }
+
+    /// For a process that has its image under this number, and its other [descriptors]
+    /// under the next ones.
+    ///
+    /// [descriptors]: Self::descriptors
+    pub(super) fn confining(&self, image: RawFd, processes: Option<u64>) -> Confining {
         let inner = &*self.confinement.0;
         let layers = inner.report.in_force;
         let start = Start {
@@ -210,12 +224,14 @@ impl Prepared {
         let root = || Root::new(&self.granted, inner.processes);
         let filter = || seccomp::filter(inner.rules, start);
         let processes = processes.filter(|_| layers.contains(Layer::Processes));
+        let mut numbers = image + 1..;
         Confining {
             namespaces: namespaces(layers),
+            ruleset: self.ruleset.as_ref().and_then(|_| numbers.next()),
+            handover: self.handover.as_ref().and_then(|_| numbers.next()),
             highest_id: processes.and_then(highest_id),
             maps: layers.contains(Layer::Processes).then(Maps::new),
             root: layers.contains(Layer::Root).then(root),
-            ruleset: self.ruleset.as_ref().map(|_| ruleset),
             filter: layers.contains(Layer::Seccomp).then(filter),
             token: self.token,
         }
@@ -235,6 +251,11 @@ impl Maps {
             group: format!("{NOBODY} {} 1", getegid().as_raw()),
         }
     }
+}
+
+/// Without these, a process that is to have a gateway would have a way around it.
+fn needs(network: Network, layer: Layer) -> bool {
+    network == Network::Gateway && matches!(layer, Layer::Processes | Layer::Network)
 }
 
 fn namespaces(layers: Layers) -> c_int {

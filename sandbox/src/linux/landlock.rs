@@ -8,7 +8,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{granted::Granted, raw};
-use crate::{Network, confinement::Access};
+use crate::{GATEWAY, Network, confinement::Access};
 
 /// The first version that decides about truncation too: Linux 6.2.
 pub(super) const VERSION_MIN: u32 = 3;
@@ -36,7 +36,8 @@ const WRITE: u64 =
     READ | WRITE_FILE | REMOVE | MAKE_DIRECTORY | MAKE_FILE | MAKE_LINK | REFER | TRUNCATE;
 
 /// Binding and connecting TCP sockets, from the fourth version on.
-const TCP: u64 = 1 << 0 | 1 << 1;
+const TCP: u64 = 1 << 0 | CONNECT_TCP;
+const CONNECT_TCP: u64 = 1 << 1;
 /// Abstract sockets and signals of other processes, from the sixth version on.
 const SCOPES: u64 = 1 << 0 | 1 << 1;
 
@@ -52,7 +53,7 @@ pub(super) fn ruleset(
     execute_anything: bool,
 ) -> Result<OwnedFd, Errno> {
     let devices = if version >= 5 { DEVICE_REQUESTS } else { 0 };
-    let tcp = if version >= 4 && network == Network::None {
+    let tcp = if version >= 4 && network != Network::Unrestricted {
         TCP
     } else {
         0
@@ -75,6 +76,9 @@ pub(super) fn ruleset(
         };
         let descriptor = granted.descriptor.as_raw_fd();
         raw::landlock_allow(ruleset.as_raw_fd(), access & possible & files, descriptor)?;
+    }
+    if tcp > 0 && network == Network::Gateway {
+        raw::landlock_allow_port(ruleset.as_raw_fd(), CONNECT_TCP, GATEWAY.port())?;
     }
     let image = image.as_fd().as_raw_fd();
     match raw::landlock_allow(ruleset.as_raw_fd(), READ_FILE | EXECUTE, image) {

@@ -26,8 +26,9 @@ use crate::{Limits, SpawnError, Spec, Step};
 /// a bound of the kernel (`SCM_MAX_FD`).
 pub(super) const DESCRIPTORS_MAX: usize = 253;
 
-/// How many of them are not the program's: the image, the keeper and the ruleset.
-const OURS: usize = 3;
+/// How many of them are not the program's: the image, the keeper, the ruleset and what
+/// the gateway is handed over with.
+const OURS: usize = 4;
 
 /// A descriptor of the host and the number it is to have in the new process.
 pub(super) struct Placement<'spec> {
@@ -112,17 +113,16 @@ impl<'spec> Plan<'spec> {
         }
 
         let image_number = highest + 1;
-        let ruleset_number = image_number + 1;
         let mut placements: Vec<_> = descriptors
             .iter()
             .map(|(number, source)| Placement::new(*number, *source, false))
             .collect();
         placements.push(Placement::new(image_number, spec.image.as_fd(), true));
-        let confining = prepared.map(|prepared| {
-            prepared.confining(image_number, ruleset_number, spec.limits.processes)
-        });
-        if let Some(ruleset) = prepared.and_then(Prepared::ruleset) {
-            placements.push(Placement::new(ruleset_number, ruleset, true));
+        let confining =
+            prepared.map(|prepared| prepared.confining(image_number, spec.limits.processes));
+        let others = prepared.into_iter().flat_map(Prepared::descriptors);
+        for (number, source) in (image_number + 1..).zip(others) {
+            placements.push(Placement::new(number, source, true));
         }
         Ok(Self {
             keeper: Cell::new(-1),

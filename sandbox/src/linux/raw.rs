@@ -34,8 +34,9 @@ use rustix::{
 };
 
 pub(super) use layers::{
-    confine_signals, filter_calls, filters_are_taken, landlock_allow, landlock_restrict,
-    landlock_ruleset, landlock_version, own_ruleset, set_mount_attributes,
+    confine_signals, filter_calls, filters_are_taken, landlock_allow, landlock_allow_port,
+    landlock_restrict, landlock_ruleset, landlock_version, loopback_up, own_ruleset,
+    set_mount_attributes,
 };
 
 use super::{

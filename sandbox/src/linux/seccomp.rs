@@ -11,12 +11,14 @@ mod tests;
 
 use libc::sock_filter;
 
+use crate::Network;
+
 /// What of a [`Grants`](crate::Grants) system calls depend on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) execution: Execution,
-    /// Internet sockets, streams and datagrams.
-    pub(super) network: bool,
+    /// Which internet sockets there are.
+    pub(super) network: Network,
     /// The metadata of files may be changed. Of which ones, is not for this layer to say.
     pub(super) writes: bool,
     pub(super) system_information: bool,

@@ -23,6 +23,8 @@ use rustix::{
 
 use super::{
     child::{Child, Process},
+    confinement::Prepared,
+    gateway::Handover,
     keeper::{Keeper, Unanswered, Unstarted},
     pending::{Pending, Reply},
     plan::Plan,
@@ -249,7 +251,16 @@ fn start(
         watch.add(&process).map(|()| process)
     });
     match watched {
-        Ok(process) => Ok(Child::new(process)),
+        Ok(process) => {
+            let handover = prepared.as_ref().and_then(Prepared::handover);
+            let gateway = handover.map(Handover::receive).transpose();
+            let child = Child::new(process);
+            match gateway {
+                Ok(gateway) => Ok(child.with_gateway(gateway)),
+                // The child is dropped, and so killed.
+                Err(errno) => Err(no_process(errno.into())),
+            }
+        }
         Err(errno) => {
             // Nobody could tell its end, so it has to go.
             let _ = keeper.reap(pid);

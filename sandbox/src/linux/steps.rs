@@ -23,6 +23,7 @@ use rustix::{
 
 use super::{
     confinement::Confining,
+    gateway::hand_over,
     namespaces::{become_nobody, bound_ids, drop_capabilities},
     plan::Plan,
     raw,
@@ -94,6 +95,9 @@ fn enter_namespaces(confining: &Confining) -> Result<(), (Step, Errno)> {
     }
     if let Some(highest) = &confining.highest_id {
         bound_ids(highest).map_err(|errno| (Step::Limits, errno))?;
+    }
+    if let Some(handover) = confining.handover {
+        hand_over(handover).map_err(|errno| (Step::Gateway, errno))?;
     }
     if let Some(root) = &confining.root {
         let entered = root.enter(confining.ruleset);

@@ -3,6 +3,7 @@
 //! an ordinary user ([`as_an_ordinary_user`]).
 
 mod files;
+mod gateway;
 mod kernel;
 mod programs;
 mod resources;

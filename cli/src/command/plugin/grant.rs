@@ -4,18 +4,21 @@ use std::path::PathBuf;
 
 use orchestrator_engine::Home;
 use orchestrator_manifest::{Capability, PluginName};
+use orchestrator_plugin_runtime::PluginStatus;
 use orchestrator_signing::{
-    GrantStore, Package, TrustStore, Verified, installed, requested_set, verify_or_unsigned,
+    Grant, GrantStore, Package, Publisher, TrustStore, Verified, installed, requested_set,
+    verify_or_unsigned,
 };
 use semver::Version;
 use serde_json::{Value, json};
 
 use crate::{
-    audit, context::Context, error::CliError, failure::Result, table::Table, whoami::whoami,
+    audit, context::Context, error::CliError, failure::Result, held::Holder, table::Table,
+    whoami::whoami,
 };
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Grant {
+pub(crate) struct Give {
     /// A plugin, or a package's directory
     plugin: String,
 
@@ -24,7 +27,7 @@ pub(crate) struct Grant {
     capabilities: Vec<Capability>,
 }
 
-impl Grant {
+impl Give {
     pub(crate) async fn execute(self, context: &Context) -> Result {
         let home = context.home()?;
         let package = package(context, &home, &self.plugin).await?;
@@ -46,14 +49,13 @@ impl Grant {
             }
         }
         let mut store = GrantStore::open(&home.grants_file())?;
-        let grant =
-            orchestrator_signing::Grant::for_package(&package, self.capabilities, &whoami());
+        let grant = Grant::for_package(&package, self.capabilities, &whoami());
         let plugin = grant.plugin.clone();
         store.extend(grant)?;
         if let Err(error) = store.check(&package) {
             context.out.note(&format!("still missing: {error}"));
         }
-        show(context, &store, Some(&plugin))
+        show(context, &store, Some(&plugin)).await
     }
 }
 
@@ -68,7 +70,7 @@ pub(crate) struct Revoke {
 }
 
 impl Revoke {
-    pub(crate) fn execute(self, context: &Context) -> Result {
+    pub(crate) async fn execute(self, context: &Context) -> Result {
         let mut store = GrantStore::open(&context.home()?.grants_file())?;
         match self.capabilities.as_slice() {
             [] => store.revoke(&self.plugin, None)?,
@@ -78,7 +80,7 @@ impl Revoke {
                 }
             }
         }
-        show(context, &store, Some(&self.plugin))
+        show(context, &store, Some(&self.plugin)).await
     }
 }
 
@@ -89,34 +91,89 @@ pub(crate) struct Grants {
 }
 
 impl Grants {
-    pub(crate) fn execute(self, context: &Context) -> Result {
+    pub(crate) async fn execute(self, context: &Context) -> Result {
         let store = GrantStore::open(&context.home()?.grants_file())?;
-        show(context, &store, self.plugin.as_ref())
+        show(context, &store, self.plugin.as_ref()).await
     }
 }
 
-fn show(context: &Context, store: &GrantStore, plugin: Option<&PluginName>) -> Result {
-    let wanted =
-        |grant: &&orchestrator_signing::Grant| plugin.is_none_or(|name| grant.plugin == *name);
+/// Who holds a plugin to its grants, only loading it tells.
+async fn show(context: &Context, store: &GrantStore, plugin: Option<&PluginName>) -> Result {
+    let wanted = |grant: &&Grant| plugin.is_none_or(|name| grant.plugin == *name);
     let grants: Vec<_> = store.list().iter().filter(wanted).collect();
-    let value: Vec<Value> = grants.iter().map(|grant| json!(grant)).collect();
+    let plugins = match grants.is_empty() {
+        true => Vec::new(),
+        // Where nothing can be loaded, what was granted can still be seen.
+        false => context
+            .plugins()
+            .await
+            .map_or_else(|_| Vec::new(), |runtime| runtime.plugins()),
+    };
+    let rows: Vec<_> = grants
+        .into_iter()
+        .map(|grant| Row {
+            grant,
+            plugin: loaded(&plugins, grant),
+        })
+        .collect();
+    let value: Vec<Value> = rows.iter().map(Row::as_json).collect();
     context.out.show(&value, |_| {
-        if grants.is_empty() {
+        if rows.is_empty() {
             return "nothing is granted\n".to_owned();
         }
-        let mut table = Table::new(["PLUGIN", "CAPABILITY", "PUBLISHER", "GRANTED BY"]);
-        for grant in &grants {
-            for capability in &grant.capabilities {
+        let heading = ["PLUGIN", "CAPABILITY", "HELD BY", "PUBLISHER", "GRANTED BY"];
+        let mut table = Table::new(heading);
+        for row in &rows {
+            for capability in &row.grant.capabilities {
                 table.row([
-                    grant.plugin.to_string(),
+                    row.grant.plugin.to_string(),
                     capability.to_string(),
-                    grant.publisher.chars().take(16).collect(),
-                    grant.granted_by.clone(),
+                    row.holder(capability)
+                        .map_or("-", Holder::as_str)
+                        .to_owned(),
+                    row.grant.publisher.chars().take(16).collect(),
+                    row.grant.granted_by.clone(),
                 ]);
             }
         }
         table.to_string()
     })
+}
+
+/// The newest version that runs with this grant.
+fn loaded<'p>(plugins: &'p [PluginStatus], grant: &Grant) -> Option<&'p PluginStatus> {
+    let is_of_publisher = |it: &&PluginStatus| match &it.key_id {
+        Some(key) => grant.publisher == *key,
+        None => it.unsigned && grant.publisher == Publisher::Nobody.to_string(),
+    };
+    let versions = plugins.iter().filter(|it| it.id == grant.plugin.as_str());
+    let usable = versions.filter(|it| it.error.is_none());
+    usable.filter(is_of_publisher).max_by_key(|it| &it.version)
+}
+
+/// A grant, and the plugin that runs with it.
+struct Row<'a> {
+    grant: &'a Grant,
+    plugin: Option<&'a PluginStatus>,
+}
+
+impl Row<'_> {
+    /// `None` where the plugin does not run, or does not ask for it.
+    fn holder(&self, capability: &Capability) -> Option<Holder> {
+        let text = capability.to_string();
+        let plugin = self.plugin.filter(|it| it.grants.contains(&text))?;
+        Some(Holder::of(plugin, &text))
+    }
+
+    fn as_json(&self) -> Value {
+        let mut value = json!(self.grant);
+        let held = self.grant.capabilities.iter().map(|capability| {
+            let who = self.holder(capability).map(Holder::as_str);
+            (capability.to_string(), json!(who))
+        });
+        value["held_by"] = Value::Object(held.collect());
+        value
+    }
 }
 
 /// The package in a directory, or the newest version of a plugin. Verified as

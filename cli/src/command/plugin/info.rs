@@ -12,6 +12,7 @@ use crate::{
     context::Context,
     error::CliError,
     failure::Result,
+    held::{Holder, layers_in_words},
     output::harmless,
     progress::duration,
     run_view::{size, time},
@@ -205,12 +206,12 @@ fn text(plugin: &PluginStatus) -> String {
     }
     phases(&mut lines, plugin);
     for grant in &plugin.grants {
-        let enforced = match plugin.not_enforced.contains(grant) {
-            true => " (relied upon, not enforced)",
-            false => "",
-        };
-        lines.line("granted", format!("{grant}{enforced}"));
+        lines.line(
+            "granted",
+            format!("{grant} ({})", Holder::of(plugin, grant).in_words()),
+        );
     }
+    confinement(&mut lines, plugin);
     let limits = &plugin.limits;
     lines.maybe("max memory", limits.memory_bytes.map(size));
     let percent = limits.cpu_percent.map(|percent| format!("{percent} %"));
@@ -230,6 +231,23 @@ fn text(plugin: &PluginStatus) -> String {
         lines.line("help", &problem.help);
     }
     lines.0
+}
+
+fn confinement(lines: &mut Lines, plugin: &PluginStatus) {
+    let Some(sandbox) = &plugin.sandbox else {
+        return;
+    };
+    lines.line("confined by", layers_in_words(sandbox));
+    for absent in &sandbox.absent {
+        let help = match absent.help {
+            "" => String::new(),
+            help => format!("; {help}"),
+        };
+        lines.line(
+            "without",
+            format!("{}: {}{help}", absent.layer, absent.reason),
+        );
+    }
 }
 
 fn phases(lines: &mut Lines, plugin: &PluginStatus) {

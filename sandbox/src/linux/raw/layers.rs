@@ -8,7 +8,7 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
 };
 
@@ -98,6 +98,63 @@ pub(in crate::linux) fn landlock_allow(
         )
     };
     check(added).map(drop)
+}
+
+/// Adds to `ruleset` that `access` is allowed on the TCP port `port`.
+pub(in crate::linux) fn landlock_allow_port(
+    ruleset: RawFd,
+    access: u64,
+    port: u16,
+) -> Result<(), Errno> {
+    /// The kernel's `struct landlock_net_port_attr`.
+    #[repr(C)]
+    struct Port {
+        allowed_access: u64,
+        port: u64,
+    }
+    const NET_PORT: u32 = 2;
+    let rule = Port {
+        allowed_access: access,
+        port: u64::from(port),
+    };
+    // SAFETY: the kernel reads one live structure of the kind that is named.
+    let added = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset,
+            NET_PORT,
+            &raw const rule,
+            0_u32,
+        )
+    };
+    check(added).map(drop)
+}
+
+/// Child: brings up the loopback device of the network that `socket` was made in.
+pub(in crate::linux) fn loopback_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// The kernel's `struct ifreq`, as it is read for flags.
+    #[repr(C)]
+    struct Request {
+        name: [u8; libc::IFNAMSIZ],
+        flags: i16,
+        unused: [u8; 22],
+    }
+    let mut request = Request {
+        name: [0; libc::IFNAMSIZ],
+        flags: libc::IFF_UP as i16,
+        unused: [0; 22],
+    };
+    request.name[..2].copy_from_slice(b"lo");
+    // SAFETY: the kernel reads as many bytes as the live structure has, and writes nothing.
+    let up = unsafe {
+        libc::syscall(
+            libc::SYS_ioctl,
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            &raw const request,
+        )
+    };
+    check(up).map(drop)
 }
 
 /// Child: keeps the process to `ruleset` from now on.

@@ -15,6 +15,7 @@ use super::{
         Word::{self, High, Low},
     },
 };
+use crate::Network;
 
 /// The first number that this list knows nothing of. The kernel's table ends at 470
 /// in Linux 6.18.
@@ -203,7 +204,7 @@ fn memory_file(execution: Execution) -> Decision {
     }
 }
 
-fn sockets(network: bool, on: &mut impl FnMut(&[c_long], Decision)) {
+fn sockets(network: Network, on: &mut impl FnMut(&[c_long], Decision)) {
     // A pair of datagram sockets could be connected to somebody else's.
     let pair = masked(Low(1), SOCKET_TYPE, &[SOCK_STREAM, SOCK_SEQPACKET]);
     let unix = equals(Low(0), AF_UNIX.unsigned_abs(), pair, Return(REFUSED));
@@ -212,10 +213,9 @@ fn sockets(network: bool, on: &mut impl FnMut(&[c_long], Decision)) {
     let quick = |flags| without(Low(flags), MSG_FASTOPEN);
     on(&[libc::SYS_sendto, libc::SYS_sendmmsg], quick(3));
     on(&[libc::SYS_sendmsg], quick(2));
-    if !network {
+    if network == Network::None {
         return;
     }
-    on(OF_SOCKETS, Return(Allow));
     // Other protocols are MPTCP, SMC, SCTP and raw ones, which other layers do not know.
     let protocol = |number: i32| only(Low(2), &[0, number.unsigned_abs()]);
     let kind = |kind: i32, then, otherwise| If {
@@ -226,6 +226,14 @@ fn sockets(network: bool, on: &mut impl FnMut(&[c_long], Decision)) {
         otherwise: Box::new(otherwise),
     };
     let datagram = kind(SOCK_DGRAM, protocol(IPPROTO_UDP), Return(REFUSED));
+    let streams = kind(SOCK_STREAM, protocol(IPPROTO_TCP), Return(REFUSED));
+    if network == Network::Gateway {
+        on(&[libc::SYS_connect], Return(Allow));
+        let version_4 = equals(Low(0), AF_INET.unsigned_abs(), streams, Return(REFUSED));
+        on(&[libc::SYS_socket], version_4);
+        return;
+    }
+    on(OF_SOCKETS, Return(Allow));
     let internet = kind(SOCK_STREAM, protocol(IPPROTO_TCP), datagram);
     let v6 = equals(
         Low(0),

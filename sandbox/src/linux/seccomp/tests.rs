@@ -11,6 +11,7 @@ use super::{
     calls::{FIRST_UNKNOWN, FIRST_X32, decisions},
     filter,
 };
+use crate::Network;
 
 const START: Start = Start {
     image: 7,
@@ -96,19 +97,24 @@ fn decided(mut decision: &Decision, arguments: [u64; 6]) -> Action {
 
 fn every_rule() -> impl Iterator<Item = Rules> {
     let executions = [Execution::Nothing, Execution::Files, Execution::Anything];
-    executions.into_iter().flat_map(|execution| {
-        (0..8).map(move |bits| Rules {
-            execution,
-            network: bits & 1 > 0,
-            writes: bits & 2 > 0,
-            system_information: bits & 4 > 0,
+    let networks = [Network::None, Network::Gateway, Network::Unrestricted];
+    let both = move |execution| networks.map(|network| (execution, network));
+    executions
+        .into_iter()
+        .flat_map(both)
+        .flat_map(|(execution, network)| {
+            (0..4).map(move |bits| Rules {
+                execution,
+                network,
+                writes: bits & 1 > 0,
+                system_information: bits & 2 > 0,
+            })
         })
-    })
 }
 
 const NOTHING: Rules = Rules {
     execution: Execution::Nothing,
-    network: false,
+    network: Network::None,
     writes: false,
     system_information: false,
 };
@@ -333,7 +339,7 @@ fn grants_open_what_they_name() {
     ));
     assert!(!is_allowed(files, libc::SYS_memfd_create, [0; 6]));
     let online = Rules {
-        network: true,
+        network: Network::Unrestricted,
         ..NOTHING
     };
     let socket = |rules, family: i32, kind: u64, protocol| {
@@ -348,6 +354,14 @@ fn grants_open_what_they_name() {
         assert!(!socket(online, family, 1, 262) && !socket(online, family, 1, 132));
         assert!(!socket(online, family, 2, 1) && !socket(online, family, 3, 0));
     }
+    let gateway = Rules {
+        network: Network::Gateway,
+        ..NOTHING
+    };
+    assert!(socket(gateway, libc::AF_INET, 0x80801, 6) && !socket(gateway, libc::AF_INET, 2, 0));
+    assert!(!socket(gateway, libc::AF_INET6, 1, 0));
+    assert!(is_allowed(gateway, libc::SYS_connect, [0; 6]));
+    assert!(!is_allowed(gateway, libc::SYS_bind, [0; 6]));
     let writes = Rules {
         writes: true,
         ..NOTHING

@@ -1,0 +1,141 @@
+//! Why there is no connection.
+
+use std::{fmt, net::IpAddr};
+
+/// The rule by which a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EgressRule {
+    /// No grant names host and port.
+    NotGranted,
+    /// The name leads to addresses that are not public alone, and no grant names those.
+    NotPublic,
+    /// Host or port are in no spelling that has one meaning alone.
+    Malformed,
+    /// The plugin has as many connections as it may have.
+    TooManyConnections,
+}
+
+impl EgressRule {
+    /// The rule in records and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotGranted => "not_granted",
+            Self::NotPublic => "not_public",
+            Self::Malformed => "malformed",
+            Self::TooManyConnections => "too_many_connections",
+        }
+    }
+}
+
+impl fmt::Display for EgressRule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+/// Why there is no connection. Its text is what the plugin is told: nothing about the
+/// host's network but what was asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Refusal {
+    /// By a rule.
+    Denied {
+        rule: EgressRule,
+        /// What was asked for, escaped and shortened.
+        resource: String,
+        /// Where it would have led to.
+        address: Option<IpAddr>,
+    },
+    /// It is no request at all.
+    Malformed(&'static str),
+    TooLarge,
+    TooSlow,
+    /// Something of SOCKS that is not offered: the code that says so.
+    NotOffered(u8),
+    UnknownName,
+    Unreachable,
+    ConnectTimeout,
+    /// As many names as may be are being looked up.
+    Busy,
+}
+
+/// What of a text is shown.
+const SHOWN_CHARS: usize = 300;
+
+impl Refusal {
+    pub(super) fn denied(rule: EgressRule, resource: impl fmt::Display) -> Self {
+        let resource = resource.to_string();
+        Self::Denied {
+            rule,
+            resource: resource.escape_debug().take(SHOWN_CHARS).collect(),
+            address: None,
+        }
+    }
+
+    /// `text` should have been host and port.
+    pub(super) fn no_target(text: &str) -> Self {
+        Self::denied(EgressRule::Malformed, text)
+    }
+
+    /// Status and phrase of HTTP.
+    pub(super) fn status(&self) -> (u16, &'static str) {
+        match self {
+            Self::Denied {
+                rule: EgressRule::Malformed,
+                ..
+            }
+            | Self::Malformed(_) => (400, "Bad Request"),
+            Self::Denied {
+                rule: EgressRule::TooManyConnections,
+                ..
+            }
+            | Self::Busy => (503, "Service Unavailable"),
+            Self::Denied { .. } => (403, "Forbidden"),
+            Self::TooLarge => (431, "Request Header Fields Too Large"),
+            Self::TooSlow => (408, "Request Timeout"),
+            Self::NotOffered(_) => (501, "Not Implemented"),
+            Self::UnknownName | Self::Unreachable => (502, "Bad Gateway"),
+            Self::ConnectTimeout => (504, "Gateway Timeout"),
+        }
+    }
+
+    /// The reply code of SOCKS 5.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Denied { .. } => 2,
+            Self::UnknownName | Self::ConnectTimeout => 4,
+            Self::Unreachable => 5,
+            Self::NotOffered(code) => *code,
+            Self::Malformed(_) | Self::TooLarge | Self::TooSlow | Self::Busy => 1,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied { rule, resource, .. } => match rule {
+                EgressRule::NotGranted => {
+                    write!(out, "the plugin was not granted network:access={resource}")
+                }
+                EgressRule::NotPublic => write!(
+                    out,
+                    "{resource} leads to addresses that are not public, and were not granted \
+                     themselves"
+                ),
+                EgressRule::Malformed => write!(out, "`{resource}` is no host and port"),
+                EgressRule::TooManyConnections => {
+                    out.write_str("the plugin has as many connections as it may have")
+                }
+            },
+            Self::Malformed(reason) => out.write_str(reason),
+            Self::TooLarge => out.write_str("the request has more, or longer, headers than it may"),
+            Self::TooSlow => out.write_str("the request did not come in time"),
+            Self::NotOffered(_) => out.write_str("this is not offered"),
+            Self::UnknownName => out.write_str("the name has no address"),
+            Self::Unreachable => out.write_str("the host cannot be connected to"),
+            Self::ConnectTimeout => out.write_str("the host did not answer in time"),
+            Self::Busy => out.write_str("too many names are being looked up"),
+        }
+    }
+}
