@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use miette::Diagnostic as _;
 use orchestrator_contract::PluginState;
 use orchestrator_plugin_runtime::{ResolveError, Runtime};
-use orchestrator_signing::{KeyStatus, TrustLevel, TrustStore};
+use orchestrator_signing::{KeyStatus, TrustStore};
 use semver::Version;
 use serde_json::json;
 
