@@ -318,9 +318,10 @@ async fn a_cancelled_call_is_asked_where_it_listens_and_ended_where_not() {
     let home = Home::trusting(TrustLevel::Untrusted);
     let writable = Scene::new(&home).writable;
     let id = home.id("cancelled");
+    // Whoever has its input is known to the call: one that is given up before is killed.
     let branches = format!(
         "deaf) echo 0 > {writable}/deaf; sleep 60; echo 1 > {writable}/after;;\n\
-         listens) trap 'echo 1 > {writable}/heard; exit' TERM\n\
+         listens) read -r input; trap 'echo 1 > {writable}/heard; exit' TERM\n\
          sleep 60 & echo 0 > {writable}/listens; wait;;"
     );
     let script = shell_script(&id, &["deaf", "listens"], &branches);

@@ -128,7 +128,7 @@ async fn less_trust_stops_what_needs_more() {
         next.replace(terms)
     });
     lower.unwrap();
-    is_withdrawn(&runtime, "tool", "ORC-3025").await;
+    is_withdrawn(&runtime, "tool", "ORC-3018").await;
 }
 
 fn revoke_key(home: &Home) {
