@@ -4,6 +4,9 @@
 //! measures it beside its peers, and `policies_instructions` is what the gate
 //! counts the instructions of.
 
+#[cfg(test)]
+mod telemetry_traps;
+
 use std::{
     hint::black_box,
     num::{NonZeroU32, NonZeroUsize},

@@ -168,9 +168,9 @@ impl Limit {
 
 /// A [`Limit`] that may be changed. Clones share it.
 #[derive(Clone, Debug)]
-struct Shared(Arc<AtomicU64>);
+struct SharedLimit(Arc<AtomicU64>);
 
-impl Shared {
+impl SharedLimit {
     fn new(limit: Duration) -> Self {
         Self(Arc::new(AtomicU64::new(Limit::new(limit).0)))
     }
@@ -188,19 +188,19 @@ impl Shared {
 /// Ends calls some time after they began, or when their own deadline says.
 /// Goes outside everything that waits or tries again. Clones share the limit.
 #[derive(Clone, Debug)]
-pub struct TotalDeadline(Shared);
+pub struct TotalDeadline(SharedLimit);
 
 /// Ends attempts some time after they began, or when the deadline of the whole
 /// call says. Goes inside retry, breaker and bulkhead: a timeout is a failure,
 /// and frees the slot. Clones share the limit.
 #[derive(Clone, Debug)]
-pub struct AttemptDeadline(Shared);
+pub struct AttemptDeadline(SharedLimit);
 
 impl TotalDeadline {
     /// Ends calls `limit` after they began, which may be up to a year.
     #[must_use]
     pub fn new(limit: Duration) -> Self {
-        Self(Shared::new(limit))
+        Self(SharedLimit::new(limit))
     }
 
     /// Goes on with `limit`, for calls to come; those under way keep theirs.
@@ -213,7 +213,7 @@ impl AttemptDeadline {
     /// Ends attempts `limit` after they began, which may be up to a year.
     #[must_use]
     pub fn new(limit: Duration) -> Self {
-        Self(Shared::new(limit))
+        Self(SharedLimit::new(limit))
     }
 
     /// Goes on with `limit`, for attempts to come; those under way keep theirs.

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 
-use self::check::{Hold, Record, Runner};
+use self::check::{HeldOpen, Record, Runner};
 use crate::{
     breaker::Breaker,
     config::{ConfigError, Ratio, check_time},
@@ -303,7 +303,7 @@ impl HealthMonitor {
             config: self.config.subscribe(),
             emitter: self.emitter.clone(),
             rng: watched.rng.fork(),
-            hold: breaker.map(Hold::new),
+            held: breaker.map(HeldOpen::new),
             changes: 0,
         };
         let task = tokio::spawn(runner.run(check));

@@ -65,7 +65,11 @@ fn run(words: &[&str]) -> Result<(), BenchError> {
         goals.extend(part(&mut report)?);
     }
     if !goals.is_empty() {
-        report.text("Where that should be:");
+        report.text(
+            "Where that should be. The targets in nanoseconds were set on a machine on which the \
+             composition by hand costs 149 ns over bare, and failsafe's refusal, which does not say \
+             when to come back, 29 ns; the tables show what those cost here.",
+        );
         report.targets(&goals);
     }
     match all {

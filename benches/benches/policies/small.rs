@@ -24,6 +24,7 @@ use crate::{
 };
 
 const REFUSAL: &str = "ours: refused, breaker alone";
+const FAILSAFE: &str = "failsafe: refused";
 const METRICS: &str = "with metrics";
 const TRACE: &str = "with a trace context that is not sampled";
 
@@ -44,6 +45,12 @@ pub(crate) fn run(report: &mut Report) -> Result<Vec<Goal>, BenchError> {
     let goal = |what, value, most| Goal::new(what, value, " ns", Target::AtMost(most));
     Ok(vec![
         goal("refused by an open breaker", over_bare(REFUSAL), 45.0),
+        Goal::new(
+            "the same, to failsafe's refusal",
+            over_bare(REFUSAL) / over_bare(FAILSAFE),
+            "×",
+            Target::AtMost(1.55),
+        ),
         goal("metrics on top", over_bare(METRICS), 30.0),
         goal("an unsampled trace on top", over_bare(TRACE), 2.0),
     ])
@@ -62,7 +69,7 @@ pub(crate) fn pairs() -> Result<Vec<Pair>, BenchError> {
             refused(parts.around(echo))
         }),
         Pair::refused(REFUSAL, |echo| refused(breaker.layer(echo))),
-        Pair::refused("failsafe: refused", by_failsafe),
+        Pair::refused(FAILSAFE, by_failsafe),
         Pair::refused("tower-resilience: refused, breaker alone", |echo| {
             refused(resilience.layer(echo))
         }),

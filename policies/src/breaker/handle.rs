@@ -195,8 +195,10 @@ impl Breaker {
     ///
     /// As for [`Self::admit`].
     pub fn admit_as(&self, now: Instant, criticality: Criticality) -> Result<Permit, Duration> {
-        self.pass(now, criticality, None)
-            .map(|pass| Permit::new(self.clone(), pass))
+        match self.pass(now, criticality, None) {
+            Ok(pass) => Ok(Permit::new(self.clone(), pass)),
+            Err(wait) => Err(Duration::from_nanos(wait)),
+        }
     }
 
     /// As [`Self::admit`], through a breaker that is closed, for callers that
@@ -207,24 +209,26 @@ impl Breaker {
     }
 
     /// As [`Self::admit`], for callers that see to it that the end of the call
-    /// is recorded. `until` is when the call's time is up, if that is known.
-    #[inline]
+    /// is recorded. `until` is when the call's time is up, if that is known. How
+    /// long to stay away is in nanoseconds.
+    #[inline(always)]
     pub(super) fn pass(
         &self,
         now: Instant,
         criticality: Criticality,
         until: Option<Instant>,
-    ) -> Result<Pass, Duration> {
+    ) -> Result<Pass, u64> {
         let nanos = now.as_nanos();
-        let pass = match self.0.gate.ask(nanos, criticality) {
+        match self.0.gate.ask(nanos, criticality) {
             Answer::Pass(generation) => Ok(Pass {
                 generation,
                 probe: None,
             }),
-            Answer::Refuse(wait) => Err(wait),
-            Answer::Ask => self.ask_machine(nanos, criticality, until),
-        };
-        pass.or_else(|wait| self.refuse(wait))
+            Answer::Refuse(wait) => self.refuse(wait),
+            Answer::Ask => self
+                .ask_machine(nanos, criticality, until)
+                .or_else(|wait| self.refuse(wait)),
+        }
     }
 
     #[cold]
@@ -248,8 +252,7 @@ impl Breaker {
 
     /// Refuses a call for `wait`, if it refuses any.
     #[inline]
-    fn refuse(&self, wait: u64) -> Result<Pass, Duration> {
-        let wait = Duration::from_nanos(wait);
+    fn refuse(&self, wait: u64) -> Result<Pass, u64> {
         match self.0.observes.load(Ordering::Relaxed) {
             false => Err(wait),
             true => Ok(self.would_refuse(wait)),
@@ -257,10 +260,10 @@ impl Breaker {
     }
 
     #[cold]
-    fn would_refuse(&self, wait: Duration) -> Pass {
+    fn would_refuse(&self, wait: u64) -> Pass {
         self.0.emitter.emit(&PolicyEvent::WouldRefuse {
             by: RefusalKind::CircuitOpen,
-            retry_after: Some(wait),
+            retry_after: Some(Duration::from_nanos(wait)),
         });
         Pass {
             generation: NO_GENERATION,
@@ -345,11 +348,11 @@ impl Breaker {
     }
 
     /// Keeps it open, beside whoever else does, until [`Self::release`].
-    pub(crate) fn hold(&self) {
-        self.decide(Machine::hold);
+    pub(crate) fn hold_open(&self) {
+        self.decide(Machine::hold_open);
     }
 
-    /// Takes one [`Self::hold`] back. After the last one traffic ramps up,
+    /// Takes one [`Self::hold_open`] back. After the last one traffic ramps up,
     /// unless somebody has forced the breaker.
     pub(crate) fn release(&self) {
         let now = clock::now().as_nanos();

@@ -38,7 +38,7 @@ pub(super) struct Machine {
     /// The state that somebody forces it into.
     forced: Option<BreakerState>,
     /// How many keep it open because a service is not well.
-    holds: usize,
+    holders: usize,
     generation: u64,
     /// When an open breaker lets in a probe.
     open_until: u64,
@@ -114,7 +114,7 @@ impl Machine {
             rng,
             state,
             forced: None,
-            holds: 0,
+            holders: 0,
             generation: 0,
             open_until: 0,
             level: 0,
@@ -340,8 +340,8 @@ impl Machine {
 
     /// Stays open until whoever holds it releases it, unless somebody forces
     /// it closed meanwhile or it is disabled.
-    pub(super) fn hold(&mut self) {
-        self.holds += 1;
+    pub(super) fn hold_open(&mut self) {
+        self.holders += 1;
         let flows = self.state != BreakerState::ForcedOpen;
         if flows && self.at_rest() == BreakerState::ForcedOpen {
             self.enter(BreakerState::ForcedOpen, ChangeReason::Unhealthy);
@@ -350,9 +350,9 @@ impl Machine {
 
     /// The last one to release it lets the traffic come back little by little.
     pub(super) fn release(&mut self, now: u64) {
-        self.holds = self.holds.saturating_sub(1);
+        self.holders = self.holders.saturating_sub(1);
         let is_forced = self.forced.is_some();
-        if self.holds == 0 && !is_forced && self.state == BreakerState::ForcedOpen {
+        if self.holders == 0 && !is_forced && self.state == BreakerState::ForcedOpen {
             self.come_back(ChangeReason::Healthy, now);
         }
     }
@@ -386,7 +386,7 @@ impl Machine {
         match (self.forced, self.config.mode) {
             (Some(forced), _) => forced,
             (None, BreakerMode::Disabled) => BreakerState::Disabled,
-            (None, _) if self.holds > 0 => BreakerState::ForcedOpen,
+            (None, _) if self.holders > 0 => BreakerState::ForcedOpen,
             (None, _) => BreakerState::Closed,
         }
     }

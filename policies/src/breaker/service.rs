@@ -1,6 +1,9 @@
 //! The breaker as a policy of a stack.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use super::{Breaker, gate::Closed, machine::Pass};
 use crate::{
@@ -29,13 +32,13 @@ impl<C> BreakerLayer<C> {
 
 /// A call that the breaker let in, if it did.
 #[derive(Debug, Default)]
-pub struct Hold(Place);
+pub struct Hold(Entry);
 
 /// Has a tag of its own, which is quicker to look at than one that is hidden
 /// in the fields.
 #[derive(Debug, Default)]
 #[repr(u8)]
-enum Place {
+enum Entry {
     #[default]
     Outside,
     /// The breaker was closed, and the call is no probe.
@@ -68,9 +71,13 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
     ) -> Poll<Result<(), Refusal>> {
         let at = call.now();
         match self.pass_closed(at) {
-            Some(closed) => hold.0 = Place::Closed { closed, at },
-            // As it is: a refusal is large, and moved as seldom as can be.
-            None => return self.admit_slowly(hold, call),
+            Some(closed) => hold.0 = Entry::Closed { closed, at },
+            None => {
+                if let Err(wait) = self.admit_slowly(hold, call) {
+                    let retry_after = Duration::from_nanos(wait);
+                    return Poll::Ready(Err(Refusal::CircuitOpen { retry_after }));
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -79,9 +86,9 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
     #[inline(always)]
     fn settle(&self, hold: &mut Hold, call: &mut Call, end: &End<'_, Res, Err>) {
         let counted = match (&hold.0, end) {
-            (Place::Outside, _) => true,
+            (Entry::Outside, _) => true,
             // Nearly all calls end like this.
-            (&Place::Closed { closed, .. }, End::Answered { outcome, .. })
+            (&Entry::Closed { closed, .. }, End::Answered { outcome, .. })
                 if *outcome == Outcome::Success =>
             {
                 self.count_success(closed, call.place(), call.now())
@@ -91,30 +98,28 @@ impl<Req, Res, Err> Admission<Req, Res, Err> for Breaker {
         if !counted {
             self.settle_slowly(&hold.0, call, *end);
         }
-        hold.0 = Place::Outside;
+        hold.0 = Entry::Outside;
     }
 }
 
 impl Breaker {
+    /// Or says how long the call should stay away, in nanoseconds: that fits
+    /// into a register, and a refusal does not.
     #[cold]
-    fn admit_slowly(&self, hold: &mut Hold, call: &Call) -> Poll<Result<(), Refusal>> {
+    fn admit_slowly(&self, hold: &mut Hold, call: &Call) -> Result<(), u64> {
         let (at, deadline) = (call.now(), call.deadline().at());
         let until = (deadline != Deadline::NEVER.at()).then_some(deadline);
-        Poll::Ready(match self.pass(at, call.criticality(), until) {
-            Ok(pass) => {
-                hold.0 = Place::Passed { pass, at };
-                Ok(())
-            }
-            Err(retry_after) => Err(Refusal::CircuitOpen { retry_after }),
-        })
+        let pass = self.pass(at, call.criticality(), until)?;
+        hold.0 = Entry::Passed { pass, at };
+        Ok(())
     }
 
     #[cold]
-    fn settle_slowly<Res, Err>(&self, place: &Place, call: &mut Call, end: End<'_, Res, Err>) {
-        let (pass, at) = match *place {
-            Place::Outside => return,
-            Place::Closed { closed, at } => (Pass::of_closed(closed), at),
-            Place::Passed { pass, at } => (pass, at),
+    fn settle_slowly<Res, Err>(&self, entry: &Entry, call: &mut Call, end: End<'_, Res, Err>) {
+        let (pass, at) = match *entry {
+            Entry::Outside => return,
+            Entry::Closed { closed, at } => (Pass::of_closed(closed), at),
+            Entry::Passed { pass, at } => (pass, at),
         };
         let outcome = self.outcome(at, call, end);
         self.record(pass, outcome, call.now());

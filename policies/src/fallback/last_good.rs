@@ -6,10 +6,7 @@ use std::{
     future::{Ready, ready},
     hash::{BuildHasher, Hash, RandomState},
     num::NonZeroUsize,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +16,7 @@ use super::{FallbackKind, Substitute};
 use crate::{
     clock::{self, Instant},
     config::{ConfigError, check_time},
+    sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
 };
 
 /// The store is in parts, each with a lock of its own, so that threads seldom
@@ -73,6 +71,9 @@ impl LastGoodConfig {
 pub struct LastGood<K, Res>(Arc<Shared<K, Res>>);
 
 struct Shared<K, Res> {
+    /// Held by who changes the two that follow, so that of two changes one
+    /// holds and no mixture.
+    changing: Mutex<()>,
     max_keys: AtomicUsize,
     /// In nanoseconds.
     max_age: AtomicU64,
@@ -149,6 +150,7 @@ impl<K: Hash + Eq, Res: Clone> LastGood<K, Res> {
             })
         };
         Ok(Self(Arc::new(Shared {
+            changing: Mutex::new(()),
             max_keys: AtomicUsize::new(config.max_keys.get()),
             max_age: AtomicU64::new(clock::nanos(config.max_age)),
             hasher: RandomState::new(),
@@ -164,6 +166,7 @@ impl<K: Hash + Eq, Res: Clone> LastGood<K, Res> {
     /// Says why `config` cannot work; then nothing has changed.
     pub fn reconfigure(&self, config: &LastGoodConfig) -> Result<(), ConfigError> {
         config.validate()?;
+        let _changing = lock(&self.0.changing);
         let max_age = clock::nanos(config.max_age);
         self.0.max_age.store(max_age, Ordering::Relaxed);
         let max_keys = config.max_keys.get();
@@ -280,5 +283,34 @@ where
 
     fn kind(&self) -> FallbackKind {
         FallbackKind::LastGood
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{model, thread};
+
+    use super::*;
+
+    /// Two operators, or one whose file is read again while a request comes.
+    #[test]
+    fn of_two_changes_at_once_one_holds_and_no_mixture() {
+        model(|| {
+            let config = |max_keys, seconds| LastGoodConfig {
+                max_keys: NonZeroUsize::new(max_keys).unwrap(),
+                max_age: Duration::from_secs(seconds),
+            };
+            let answers = LastGood::<u64, u64>::new(&config(16, 1)).unwrap();
+            let other = {
+                let answers = answers.clone();
+                thread::spawn(move || answers.reconfigure(&config(32, 2)).unwrap())
+            };
+            answers.reconfigure(&config(64, 4)).unwrap();
+            other.join().unwrap();
+
+            let keys = answers.0.max_keys.load(Ordering::Relaxed);
+            let age = answers.0.max_age.load(Ordering::Relaxed);
+            assert!([(32, 2_000_000_000), (64, 4_000_000_000)].contains(&(keys, age)));
+        });
     }
 }

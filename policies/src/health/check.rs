@@ -80,12 +80,12 @@ impl Record {
 }
 
 /// A breaker that is held open while the service is unhealthy.
-pub(super) struct Hold {
+pub(super) struct HeldOpen {
     breaker: Breaker,
     held: bool,
 }
 
-impl Hold {
+impl HeldOpen {
     pub(super) fn new(breaker: Breaker) -> Self {
         Self {
             breaker,
@@ -96,7 +96,7 @@ impl Hold {
     fn follow(&mut self, health: Health) {
         let held = std::mem::replace(&mut self.held, health == Health::Unhealthy);
         match (held, self.held) {
-            (false, true) => self.breaker.hold(),
+            (false, true) => self.breaker.hold_open(),
             (true, false) => self.breaker.release(),
             (false, false) | (true, true) => {}
         }
@@ -104,7 +104,7 @@ impl Hold {
 }
 
 /// Nobody would release it later.
-impl Drop for Hold {
+impl Drop for HeldOpen {
     fn drop(&mut self) {
         self.follow(Health::Unknown);
     }
@@ -117,7 +117,7 @@ pub(super) struct Runner {
     pub(super) config: watch::Receiver<HealthConfig>,
     pub(super) emitter: Emitter,
     pub(super) rng: Rng,
-    pub(super) hold: Option<Hold>,
+    pub(super) held: Option<HeldOpen>,
     /// How often the health changed.
     pub(super) changes: u64,
 }
@@ -172,8 +172,8 @@ impl Runner {
         if from == to {
             return;
         }
-        if let Some(hold) = &mut self.hold {
-            hold.follow(to);
+        if let Some(held) = &mut self.held {
+            held.follow(to);
         }
         let name = Arc::clone(&self.name);
         self.changes += 1;

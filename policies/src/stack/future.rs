@@ -135,10 +135,16 @@ where
             this.wake_at_timer(cx);
             polled = Poll::Pending;
         }
-        if polled.is_pending() {
-            this.state.call = Some(call);
+        match polled {
+            // A small answer was just written in parts, and to read it as a
+            // whole would take longer than most policies.
+            Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                this.state.call = Some(call);
+                Poll::Pending
+            }
         }
-        polled
     }
 }
 
@@ -261,7 +267,11 @@ where
                 other => return other,
             }
             policies.retry.begin(call);
-            state.total = call.deadline();
+            // Only there is it asked for, and to copy what was just written in
+            // parts takes longer than some policies.
+            if R::REPEATS {
+                state.total = call.deadline();
+            }
             state.stage = Stage::Admit;
         }
         let hold = &mut state.per_attempt;
@@ -333,7 +343,7 @@ where
         }));
         if let Err(refusal) = caught {
             panic::discard(AssertUnwindSafe(|| self.answer.set(None)));
-            self.refuse(refusal, polled);
+            self.refuse_apart(refusal, polled);
         }
     }
 
@@ -386,7 +396,7 @@ where
             return;
         };
         if self.timer.is_none() {
-            *self.timer = Some(Timer::until(deadline.at()));
+            *self.timer = Some(Timer::until(deadline.at(), call.now()));
         }
         if self.poll_timer(cx).is_pending() {
             return;

@@ -22,7 +22,7 @@ pub(super) struct State<S, C, O, R, I, Req, H, J> {
     pub(super) spare: Option<Req>,
     /// What is known of the call, while it waits.
     pub(super) call: Option<Call>,
-    /// When the whole call's time is up.
+    /// When the whole call's time is up, where attempts are repeated.
     pub(super) total: Deadline,
     pub(super) per_call: H,
     pub(super) per_attempt: J,

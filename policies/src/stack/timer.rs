@@ -63,19 +63,19 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    /// A timer that ends at `end`.
+    /// A timer that ends at `end`. `now` is when the clock was last read, which
+    /// is near enough to tell whether a kept timer is fresh.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with timers.
-    pub(super) fn until(end: Instant) -> Self {
+    pub(super) fn until(end: Instant, now: Instant) -> Self {
         let runtime = Handle::current().id();
         let kept = KEPT.try_with(|kept| kept.borrow_mut().take(runtime));
         let armed = match kept.ok().flatten() {
             Some(mut armed) => {
-                let now = clock::now();
                 if armed.end > end || now - armed.set > FRESH {
-                    armed.set(end, now);
+                    armed.set(end);
                 }
                 armed
             }
@@ -98,7 +98,7 @@ impl Timer {
             if armed.end >= self.end {
                 return Poll::Ready(());
             }
-            armed.set(self.end, clock::now());
+            armed.set(self.end);
         }
     }
 }
@@ -148,7 +148,8 @@ impl Armed {
         }
     }
 
-    fn set(&mut self, end: Instant, now: Instant) {
+    fn set(&mut self, end: Instant) {
+        let now = clock::now();
         let end = end.min(clock::after(now, HORIZON));
         let there = tokio::time::Instant::now() + (end - now);
         self.sleep.as_mut().reset(there);
@@ -173,7 +174,8 @@ mod tests {
     }
 
     fn in_millis(millis: u64) -> Timer {
-        Timer::until(clock::now() + Duration::from_millis(millis))
+        let now = clock::now();
+        Timer::until(now + Duration::from_millis(millis), now)
     }
 
     fn kept() -> usize {
@@ -297,6 +299,6 @@ mod tests {
     #[test]
     fn a_moment_beyond_all_timers_is_waited_for() {
         let last = Instant::from_nanos(u64::MAX);
-        runtime().block_on(async { unneeded(Timer::until(last)).await });
+        runtime().block_on(async { unneeded(Timer::until(last, clock::now())).await });
     }
 }

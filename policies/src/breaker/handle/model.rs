@@ -16,7 +16,7 @@ struct Model {
     config: BreakerConfig,
     state: BreakerState,
     forced: Option<BreakerState>,
-    holds: usize,
+    holders: usize,
     changes: u64,
     /// The calls that count: when, and whether they failed or were slow. The
     /// latter only while there is a rule for it.
@@ -38,7 +38,7 @@ impl Model {
             config,
             state: BreakerState::Closed,
             forced: None,
-            holds: 0,
+            holders: 0,
             changes: 0,
             calls: Vec::new(),
             row: 0,
@@ -64,7 +64,7 @@ impl Model {
         self.enter(match (self.forced, self.config.mode) {
             (Some(forced), _) => forced,
             (_, BreakerMode::Disabled) => BreakerState::Disabled,
-            _ if self.holds > 0 => BreakerState::ForcedOpen,
+            _ if self.holders > 0 => BreakerState::ForcedOpen,
             _ => BreakerState::Closed,
         });
     }
@@ -198,7 +198,7 @@ enum Step {
     Force(BreakerState),
     Reset,
     Recover,
-    Hold,
+    HoldOpen,
     Release,
     Configure(BreakerConfig),
 }
@@ -245,7 +245,7 @@ fn step() -> impl Strategy<Value = (Step, u64)> {
         1 => prop::sample::select(forced).prop_map(Step::Force),
         2 => Just(Step::Reset),
         1 => Just(Step::Recover),
-        1 => Just(Step::Hold),
+        1 => Just(Step::HoldOpen),
         2 => Just(Step::Release),
         1 => config().prop_map(Step::Configure),
     ];
@@ -312,19 +312,19 @@ proptest! {
                     model.begin(Some(now));
                     breaker.decide(|machine| machine.recover(now));
                 }
-                Step::Hold => {
-                    model.holds += 1;
+                Step::HoldOpen => {
+                    model.holders += 1;
                     let is_free = model.forced.is_none() && model.config.mode != BreakerMode::Disabled;
                     if is_free && model.state != BreakerState::ForcedOpen {
                         model.enter(BreakerState::ForcedOpen);
                     }
-                    breaker.hold();
+                    breaker.hold_open();
                 }
-                Step::Release if model.holds == 0 => {}
+                Step::Release if model.holders == 0 => {}
                 Step::Release => {
-                    model.holds -= 1;
+                    model.holders -= 1;
                     let held = model.forced.is_none() && model.state == BreakerState::ForcedOpen;
-                    if held && model.holds == 0 {
+                    if held && model.holders == 0 {
                         model.begin(Some(now));
                     }
                     breaker.decide(|machine| machine.release(now));

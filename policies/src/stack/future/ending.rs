@@ -126,7 +126,7 @@ where
             Next::After(delay) => {
                 self.state.number += 1;
                 self.state.waited = clock::nanos(delay);
-                *self.timer = Some(Timer::until(clock::after(call.now(), delay)));
+                *self.timer = Some(Timer::until(clock::after(call.now(), delay), call.now()));
                 let attempt = self.state.number;
                 self.tell(&PolicyEvent::RetryScheduled { attempt, delay });
                 true
@@ -140,12 +140,34 @@ where
         }
     }
 
-    #[cold]
+    /// Refuses the call, out of line where much is in line already: there the
+    /// registers are worth more.
+    #[inline(always)]
     pub(super) fn refuse(
         &mut self,
         refusal: Refusal,
         polled: &mut Poll<Result<S::Response, S::Error>>,
     ) {
+        if R::REPEATS {
+            self.refuse_apart(refusal, polled);
+        } else {
+            self.refuse_here(refusal, polled);
+        }
+    }
+
+    #[cold]
+    pub(super) fn refuse_apart(
+        &mut self,
+        refusal: Refusal,
+        polled: &mut Poll<Result<S::Response, S::Error>>,
+    ) {
+        self.refuse_here(refusal, polled);
+    }
+
+    /// In line: a refusal that is passed on is read as a whole just after it
+    /// was written in parts, which takes longer than all the rest here.
+    #[inline(always)]
+    fn refuse_here(&mut self, refusal: Refusal, polled: &mut Poll<Result<S::Response, S::Error>>) {
         let policies = &*self.state.policies;
         // Nothing is made where nobody listens, which is known of each.
         if policies.emitter.is_heard() {
@@ -163,7 +185,7 @@ where
     }
 }
 
-#[inline]
+#[inline(always)]
 fn refused(refusal: &Refusal) -> PolicyEvent {
     PolicyEvent::Refused {
         by: refusal.kind(),
