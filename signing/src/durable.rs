@@ -135,6 +135,12 @@ pub(crate) fn replace_from(
     sync_parent(path)
 }
 
+/// Gives a file that is whole another name, in place of whatever had it.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_parent(to)
+}
+
 /// A file that is not whole yet, which nobody else writes. Removed unless it gets
 /// its final name.
 struct Staged {

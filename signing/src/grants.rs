@@ -20,7 +20,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use orchestrator_manifest::{Capability, Kind, Manifest, PluginName, Token};
+use orchestrator_manifest::{Capability, Manifest, PluginName, Token};
 use serde::{Deserialize, Serialize};
 
 pub use self::error::GrantError;
@@ -137,9 +137,6 @@ fn digest_of(set: &BTreeSet<Capability>) -> Digest {
 pub struct Granted {
     /// Everything that was granted and is still asked for.
     pub capabilities: Vec<Capability>,
-    /// Those of them that nothing but the plugin's good behaviour holds to
-    /// their scope yet. Say so wherever the plugin's status is shown.
-    pub not_enforced: Vec<Capability>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -431,10 +428,7 @@ fn allowed_by(
         .filter(is_wanted)
         .cloned()
         .collect();
-    Ok(Granted {
-        not_enforced: not_enforced(manifest.kind, &capabilities),
-        capabilities,
-    })
+    Ok(Granted { capabilities })
 }
 
 /// What the types do not say of a grant that was read.
@@ -465,13 +459,4 @@ fn uncovered(wanted: &[Capability], known: &[Capability]) -> Vec<Capability> {
         !known.iter().any(is_known)
     };
     wanted.iter().filter(is_new).cloned().collect()
-}
-
-/// A WebAssembly plugin has nothing but what the host gives it. No kernel
-/// holds a native one to its grants yet.
-fn not_enforced(kind: Kind, granted: &[Capability]) -> Vec<Capability> {
-    match kind {
-        Kind::Wasm => Vec::new(),
-        Kind::Builtin | Kind::Exec | Kind::Node | Kind::Grpc | Kind::Dylib => granted.to_vec(),
-    }
 }

@@ -1,4 +1,5 @@
-//! Kills a command at the very call of the kernel that is asked for.
+//! Watches the calls of the kernel that a command makes, and kills it at the very one
+//! that is asked for.
 
 #![expect(
     clippy::disallowed_types,
@@ -7,7 +8,13 @@
 
 use std::{
     collections::HashMap,
+    fs::{self, File},
     io::Write as _,
+    os::unix::{
+        ffi::OsStringExt as _,
+        fs::{FileExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -48,6 +55,23 @@ pub(crate) fn moments() -> impl Iterator<Item = usize> {
 /// Runs a command and kills it right before its `nth` call (from 1) that changes
 /// files. One that makes fewer ends by itself.
 pub(crate) fn killed_before(command: &Command, nth: usize) -> End {
+    let mut count = 0;
+    watched(command, |call| {
+        count += usize::from(changes_files(call));
+        count < nth
+    })
+}
+
+/// Runs a command and shows each call right before it is made.
+pub(crate) fn traced(command: &Command, mut show: impl FnMut(&Call)) -> End {
+    watched(command, |call| {
+        show(call);
+        true
+    })
+}
+
+/// Runs a command for as long as `may_go_on` says so of its calls.
+fn watched(command: &Command, may_go_on: impl FnMut(&Call) -> bool) -> End {
     // The shell waits until it is watched, and becomes the command then.
     let mut child = Command::new("/bin/sh")
         .args(["-c", "read go; exec \"$@\"", "sh"])
@@ -72,15 +96,14 @@ pub(crate) fn killed_before(command: &Command, nth: usize) -> End {
         | Options::PTRACE_O_TRACEEXEC;
     ptrace::seize(main, options).unwrap();
     child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    let end = watch(main, nth);
+    let end = watch(main, may_go_on);
     // It was waited for; only the handle does not know.
     child.wait().ok();
     end
 }
 
-fn watch(main: Pid, nth: usize) -> End {
+fn watch(main: Pid, mut may_go_on: impl FnMut(&Call) -> bool) -> End {
     let mut is_inside: HashMap<Pid, bool> = HashMap::new();
-    let mut count = 0;
     // Only what this thread traces: other tests have children of their own.
     let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     loop {
@@ -90,12 +113,9 @@ fn watch(main: Pid, nth: usize) -> End {
             WaitStatus::PtraceSyscall(thread) => {
                 let inside = is_inside.entry(thread).or_default();
                 *inside = !*inside;
-                if *inside && changes_files(thread) {
-                    count += 1;
-                    if count == nth {
-                        kill(main, Signal::SIGKILL).unwrap();
-                        continue;
-                    }
+                if *inside && Call::of(thread).is_some_and(|call| !may_go_on(&call)) {
+                    kill(main, Signal::SIGKILL).unwrap();
+                    continue;
                 }
                 (thread, None)
             }
@@ -113,13 +133,79 @@ fn watch(main: Pid, nth: usize) -> End {
     }
 }
 
-fn changes_files(thread: Pid) -> bool {
-    let Ok(registers) = ptrace::getregs(thread) else {
-        return false;
-    };
-    match registers.orig_rax.cast_signed() {
-        libc::SYS_openat => registers.rdx & (libc::O_CREAT as u64 | libc::O_TMPFILE as u64) != 0,
-        libc::SYS_write => registers.rdi > 2,
+/// A call that a thread is about to make.
+pub(crate) struct Call {
+    thread: Pid,
+    pub(crate) number: libc::c_long,
+    pub(crate) arguments: [u64; 6],
+}
+
+impl Call {
+    fn of(thread: Pid) -> Option<Self> {
+        let it = ptrace::getregs(thread).ok()?;
+        Some(Self {
+            thread,
+            number: it.orig_rax.cast_signed(),
+            arguments: [it.rdi, it.rsi, it.rdx, it.r10, it.r8, it.r9],
+        })
+    }
+
+    fn of_process(&self, what: &str) -> PathBuf {
+        format!("/proc/{}/{what}", self.thread).into()
+    }
+
+    /// Device and inode behind a descriptor, and the name that it was opened by.
+    pub(crate) fn file(&self, descriptor: u64) -> Option<((u64, u64), PathBuf)> {
+        let link = self.of_process(&format!("fd/{descriptor}"));
+        let metadata = link.metadata().ok()?;
+        let path = fs::read_link(link).ok()?;
+        Some(((metadata.dev(), metadata.ino()), path))
+    }
+
+    /// The path that an argument points to, from the folder of the process.
+    pub(crate) fn path_here(&self, pointer: u64) -> PathBuf {
+        let folder = fs::read_link(self.of_process("cwd")).unwrap();
+        folder.join(self.text(pointer))
+    }
+
+    /// The same, from a folder that the process has open.
+    pub(crate) fn path(&self, folder: u64, pointer: u64) -> PathBuf {
+        // Only the lower half of a register is the descriptor.
+        let descriptor = u32::try_from(folder & u64::from(u32::MAX)).unwrap();
+        match descriptor.cast_signed() {
+            libc::AT_FDCWD => self.path_here(pointer),
+            open => {
+                let folder = fs::read_link(self.of_process(&format!("fd/{open}")));
+                folder.unwrap_or_default().join(self.text(pointer))
+            }
+        }
+    }
+
+    fn text(&self, pointer: u64) -> PathBuf {
+        let memory = File::open(self.of_process("mem")).unwrap();
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while memory
+            .read_at(&mut byte, pointer + bytes.len() as u64)
+            .is_ok()
+            && byte != [0]
+        {
+            bytes.push(byte[0]);
+        }
+        let path = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+        match path.strip_prefix("/proc/self") {
+            Ok(inner) => Path::new("/proc").join(self.thread.to_string()).join(inner),
+            Err(_) => path,
+        }
+    }
+}
+
+fn changes_files(call: &Call) -> bool {
+    match call.number {
+        libc::SYS_openat => {
+            call.arguments[2] & (libc::O_CREAT as u64 | libc::O_TMPFILE as u64) != 0
+        }
+        libc::SYS_write => call.arguments[0] > 2,
         libc::SYS_pwrite64
         | libc::SYS_copy_file_range
         | libc::SYS_sendfile

@@ -112,3 +112,67 @@ fn grants_of_an_earlier_version_are_named_not_ignored() {
         json!([])
     );
 }
+
+/// A threshold that nobody speaks of is not lowered.
+#[test]
+fn a_threshold_stays_when_other_terms_change() {
+    let home = trusting();
+    let replace = |names: &str, more: &[&str]| {
+        let add = ["trust", "add", "release", "--level", "3", "--names", names];
+        home.run(&[&add[..], &["--replace"], more].concat()).ok();
+        terms(&home)["threshold"].clone()
+    };
+    assert_eq!(replace("greeter", &["--threshold", "2"]), 2);
+    assert_eq!(replace("greeter,stats", &[]), 2);
+    assert_eq!(replace("greeter", &["--threshold", "1"]), 1);
+}
+
+/// No command that is called revoke makes anything load.
+#[test]
+fn what_is_revoked_stays_so() {
+    let home = Home::with_greeter();
+    let info = home.run(&["plugin", "info", "greeter", "--json"]).ok();
+    let digest = info.json()["digest"].as_str().unwrap().to_owned();
+    let release = format!("sha256:{digest}");
+    let revoke = |what: &str, more: &[&str]| {
+        let args = ["trust", "revoke", what, "--reason", "it steals", "--json"];
+        home.run(&[&args[..], more].concat())
+    };
+    let pipeline = home.pipeline("greet");
+    let refused = |code: &str| {
+        let run = home.run(&["run", "start", &pipeline, "--json"]);
+        assert_eq!(run.with_code(6).error()["code"], code);
+    };
+    let both = revoke(&release, &["--allow", &digest]).with_code(6);
+    assert_eq!(both.error()["code"], "ORC-2103");
+    home.run(&["run", "start", &pipeline]).ok();
+
+    revoke(&release, &[]).ok();
+    refused("ORC-2048");
+    let allowed = revoke("release", &["--allow", &digest]).with_code(6);
+    let error = allowed.error();
+    assert_eq!(error["code"], "ORC-2103");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("is revoked: it steals, and stays"),
+        "{error}"
+    );
+    assert_eq!(terms(&home)["status"], "active", "all or nothing");
+
+    revoke("release", &[]).ok();
+    let retired = revoke("release", &["--retire"]).with_code(6);
+    assert_eq!(retired.error()["code"], "ORC-2103");
+    assert_eq!(terms(&home)["status"], "revoked");
+}
+
+/// What is not there keeps nothing else from being taken back.
+#[test]
+fn everything_that_is_named_is_taken_back() {
+    let home = Home::with_greeter();
+    let (missing, granted) = ("file:read=/nowhere", "process:spawn=/bin/sh");
+    let revoke = ["plugin", "revoke", "greeter", missing, granted, "--json"];
+    let error = home.run(&revoke).with_code(4).error();
+    assert_eq!(error["code"], "ORC-2124");
+    let left = home.run(&["plugin", "grants", "--json"]).ok().json();
+    assert_eq!(left[0]["capabilities"], json!([]), "{left}");
+}

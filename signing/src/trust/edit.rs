@@ -106,8 +106,9 @@ impl NextRoot {
     ///
     /// # Errors
     ///
-    /// [`TrustError::NoSuchKey`], [`TrustError::Ambiguous`] or
-    /// [`TrustError::BadReason`].
+    /// [`TrustError::NoSuchKey`], [`TrustError::Ambiguous`],
+    /// [`TrustError::BadReason`], or [`TrustError::StaysRevoked`] for a revoked key that
+    /// is to retire: what it signed would load again.
     pub fn set_status(
         &mut self,
         key: &str,
@@ -117,6 +118,11 @@ impl NextRoot {
         let known = self.find(key)?;
         if let Some(reason) = reason {
             check_reason(reason)?;
+        }
+        if (known.status, status) == (KeyStatus::Revoked, KeyStatus::Retired) {
+            let what = format!("the key `{}`", known.key.name());
+            let reason = known.reason.clone();
+            return Err(TrustError::stays_revoked(what, reason));
         }
         known.status = status;
         known.reason = reason.map(str::to_owned);
@@ -182,10 +188,17 @@ impl NextRoot {
     }
 
     /// Accepts one release although its key is retired or revoked.
-    pub fn allow_digest(&mut self, statement: Digest) {
-        self.document.revoked_digests.remove(&statement);
-        self.document.revoked_since.remove(&statement);
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::StaysRevoked`] when the release itself is revoked.
+    pub fn allow_digest(&mut self, statement: Digest) -> Result<(), TrustError> {
+        if let Some(reason) = self.document.revoked_digests.get(&statement) {
+            let what = format!("the release sha256:{statement}");
+            return Err(TrustError::stays_revoked(what, Some(reason.clone())));
+        }
         self.document.allowed_digests.insert(statement);
+        Ok(())
     }
 
     /// Until when the root may be relied upon for new installations; without a

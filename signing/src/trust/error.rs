@@ -195,6 +195,21 @@ pub enum TrustError {
         help("give at least one name pattern and a threshold of at least 1")
     )]
     BadDelegation(String),
+    /// A key or release that is revoked would count again.
+    #[error("{what} is revoked{reason}, and stays so")]
+    #[diagnostic(
+        code("ORC-2103"),
+        help(
+            "if that was a mistake: `orchestrator trust remove` a key and add it anew; take a \
+             release out of the file that `orchestrator trust propose --out` writes, and sign that"
+        )
+    )]
+    StaysRevoked {
+        /// The key or release.
+        what: String,
+        /// Why, after a colon; empty where nobody said.
+        reason: String,
+    },
     /// The key is trusted already, and not on these terms. Adding it again would
     /// quietly take names away from it or raise its level.
     #[error("the key `{key}` is trusted already, on other terms: {}", changes.join("; "))]
@@ -221,4 +236,11 @@ pub enum TrustError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Key(#[from] KeyError),
+}
+
+impl TrustError {
+    pub(super) fn stays_revoked(what: String, reason: Option<String>) -> Self {
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        Self::StaysRevoked { what, reason }
+    }
 }

@@ -222,7 +222,10 @@ impl RootDocument {
                 None => {
                     let names: Vec<_> = after.names.iter().map(ToString::to_string).collect();
                     let (names, level) = (names.join(", "), after.trust_level);
-                    lines.push(format!("+ key {name} {id}: level {level}, {names}"));
+                    let threshold = after.threshold;
+                    lines.push(format!(
+                        "+ key {name} {id}: level {level}, threshold {threshold}, {names}"
+                    ));
                 }
                 Some(before) => {
                     let changes = before.changes(after);

@@ -5,6 +5,7 @@ use std::{fs, io, path::Path};
 
 use super::{RootDocument, TrustError};
 use crate::{
+    durable,
     key::SecretKey,
     key_file::{KeyFileError, Protection},
 };
@@ -62,7 +63,7 @@ pub(super) fn stage(dir: &Path) -> Result<SecretKey, TrustError> {
 /// Puts the staged key in place, once a root names it.
 pub(super) fn settle(dir: &Path) -> Result<(), TrustError> {
     let path = dir.join(STAGED_FILE);
-    fs::rename(&path, dir.join(KEY_FILE)).map_err(|error| failed(&path, error))
+    durable::rename(&path, &dir.join(KEY_FILE)).map_err(|error| failed(&path, error))
 }
 
 fn generate(path: &Path) -> Result<SecretKey, TrustError> {

@@ -267,13 +267,13 @@ impl TrustStore {
         packages: impl IntoIterator<Item = &'p Verified<Package>>,
         present: &[Digest],
     ) -> Result<(), TrustError> {
-        let root = self.root();
-        let vouched: Vec<_> = packages.into_iter().filter_map(|it| it.vouched()).collect();
+        let (root, judged_by) = (self.root(), self.digest);
+        let packages: Vec<_> = packages.into_iter().collect();
         let (mut has_new, mut changed) = (false, BTreeSet::new());
-        for (release, keys) in &vouched {
-            let is_new = !root.is_recorded(release, keys);
+        for (release, keys) in packages.iter().filter_map(|it| it.vouched()) {
+            let is_new = !root.is_recorded(&release, keys);
             has_new |= is_new;
-            if is_new || root.is_going(release) {
+            if is_new || root.is_going(&release) {
                 changed.insert(release.name);
             }
         }
@@ -291,8 +291,15 @@ impl TrustStore {
             serials.keep(name, present);
         }
         // Also what is known: whatever is here is to be forgotten last.
-        for (release, keys) in vouched {
-            if changed.contains(release.name) {
+        let changed = |it: &&&Verified<Package>| changed.contains(&it.manifest().id);
+        for package in packages.iter().filter(changed) {
+            // By another root its keys may have come to their end meanwhile.
+            let judged = match judged_by == self.digest {
+                true => Ok(Verified::clone(package)),
+                false => package.judged_by(&root),
+            };
+            let judged = judged.ok();
+            if let Some((release, keys)) = judged.as_ref().and_then(|it| it.vouched()) {
                 root.with_numbers(release.name, |numbers| {
                     serials.record(&release, keys, numbers);
                 });

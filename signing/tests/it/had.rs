@@ -4,9 +4,9 @@ use std::fs;
 
 use jiff::{Timestamp, ToSpan as _};
 use orchestrator_signing::{
-    Delegation, Digest, InstallError, InstallOptions, KeyStatus, NamePattern, NextRoot, Package,
-    SecretKey, SignOptions, TrustError, TrustLevel, TrustStore, Verified, cosign, install, remove,
-    sign, verify,
+    Delegation, Digest, GrantStore, InstallError, InstallOptions, KeyStatus, NamePattern, NextRoot,
+    Package, SecretKey, SignOptions, TrustError, TrustLevel, TrustStore, Verified, cosign, install,
+    remove, sign, verify,
 };
 use serde_json::{Value, json};
 
@@ -88,10 +88,7 @@ fn an_allowed_release_is_none_that_its_key_vouched_for() {
         digest
     };
     assert_eq!(fixture.refusal(), "ORC-2047");
-    let allow = |next: &mut NextRoot| {
-        next.allow_digest(digest);
-        Ok(())
-    };
+    let allow = |next: &mut NextRoot| next.allow_digest(digest);
     fixture.store().edit(allow).unwrap();
     put(&fixture).unwrap();
     let had = &read(&fixture, "serials.json")["plugins"]["demo"]["releases"];
@@ -372,5 +369,49 @@ fn a_home_that_others_can_write_to_is_refused() {
         let opened = TrustStore::open(&fixture.path("trust"));
         let is_exposed = matches!(&opened, Err(TrustError::Exposed { .. }));
         assert_eq!(is_exposed, expected, "{mode:o}");
+    }
+}
+
+/// Whoever owns a folder exchanges what lies in it, sticky or not.
+#[test]
+fn somebody_elses_home_is_refused() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let fixture = Fixture::signed();
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else can give a folder away.
+        return;
+    }
+    let home = fixture.path("");
+    chown(&home, Some(65_534), None).unwrap();
+    for mode in [0o755, 0o1755, 0o1777] {
+        fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+        let trust = TrustStore::open(&fixture.path("trust"));
+        assert!(
+            matches!(&trust, Err(TrustError::Exposed { .. })),
+            "{mode:o}"
+        );
+        let grants = GrantStore::open(&fixture.path("grants.toml"));
+        assert_eq!(code(&grants.unwrap_err()), "ORC-2129", "{mode:o}");
+    }
+}
+
+/// A host that began to load before a key was retired or revoked has not had its
+/// releases while the key counted, once it writes them down.
+#[test]
+fn what_was_verified_by_an_older_root_is_judged_anew() {
+    for status in [KeyStatus::Retired, KeyStatus::Revoked] {
+        let fixture = Fixture::signed();
+        fixture.trust(TrustLevel::Internal, "demo");
+        let mut loading = fixture.store();
+        let package = verify(&fixture.dir(), &loading.root()).unwrap();
+        set_status(&fixture, &fixture.key, status);
+        loading.record([&package]).unwrap();
+        let had = &read(&fixture, "serials.json")["plugins"];
+        assert_eq!(*had, json!({}), "{status:?}");
+        let refused = match status {
+            KeyStatus::Retired => "ORC-2047",
+            _ => "ORC-2046",
+        };
+        assert_eq!(fixture.refusal(), refused);
     }
 }

@@ -239,6 +239,11 @@ fn a_host_recovers_from_a_serial_that_leaves_no_room() {
     // Retired, the stolen key does not count as known for all that is below its number.
     let retire =
         |next: &mut orchestrator_signing::NextRoot| next.set_status(&id, KeyStatus::Retired, None);
+    let refused = fixture.store().edit(retire).unwrap_err();
+    assert_eq!(code(&refused), "ORC-2103", "not from revoked");
+    let reinstate =
+        |next: &mut orchestrator_signing::NextRoot| next.set_status(&id, KeyStatus::Active, None);
+    fixture.store().edit(reinstate).unwrap();
     fixture.store().edit(retire).unwrap();
     fixture.sign(1_000);
     assert_eq!(fixture.refusal(), "ORC-2047");
@@ -401,10 +406,7 @@ fn a_key_is_replaced_with_an_overlap_and_revoked() {
     );
     fixture
         .store()
-        .edit(|next| {
-            next.allow_digest(digest);
-            Ok(())
-        })
+        .edit(|next| next.allow_digest(digest))
         .unwrap();
     assert_eq!(installed_codes(&fixture, &versions), ["ORC-2046", "", ""]);
 }
@@ -439,7 +441,7 @@ proptest! {
             next.set_status("release", KeyStatus::Revoked, Some("stolen"))?;
             for (key, at, digest) in &digests {
                 match key.as_str() {
-                    "release" if allowed[*at] => next.allow_digest(*digest),
+                    "release" if allowed[*at] => next.allow_digest(*digest).unwrap(),
                     "other" if revoked[*at] => next.revoke_digest(*digest, "bad").unwrap(),
                     _ => {}
                 }

@@ -201,10 +201,7 @@ fn revoked_and_retired_keys() {
     );
     fixture
         .store()
-        .edit(|next| {
-            next.allow_digest(digest);
-            Ok(())
-        })
+        .edit(|next| next.allow_digest(digest))
         .unwrap();
     let package = verify(&installed, &fixture.store().root()).unwrap();
     assert!(package.warnings()[0].contains("revoked"));

@@ -28,9 +28,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', required = true)]
     names: Vec<NamePattern>,
 
-    /// How many keys, at least as trusted, have to sign a release
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threshold: u32,
+    /// How many keys, at least as trusted, have to sign a release; 1 for a new key
+    #[arg(long, value_name = "N")]
+    threshold: Option<u32>,
 
     /// When the key retires by itself: what it signs later is refused
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -59,7 +59,7 @@ impl Args {
         let key = key::public(context, &self.key)?;
         audit::about(context, About::keys([&key]));
         let mut delegation = Delegation::new(key, self.level, self.names);
-        delegation.threshold = self.threshold;
+        delegation.threshold = self.threshold.unwrap_or(1);
         delegation.not_after = self.not_after;
         delegation.min_serial = self.min_serial;
         let may_replace = self.replace;
@@ -70,6 +70,7 @@ impl Args {
                 // What the command line does not speak of stays as it was.
                 delegation.status = known.status;
                 delegation.reason.clone_from(&known.reason);
+                delegation.threshold = self.threshold.unwrap_or(known.threshold);
                 delegation.not_after = delegation.not_after.or(known.not_after);
                 delegation.min_serial = delegation.min_serial.or(known.min_serial);
                 changes = known.changes(&delegation);

@@ -73,7 +73,7 @@ impl Args {
                 What::Key(key) => next.set_status(key, status, Some(&self.reason))?,
             }
             for allowed in &self.allow {
-                next.allow_digest(*allowed);
+                next.allow_digest(*allowed)?;
             }
             Ok(())
         })?;

@@ -12,7 +12,10 @@ use std::{
 
 use jiff::Timestamp;
 use miette::Diagnostic as _;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 
 use super::{Held, Store};
 use crate::audit::{
@@ -52,22 +55,41 @@ pub(in crate::audit) fn set_aside(
         Err(error) => return Err(error),
     };
     let aside = free_name(dir)?;
-    // The new log is whole before it gets its place.
-    {
-        let mut fresh = Store::open(&aside, settings, None)?;
-        let event = event(&folder, &aside, &why, actor).cleaned(settings.names_secret);
-        fresh.append(&[event.to_tail(Timestamp::now())])?;
-        fresh.checkpoint()?;
-    }
-    let exchanged = renameat_with(CWD, dir, CWD, &aside, RenameFlags::EXCHANGE);
-    if let Err(error) = exchanged {
-        fs::remove_dir_all(&aside).ok();
-        return Err(AuditError::io("exchange", dir)(error.into()));
+    let event = event(&folder, &aside, &why, actor).cleaned(settings.names_secret);
+    let next = beside(dir, ".next");
+    let placed = begin(&next, settings, &event).and_then(|()| exchange(dir, &next, &aside));
+    if let Err(error) = placed {
+        fs::remove_dir_all(&next).ok();
+        return Err(error);
     }
     if let Some(parent) = dir.parent() {
         Folder::new(parent).sync()?;
     }
     Ok(Some((aside, why)))
+}
+
+/// Makes the new log, which is whole before it gets its place. Nothing else has that
+/// name, so what is there was left by a process that was killed.
+fn begin(next: &Path, settings: AuditSettings, event: &AuditEvent) -> Result<(), AuditError> {
+    match fs::remove_dir_all(next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(AuditError::io("remove", next)(error));
+        }
+        _ => {}
+    }
+    let mut fresh = Store::open(next, settings, None)?;
+    fresh.append(&[event.to_tail(Timestamp::now())])?;
+    fresh.checkpoint()
+}
+
+/// Puts `next` in place of the log, which is called `aside` then.
+fn exchange(dir: &Path, next: &Path, aside: &Path) -> Result<(), AuditError> {
+    let failed = |error: Errno| AuditError::io("exchange", dir)(error.into());
+    renameat_with(CWD, next, CWD, aside, RenameFlags::NOREPLACE).map_err(failed)?;
+    renameat_with(CWD, dir, CWD, aside, RenameFlags::EXCHANGE).map_err(|error| {
+        fs::remove_dir_all(aside).ok();
+        failed(error)
+    })
 }
 
 /// What is known of the log that is set aside, for the one that follows it.
@@ -90,12 +112,10 @@ fn event(folder: &Folder, aside: &Path, why: &AuditError, actor: Option<&str>) -
 fn free_name(dir: &Path) -> Result<PathBuf, AuditError> {
     let time = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     for number in 0..100 {
-        let mut name = OsString::from(dir);
-        name.push(format!(".damaged-{time}"));
-        if number > 0 {
-            name.push(format!("-{number}"));
-        }
-        let path = PathBuf::from(name);
+        let path = match number {
+            0 => beside(dir, &format!(".damaged-{time}")),
+            _ => beside(dir, &format!(".damaged-{time}-{number}")),
+        };
         if path.symlink_metadata().is_err() {
             return Ok(path);
         }
@@ -103,6 +123,13 @@ fn free_name(dir: &Path) -> Result<PathBuf, AuditError> {
     Err(AuditError::io("set aside", dir)(
         io::ErrorKind::AlreadyExists.into(),
     ))
+}
+
+/// What is called like the log and then `ending`.
+fn beside(dir: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(dir);
+    name.push(ending);
+    name.into()
 }
 
 /// Whether the lock that is held is the one in the folder.
