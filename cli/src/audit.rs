@@ -25,7 +25,7 @@ use orchestrator_signing::audit::{
 };
 
 pub(crate) use self::{
-    changes::{About, about, around},
+    changes::{About, about, around, change},
     roots::about_root,
 };
 use crate::{context::Context, failure::Result, progress, whoami::whoami};
@@ -111,6 +111,18 @@ impl Audit {
         for event in plugins.iter().filter_map(events::of_loaded) {
             self.note(event);
         }
+        self.know_of(plugins);
+    }
+
+    /// Records what became of one plugin that was loaded anew, beside `all` others.
+    pub(crate) fn note_reloaded(&self, anew: &PluginStatus, all: &[PluginStatus]) {
+        if let Some(event) = events::of_loaded(anew) {
+            self.note(event);
+        }
+        self.know_of(all);
+    }
+
+    fn know_of(&self, plugins: &[PluginStatus]) {
         let usable = plugins.iter().filter(|it| it.error.is_none());
         let sandboxes = usable.filter_map(|it| {
             let key = (it.id.clone(), it.version.to_string());

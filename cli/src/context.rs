@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use orchestrator_contract::RunId;
+use orchestrator_contract::{EventSink, RunId};
 use orchestrator_engine::{
     Engine, EngineBuilder, EngineError, Home, RunHistory,
     config::{Config, LogFormat, Sources},
@@ -16,7 +16,7 @@ use orchestrator_observability::{
     Build, Telemetry,
     log::{self, Flush, Format},
 };
-use orchestrator_plugin_runtime::Runtime;
+use orchestrator_plugin_runtime::{Lessons, Runtime};
 
 use crate::{
     audit::{Audit, Listener},
@@ -170,6 +170,17 @@ impl Context {
         Ok(engine)
     }
 
+    /// Starts an engine that holds one package to nothing, to learn what it uses.
+    pub(crate) async fn learning_engine(&self, lessons: &Lessons) -> Result<Engine> {
+        let mut config = self.config()?;
+        config.runtime.sandbox.learn = Some(lessons.clone());
+        self.log_to_stderr(&config, Use::OneCommand);
+        let builder = self.builder(config)?.plugin_dir(lessons.package());
+        let engine = self.start(builder, None).await?;
+        self.warn_of(engine.warnings());
+        Ok(engine)
+    }
+
     /// The plugins of the home, to be looked at. Needs no journal.
     pub(crate) async fn plugins(&self) -> Result<Runtime> {
         let config = self.config()?;
@@ -185,14 +196,16 @@ impl Context {
         }
     }
 
-    /// Starts an engine that serves others, likewise.
+    /// Starts an engine that serves others, likewise. `sink` hears of all that happens.
     pub(crate) async fn serving_engine(
         &self,
         config: Config,
         locked: Option<PathBuf>,
+        sink: Arc<dyn EventSink>,
     ) -> Result<Engine> {
         self.log_to_stderr(&config, Use::Service);
-        self.start(self.builder(config)?.service(), locked).await
+        let builder = self.builder(config)?.service().sink(sink);
+        self.start(builder, locked).await
     }
 
     /// What becomes of the plugins is recorded.

@@ -182,6 +182,41 @@ pub(crate) enum CliError {
         found: orchestrator_signing::Digest,
     },
 
+    /// A plugin with several phases is learned from one of them at a time.
+    #[error("{}", learn_phase(.plugin, .named.as_deref()))]
+    #[diagnostic(code("ORC-5065"), help("give `--phase`, one of: {}", .names.join(", ")))]
+    LearnPhase {
+        plugin: String,
+        named: Option<String>,
+        names: Vec<String>,
+    },
+
+    /// Only a manifest in YAML that lies in a directory of yours is written, and only where
+    /// its list of capabilities can be replaced without a change to the rest.
+    #[error("the manifest of `{}` cannot be written", .path.display())]
+    #[diagnostic(
+        code("ORC-5066"),
+        help("run it without `--write` and put what it prints into the manifest")
+    )]
+    ManifestByHand { path: PathBuf },
+
+    /// The command asks a running service, and none runs in this home.
+    #[error("no service runs in `{}`", .home.display())]
+    #[diagnostic(
+        code("ORC-5043"),
+        help("start one with `orchestrator serve`, or name its home with `--home`")
+    )]
+    NoService { home: PathBuf },
+
+    /// The service ended meanwhile, is too busy to answer, or something else has its
+    /// address.
+    #[error("the service on {address} does not answer: {reason}")]
+    #[diagnostic(
+        code("ORC-5044"),
+        help("look at the service's log; what was to be done may have been done")
+    )]
+    ServiceGone { address: SocketAddr, reason: String },
+
     /// As many clients are connected as may be. Status 503; `/livez`, `/readyz`
     /// and `/metrics` are answered all the same.
     #[error("too many connections")]
@@ -239,12 +274,24 @@ impl CliError {
             | Self::NoOutput { .. }
             | Self::UnknownTopic { .. } => Exit::NotFound,
             Self::StillRunning { .. } => Exit::TimedOut,
-            Self::InputFile { .. } => Exit::Invalid,
+            Self::LearnPhase { named: None, .. } => Exit::Usage,
+            Self::LearnPhase { .. } => Exit::NotFound,
+            Self::InputFile { .. } | Self::ManifestByHand { .. } => Exit::Invalid,
             Self::OtherRoot { .. } => Exit::Trust,
-            Self::Full | Self::Listen { .. } => Exit::Unreachable,
+            Self::Full
+            | Self::Listen { .. }
+            | Self::NoService { .. }
+            | Self::ServiceGone { .. } => Exit::Unreachable,
             Self::NotLoopback { .. } | Self::TokenExposed { .. } | Self::TokenMalformed { .. } => {
                 Exit::Denied
             }
         }
+    }
+}
+
+fn learn_phase(plugin: &str, named: Option<&str>) -> String {
+    match named {
+        Some(named) => format!("{plugin} has no phase `{named}`"),
+        None => format!("{plugin} has several phases"),
     }
 }

@@ -24,6 +24,7 @@ mod run_record;
 mod run_view;
 mod saved_outputs;
 mod serve;
+mod services;
 mod signals;
 mod signer;
 mod source;

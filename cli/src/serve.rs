@@ -7,10 +7,13 @@ mod connections;
 mod descriptors;
 mod events;
 mod growth;
+mod logs;
 mod paced;
+mod plugins;
 mod probes;
 mod problem;
 mod refusal;
+mod reload;
 mod resume;
 mod routes;
 mod runs;
@@ -27,11 +30,13 @@ use crate::{
     context::Context,
     error::CliError,
     failure::Result,
+    services::Presence,
     signals::{Asked, Signals},
 };
 use growth::Growth;
+pub(crate) use logs::PluginLogs;
 use routes::Routers;
-use token::Token;
+pub(crate) use token::Token;
 
 /// How long connections may take to end once everything else has.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
@@ -44,6 +49,7 @@ struct App {
     token: Token,
     growth: Growth,
     audit: Arc<Audit>,
+    logs: Arc<PluginLogs>,
     /// Turns true when streams have to end.
     closing: watch::Receiver<bool>,
 }
@@ -58,6 +64,7 @@ pub(crate) async fn serve(
     engine: Engine,
     home: Home,
     config: ServerConfig,
+    logs: Arc<PluginLogs>,
 ) -> Result {
     // Before anybody learns that we are here and could stop us.
     let signals = Signals::new()?;
@@ -65,6 +72,9 @@ pub(crate) async fn serve(
     let connections = descriptors::make_room(config.connections_max);
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
+    let _presence = Presence::tell(&home, address)?;
+    // Commands that did not see this service yet have written down what they want.
+    engine.disable_as_written()?;
     announce(context, address, &token, engine.warnings())?;
 
     let (close, closing) = watch::channel(false);
@@ -75,6 +85,7 @@ pub(crate) async fn serve(
         token,
         growth: Growth::default(),
         audit: context.audit()?,
+        logs,
         closing: closing.clone(),
     });
     let routers = Routers::new(Arc::clone(&app));

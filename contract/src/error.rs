@@ -115,6 +115,9 @@ pub enum CallError {
         /// Why not.
         message: String,
     },
+    /// An operator keeps the plugin from taking calls; it was not called.
+    #[error("the plugin is disabled")]
+    Disabled,
     /// Something that fits no other kind.
     #[error("{message}")]
     Unknown {
@@ -204,6 +207,7 @@ error_kinds! {
     PluginTransient => "plugin_transient",
     PluginPermanent => "plugin_permanent",
     Unavailable => "unavailable",
+    Disabled => "disabled",
     Unknown => "unknown",
 }
 
@@ -225,9 +229,10 @@ impl CallError {
             | Self::InvalidInput { .. }
             | Self::Permission { .. }
             | Self::Cancelled { .. } => Fault::Caller,
-            Self::RateLimited { .. } | Self::CircuitOpen { .. } | Self::Overloaded { .. } => {
-                Fault::Host
-            }
+            Self::RateLimited { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Overloaded { .. }
+            | Self::Disabled => Fault::Host,
         }
     }
 
@@ -259,6 +264,7 @@ impl CallError {
             | Self::RateLimited { .. }
             | Self::CircuitOpen { .. }
             | Self::Overloaded { .. }
+            | Self::Disabled
             | Self::ResourceLimit { .. }
             | Self::PluginPermanent { .. } => RetryAdvice::Never,
         }
@@ -272,6 +278,7 @@ impl CallError {
                 | ErrorKind::RateLimited
                 | ErrorKind::CircuitOpen
                 | ErrorKind::Overloaded
+                | ErrorKind::Disabled
         )
     }
 
@@ -377,6 +384,7 @@ mod tests {
             CallError::RateLimited { retry_after_ms: 1 },
             CallError::CircuitOpen { retry_after_ms: 1 },
             CallError::Overloaded { limit: 1 },
+            CallError::Disabled,
         ];
         for refusal in refusals {
             assert_eq!(refusal.fault(), Fault::Host);

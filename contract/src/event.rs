@@ -1,9 +1,15 @@
 //! What happens on the way, told to whoever wants to know.
 
+mod labels;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::labels::{
+    BreakerState, DenialRule, FallbackKind, LogLevel, LogStream, PluginState, RefusedBy,
+    ReloadOutcome, RunOutcome, StepOutcome, ViolationAction,
+};
 use crate::{CallError, ErrorKind, PhaseName, PluginId, RunId, SessionId, StepId, TraceContext};
 
 /// Something that happened. Serialised, `event` holds its dotted name.
@@ -222,6 +228,32 @@ pub enum Event {
         /// How long the start waits, in milliseconds.
         delay_ms: u64,
     },
+    /// A plugin was to go on with what is installed now.
+    #[serde(rename = "plugin.reloaded")]
+    PluginReloaded {
+        /// The plugin.
+        plugin: PluginId,
+        /// The version that served before, where one did.
+        from: Option<Arc<str>>,
+        /// The version that serves now.
+        version: Option<Arc<str>>,
+        /// How it ended.
+        outcome: ReloadOutcome,
+        /// What became of the state, or why the old version goes on; for people.
+        reason: Arc<str>,
+    },
+    /// A plugin that runs became well, or is not well any more.
+    #[serde(rename = "plugin.health_changed")]
+    PluginHealthChanged {
+        /// The plugin.
+        plugin: PluginId,
+        /// Its version.
+        version: Arc<str>,
+        /// Whether it is well.
+        healthy: bool,
+        /// What is wrong, where something is.
+        reason: Arc<str>,
+    },
     /// A line that a plugin wrote.
     #[serde(rename = "plugin.log")]
     PluginLog {
@@ -249,13 +281,17 @@ pub enum Event {
         cpu_percent: f64,
         /// Processor time used since the last sample, in microseconds.
         cpu_micros: u64,
+        /// Threads of all its processes.
+        tasks: u64,
+        /// Descriptors that they have open.
+        open_files: u64,
     },
     /// A plugin used more than it may.
     #[serde(rename = "plugin.violation")]
     ResourceViolation {
         /// The plugin.
         plugin: PluginId,
-        /// `memory`, `cpu`, `tasks`, `files`, `output`.
+        /// `memory`, `cpu`, `tasks`, `files`, `disk`, `output`.
         resource: Arc<str>,
         /// What it used, in the resource's unit.
         current: u64,
@@ -263,6 +299,20 @@ pub enum Event {
         limit: u64,
         /// What was done about it.
         action: ViolationAction,
+    },
+    /// A plugin was refused something that it was not granted.
+    #[serde(rename = "plugin.denied")]
+    CapabilityDenied {
+        /// The plugin.
+        plugin: PluginId,
+        /// What it would have needed: `network:access`. Empty where nothing grants it.
+        capability: Arc<str>,
+        /// What it wanted, escaped and bounded in length: `api.example.com:443`.
+        resource: Arc<str>,
+        /// Why not.
+        rule: DenialRule,
+        /// How many before this one were not told, because they came too fast.
+        suppressed: u64,
     },
     /// The journal made a group of events durable.
     #[serde(rename = "journal.committed")]
@@ -308,173 +358,6 @@ pub struct NoEvents;
 
 impl EventSink for NoEvents {
     fn emit(&self, _: Event) {}
-}
-
-/// An enum that is also a closed set of label values.
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$vdoc])* #[serde(rename = $label)] $variant),+
-        }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// The value in snake_case.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $label),+ }
-            }
-        }
-    };
-}
-
-labels! {
-    /// How a run ended.
-    RunOutcome {
-        /// Every required step succeeded, and so did the others.
-        Success => "success",
-        /// Every required step succeeded, another did not.
-        Degraded => "degraded",
-        /// A required step failed.
-        Failed => "failed",
-        /// Somebody ended it.
-        Cancelled => "cancelled",
-    }
-}
-
-impl RunOutcome {
-    /// Whether the run's outputs are there.
-    pub const fn has_outputs(self) -> bool {
-        matches!(self, Self::Success | Self::Degraded)
-    }
-}
-
-labels! {
-    /// How a step ended.
-    StepOutcome {
-        /// It has an output.
-        Success => "success",
-        /// It has an error.
-        Failed => "failed",
-        /// Its condition was false.
-        Skipped => "skipped",
-        /// Somebody ended it.
-        Cancelled => "cancelled",
-        /// The engine stopped between its start and its end, and nobody knows
-        /// whether its effect happened.
-        Unknown => "unknown",
-    }
-}
-
-labels! {
-    /// Which policy refused a call.
-    RefusedBy {
-        /// The total deadline had passed.
-        Deadline => "deadline",
-        /// The rate limit.
-        RateLimit => "rate_limit",
-        /// The breaker.
-        Breaker => "breaker",
-        /// The bulkhead.
-        Bulkhead => "bulkhead",
-        /// More important calls came first.
-        Shed => "shed",
-    }
-}
-
-labels! {
-    /// What is asked in place of a call that failed.
-    FallbackKind {
-        /// A value of the pipeline.
-        Value => "value",
-        /// A phase of another plugin.
-        Phase => "phase",
-        /// The last good result.
-        LastGood => "last_good",
-    }
-}
-
-labels! {
-    /// The state of a breaker.
-    BreakerState {
-        /// Calls flow.
-        Closed => "closed",
-        /// Calls are refused.
-        Open => "open",
-        /// A few probes flow.
-        HalfOpen => "half_open",
-    }
-}
-
-labels! {
-    /// Where a plugin stands in its life.
-    PluginState {
-        /// Its manifest was read.
-        Discovered => "discovered",
-        /// Its signature and grants were checked.
-        Verified => "verified",
-        /// It is in the registry.
-        Loaded => "loaded",
-        /// It answered `validate` or its handshake and has its configuration.
-        Initialized => "initialized",
-        /// Its process is being started.
-        Starting => "starting",
-        /// It takes calls.
-        Running => "running",
-        /// An operator keeps it from taking calls.
-        Disabled => "disabled",
-        /// It finishes its calls and takes no more.
-        Stopping => "stopping",
-        /// It has stopped.
-        Stopped => "stopped",
-        /// It is out of the registry.
-        Unloaded => "unloaded",
-        /// It could not be brought further.
-        Error => "error",
-        /// It ended too often and is not started again by itself.
-        CrashLoop => "crash_loop",
-    }
-}
-
-labels! {
-    /// Where a plugin's line came from.
-    LogStream {
-        /// Standard output.
-        Stdout => "stdout",
-        /// Standard error.
-        Stderr => "stderr",
-        /// A `Log` frame.
-        Protocol => "protocol",
-    }
-}
-
-labels! {
-    /// How serious a line is.
-    LogLevel {
-        /// Every detail.
-        Trace => "trace",
-        /// For whoever looks for a fault.
-        Debug => "debug",
-        /// Normal course of things.
-        Info => "info",
-        /// Something to look at.
-        Warn => "warn",
-        /// Something failed.
-        Error => "error",
-    }
-}
-
-labels! {
-    /// What was done about a violation.
-    ViolationAction {
-        /// It was reported.
-        Warn => "warn",
-        /// The process tree was killed.
-        Kill => "kill",
-    }
 }
 
 #[cfg(test)]

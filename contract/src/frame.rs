@@ -23,8 +23,9 @@ mod header;
 
 pub use codec::{FRAME_MAX, FrameDecoder, FrameError, HEADER_MAX, PAYLOAD_PER_FRAME};
 pub use header::{
-    Accepted, CallHeader, Cancel, CancelMode, Chunk, Credit, Drain, Hello, HostCall, HostResult,
-    Log, PROTOCOL_VERSION, Progress, Reconcile, ReconcileStatus, ResultHeader, Welcome,
+    Accepted, CallHeader, Cancel, CancelMode, Chunk, Credit, Drain, GetState, Health, HealthCheck,
+    Hello, HostCall, HostResult, Log, PROTOCOL_VERSION, Progress, Reconcile, ReconcileStatus,
+    RestoreState, ResultHeader, Welcome,
 };
 
 use bytes::Bytes;
@@ -59,6 +60,16 @@ pub enum Frame {
     HostCall(HostCall),
     /// Host to plugin: the answer to a question.
     HostResult(HostResult),
+    /// Host to plugin: are you well? Sent to plugins whose `Hello` says that they answer.
+    HealthCheck(HealthCheck),
+    /// Plugin to host: whether it is well.
+    Health(Health),
     /// Either way: more of a payload.
     Chunk(Chunk, Bytes),
+    /// Host to plugin: what does a later process need to go on? Answered by `Result`,
+    /// whose payload it is. Only to a plugin that said that it has state.
+    GetState(GetState),
+    /// Host to plugin: go on with this, before the first call. Answered by `Result`.
+    /// The payload is the state, or its beginning. What was restored before is void.
+    RestoreState(RestoreState, Bytes),
 }

@@ -31,8 +31,8 @@ mod trace;
 pub use call::{Criticality, PhaseCall, PhaseReply, Reconciled, Usage};
 pub use error::{CallError, ErrorKind, Fault, RetryAdvice, TimeoutScope};
 pub use event::{
-    BreakerState, Event, EventSink, FallbackKind, LogLevel, LogStream, NoEvents, PluginState,
-    RefusedBy, RunOutcome, StepOutcome, ViolationAction,
+    BreakerState, DenialRule, Event, EventSink, FallbackKind, LogLevel, LogStream, NoEvents,
+    PluginState, RefusedBy, ReloadOutcome, RunOutcome, StepOutcome, ViolationAction,
 };
 pub use host::{HostCallError, HostFuture, HostOperation, HostService, NoHost};
 pub use id::{PhaseName, PluginId, RunId, SessionId, StepId};

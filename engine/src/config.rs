@@ -19,8 +19,8 @@ pub use policy::{DeadlineOverrides, FallbackConfig, PolicyConfig};
 pub use sources::{Origin, Sources};
 pub use stack::PolicyStack;
 pub use types::{
-    AuditConfig, CheckpointCopy, DiscoveryConfig, InstallConfig, LogConfig, LogFormat,
-    PluginConfig, RunConfig, ServerConfig,
+    AuditConfig, CheckpointCopy, DiscoveryConfig, HealthAction, HealthSettings, InstallConfig,
+    LogConfig, LogFormat, PluginConfig, RunConfig, ServerConfig,
 };
 
 use std::collections::BTreeMap;
@@ -54,6 +54,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// How plugins are run.
     pub runtime: RuntimeSettings,
+    /// What is asked of plugins that run, and done about those that are not well.
+    pub health: HealthSettings,
     /// The journal.
     pub journal: JournalSettings,
     /// Sessions.
@@ -103,6 +105,11 @@ impl Config {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         values::check(self)?;
         self.policy.validate("policy")?;
+        let checked = self.health.check.validate();
+        checked.map_err(|error| ConfigError::Policy {
+            section: "health.check".to_owned(),
+            error,
+        })?;
         for (name, plugin) in &self.plugins {
             let place = format!("plugins.{name}");
             let policy = format!("{place}.policy");

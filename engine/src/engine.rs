@@ -3,6 +3,7 @@
 mod builder;
 mod fork;
 mod intake;
+mod plugins;
 mod resume;
 mod revive;
 mod service;
@@ -19,7 +20,7 @@ use std::{
 
 use orchestrator_contract::RunId;
 use orchestrator_observability::Telemetry;
-use orchestrator_plugin_runtime::{PluginStatus, Runtime};
+use orchestrator_plugin_runtime::Runtime;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,7 +28,9 @@ pub use self::{builder::EngineBuilder, fork::Resolution, intake::RunHandle, resu
 use crate::{
     bus::{Bus, EventStream},
     config::Config,
+    disabled::Disabled,
     error::EngineError,
+    health::HealthWatch,
     history::RunHistory,
     journal::{InboxRequest, Journal, JournalError},
     pipeline::Pipeline,
@@ -67,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) runtime: Runtime,
+    pub(crate) disabled: Disabled,
+    pub(crate) health: HealthWatch,
     pub(crate) stacks: Stacks,
     pub(crate) bus: Bus,
     pub(crate) telemetry: Arc<Telemetry>,
@@ -212,11 +217,6 @@ impl Engine {
     /// The runs of this home, ended ones included.
     pub fn history(&self) -> &RunHistory {
         &self.shared.history
-    }
-
-    /// Every plugin that was found, also those that cannot be used.
-    pub fn plugins(&self) -> Vec<PluginStatus> {
-        self.shared.runtime.plugins()
     }
 
     /// The plugins.

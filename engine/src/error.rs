@@ -231,6 +231,18 @@ pub enum EngineError {
         run: RunId,
     },
 
+    /// The section `plugins.<name>` of the configuration says `disabled = true`, and
+    /// would disable it again with the next start.
+    #[error("plugin {id} is disabled by the configuration")]
+    #[diagnostic(
+        code("ORC-4017"),
+        help("take `disabled` out of `plugins.{id}`, then start the engine again")
+    )]
+    DisabledByConfig {
+        /// The plugin.
+        id: String,
+    },
+
     /// A run that is resumed was started with a plugin that has changed since.
     #[error(
         "run {run} was started with `{plugin}` {version}, which is no longer installed as it was"
@@ -293,14 +305,30 @@ impl EngineError {
             | Self::SensitiveOutput { .. }
             | Self::Text { .. }
             | Self::Input { .. } => ErrorClass::Invalid,
-            Self::UnknownStep { .. } => ErrorClass::NotFound,
+            Self::UnknownStep { .. }
+            | Self::Runtime(
+                RuntimeError::UnknownPlugin { .. } | RuntimeError::NotInstalled { .. },
+            ) => ErrorClass::NotFound,
             Self::AlreadyDriven { .. }
+            | Self::DisabledByConfig { .. }
+            | Self::Runtime(
+                RuntimeError::IllegalTransition { .. }
+                | RuntimeError::CompiledIn { .. }
+                | RuntimeError::Needed { .. },
+            )
             | Self::PluginChanged { .. }
             | Self::InDoubt { .. }
             | Self::NothingToRetry { .. }
             | Self::NotInDoubt { .. } => ErrorClass::Conflict,
-            Self::Busy { .. } | Self::Draining => ErrorClass::Busy,
-            Self::Plugin(ResolveError::Unusable(problem)) => problem.class.into(),
+            Self::Busy { .. }
+            | Self::Draining
+            | Self::Runtime(
+                RuntimeError::StillBusy { .. }
+                | RuntimeError::TooManyInUse { .. }
+                | RuntimeError::Closing { .. },
+            ) => ErrorClass::Busy,
+            Self::Plugin(ResolveError::Unusable(problem))
+            | Self::Runtime(RuntimeError::Refused(problem)) => problem.class.into(),
             Self::Plugin(_) => ErrorClass::NotFound,
             Self::Journal(error) => of_journal(error),
             Self::Runtime(RuntimeError::Trust { .. } | RuntimeError::Locked(_)) => {

@@ -18,6 +18,7 @@ use crate::engine::private_dir;
 /// keys/           release keys, 0600
 /// trust/          root.json: who may sign what
 /// grants.toml     what the operator gave to whom
+/// disabled/       plugins that an operator disabled, a file each
 /// pipelines/      pipelines that the service runs by name
 /// journal/        runs, sessions, blobs
 /// run/            private trees of running plugins; empty when nothing runs
@@ -150,6 +151,11 @@ impl Home {
     /// What the operator granted.
     pub fn grants_file(&self) -> PathBuf {
         self.root.join("grants.toml")
+    }
+
+    /// What an operator disabled.
+    pub fn disabled(&self) -> PathBuf {
+        self.root.join("disabled")
     }
 
     /// Pipelines that are run by name.

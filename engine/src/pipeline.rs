@@ -63,7 +63,7 @@ pub use self::{
     interpolate::{InputExpr, Interpolated},
     lookup::{Lookup, PluginLookup},
     scope::{DECODED_BYTES_MAX, RESULT_BYTES_MAX, Scope},
-    step::{FallbackSpec, StepSpec},
+    step::{FallbackSpec, Releases, StepSpec},
 };
 
 /// Largest pipeline file in bytes.

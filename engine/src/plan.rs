@@ -12,7 +12,7 @@ use crate::{
     engine::Shared,
     error::EngineError,
     journal::{PinnedPlugin, RunState},
-    pipeline::{FallbackSpec, Lookup, Pipeline, PluginLookup, StepSpec},
+    pipeline::{FallbackSpec, Lookup, Pipeline, PluginLookup, Releases, StepSpec},
     stack::{PhaseStack, fallback::LastResults},
 };
 
@@ -65,7 +65,7 @@ pub(crate) struct PlannedPhase {
 struct Named<'s> {
     step: &'s StepId,
     plugin: &'s PluginId,
-    range: &'s VersionReq,
+    releases: &'s Releases,
     /// Whether the step only falls back to it.
     is_fallback: bool,
 }
@@ -80,18 +80,18 @@ impl Plan {
     /// its place; a step's policy that does not fit.
     pub(crate) fn bind(shared: &Shared, pipeline: Arc<Pipeline>) -> Result<Self, EngineError> {
         for spec in pipeline.steps() {
-            if let Err(error) = shared.runtime.resolve(spec.plugin.as_str(), &spec.range)
+            if let Err(error) = resolve(&shared.runtime, spec.plugin.as_str(), &spec.releases)
                 && let ResolveError::Unusable(_) = &error
             {
                 return Err(error.into());
             }
         }
         pipeline.check_against(&Registry(&shared.runtime))?;
-        let resolve = |named: Named<'_>| {
-            let handle = shared.runtime.resolve(named.plugin.as_str(), named.range)?;
-            Ok(handle)
+        let bound = |named: Named<'_>| {
+            let plugin = named.plugin.as_str();
+            Ok(resolve(&shared.runtime, plugin, named.releases)?)
         };
-        Self::with(shared, pipeline, resolve)
+        Self::with(shared, pipeline, bound)
     }
 
     /// Binds every step to exactly the plugin that its run began with.
@@ -170,6 +170,10 @@ impl Plan {
     }
 }
 
+fn resolve(runtime: &Runtime, id: &str, releases: &Releases) -> Result<PluginHandle, ResolveError> {
+    runtime.resolve_in(id, &releases.range, releases.channel)
+}
+
 fn pin(handle: &PluginHandle) -> PinnedPlugin {
     PinnedPlugin {
         plugin: handle.id().clone(),
@@ -191,7 +195,7 @@ impl PlannedStep {
         let handle = resolve(Named {
             step: &spec.id,
             plugin: &spec.plugin,
-            range: &spec.range,
+            releases: &spec.releases,
             is_fallback: false,
         })?;
         let phase = phase_of(&handle, &spec.phase).map_err(refused)?;
@@ -235,13 +239,13 @@ fn planned_fallback(
         FallbackSpec::LastGood => PlannedFallback::LastGood(last_results.clone()),
         FallbackSpec::Phase {
             plugin,
-            range,
+            releases,
             phase,
         } => {
             let handle = resolve(Named {
                 step: &spec.id,
                 plugin,
-                range,
+                releases,
                 is_fallback: true,
             })?;
             let name = phase;
@@ -306,8 +310,8 @@ fn check_overrides(policy: &Value) -> Result<(), String> {
 pub(crate) struct Registry<'a>(pub(crate) &'a Runtime);
 
 impl PluginLookup for Registry<'_> {
-    fn phases(&self, id: &str, range: &VersionReq) -> Lookup {
-        match self.0.resolve(id, range) {
+    fn phases(&self, id: &str, releases: &Releases) -> Lookup {
+        match resolve(self.0, id, releases) {
             Ok(handle) => {
                 let names = handle.phases().iter().map(|phase| phase.name.clone());
                 Lookup::Found(names.collect())

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    host::{Host, HostError},
+    host::{AddressRange, Destination, DestinationError, Host, Target},
     scope::{Scope, ScopeError},
 };
 use crate::text::{nearest, quoted};
@@ -31,7 +31,7 @@ pub enum Token {
     FileWrite,
     /// Open connections to a host and port.
     NetworkAccess,
-    /// Start one program.
+    /// Start one program, or with the scope `*` any that it can read.
     ProcessSpawn,
     /// Read the plugin's own storage.
     StorageRead,

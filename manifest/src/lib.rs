@@ -34,7 +34,10 @@ pub mod text;
 mod word;
 
 pub use canonical::canonical_json;
-pub use capability::{Capability, CapabilityError, Host, HostError, Scope, ScopeError, Token};
+pub use capability::{
+    AddressRange, Capability, CapabilityError, Destination, DestinationError, Host, Scope,
+    ScopeError, Target, Token,
+};
 pub use duration::{DURATION_MAX, DurationError, format_duration, parse_duration};
 pub use fault::{Fault, ManifestError, Rule};
 pub use load::{FILE_NAMES, FILE_SIZE_MAX};

@@ -209,8 +209,8 @@ pub struct Resources {
     /// limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_cpu_percent: Option<u32>,
-    /// Disk space in MiB. Absent or 0: no limit. Refused for every kind that
-    /// this build runs.
+    /// Room in MiB for files in the plugin's own `TMPDIR`, the only place where it
+    /// can write then. Absent or 0: no limit, and no such directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_disk_mb: Option<u32>,
     /// Threads and processes, all of the plugin's together. Absent or 0: no

@@ -76,6 +76,10 @@ metrics! {
         "Current memory usage in bytes", ["plugin"];
     PLUGIN_CPU: Gauge, "orchestrator_plugin_cpu_usage_percent",
         "Current CPU usage percentage", ["plugin"];
+    PLUGIN_TASKS: Gauge, "orchestrator_plugin_tasks",
+        "Threads of the plugin's processes", ["plugin"];
+    PLUGIN_OPEN_FILES: Gauge, "orchestrator_plugin_open_files",
+        "File descriptors that the plugin's processes have open", ["plugin"];
 
     PHASE_ATTEMPTS: Counter, "orchestrator_plugin_phase_attempts_total",
         "Tries at phase executions, the first ones included", ["plugin", "phase"];
@@ -85,10 +89,16 @@ metrics! {
         "Processor time used by the plugin's processes in seconds", ["plugin"];
     PLUGIN_STATE: Gauge, "orchestrator_plugin_state",
         "1 for the state the plugin is in, the best of its versions, 0 for the others", ["plugin", "state"];
+    PLUGIN_HEALTHY: Gauge, "orchestrator_plugin_healthy",
+        "1 while the plugin says that it is well, 0 while it does not or has ended by itself", ["plugin"];
     PLUGIN_RESTARTS: Counter, "orchestrator_plugin_restarts_total",
         "Starts of a plugin's process after it ended by itself", ["plugin"];
+    PLUGIN_RELOADS: Counter, "orchestrator_plugin_reloads_total",
+        "Times a plugin was to go on with what is installed, by whether it does", ["plugin", "outcome"];
     PLUGIN_VIOLATIONS: Counter, "orchestrator_plugin_resource_violations_total",
         "Times a plugin used more of a resource than it may", ["plugin", "resource", "action"];
+    PLUGIN_DENIALS: Counter, "orchestrator_plugin_denials_total",
+        "Times a plugin was refused what it was not granted", ["plugin", "capability", "rule"];
     PLUGIN_LOG_LINES: Counter, "orchestrator_plugin_log_lines_total",
         "Lines that a plugin wrote", ["plugin", "level"];
 

@@ -58,9 +58,13 @@ impl Recorder {
             }
             Event::PluginStateChanged { .. }
             | Event::PluginRestarted { .. }
+            | Event::PluginHealthChanged { .. }
+            | Event::PluginReloaded { .. }
             | Event::PluginLog { .. }
-            | Event::PluginSampled { .. }
-            | Event::ResourceViolation { .. } => self.count_plugin(event),
+            | Event::PluginSampled { .. } => self.count_plugin(event),
+            Event::CapabilityDenied { .. } | Event::ResourceViolation { .. } => {
+                self.count_bounds(event);
+            }
             Event::JournalCommitted {
                 events,
                 duration_us,
@@ -168,7 +172,16 @@ impl Recorder {
             }
             Event::PluginRestarted { plugin, .. } => {
                 self.add(&names::PLUGIN_RESTARTS, &[plugin.as_str()]);
+                healthy(exporter, plugin.as_str(), false);
             }
+            Event::PluginHealthChanged {
+                plugin,
+                healthy: is_well,
+                ..
+            } => healthy(exporter, plugin.as_str(), *is_well),
+            Event::PluginReloaded {
+                plugin, outcome, ..
+            } => self.add(&names::PLUGIN_RELOADS, &[plugin.as_str(), outcome.as_str()]),
             Event::PluginLog { plugin, level, .. } => {
                 self.add(&names::PLUGIN_LOG_LINES, &[plugin.as_str(), level.as_str()])
             }
@@ -177,11 +190,25 @@ impl Recorder {
                 memory_bytes,
                 cpu_percent,
                 cpu_micros,
+                tasks,
+                open_files,
             } => {
                 let plugin = plugin.as_str();
-                usage(exporter, plugin, *memory_bytes, *cpu_percent);
+                usage(
+                    exporter,
+                    plugin,
+                    (*memory_bytes, *tasks, *open_files),
+                    *cpu_percent,
+                );
                 self.telemetry.used_cpu(plugin, *cpu_micros);
             }
+            _ => {}
+        }
+    }
+
+    /// What a plugin did not get, or took too much of.
+    fn count_bounds(&self, event: &Event) {
+        match event {
             Event::ResourceViolation {
                 plugin,
                 resource,
@@ -191,6 +218,21 @@ impl Recorder {
                 &names::PLUGIN_VIOLATIONS,
                 &[plugin.as_str(), resource, action.as_str()],
             ),
+            Event::CapabilityDenied {
+                plugin,
+                capability,
+                rule,
+                suppressed,
+                ..
+            } => {
+                let values = [plugin.as_str(), capability, rule.as_str()];
+                let counter = self
+                    .telemetry
+                    .exporter
+                    .counter(&names::PLUGIN_DENIALS, &values);
+                // Those that were not told are of the same plugin, and mostly of the same rule.
+                counter.increment(suppressed.saturating_add(1));
+            }
             _ => {}
         }
     }
@@ -218,6 +260,11 @@ impl Recorder {
     }
 }
 
+fn healthy(exporter: &Exporter, plugin: &str, healthy: bool) {
+    let gauge = exporter.gauge(&names::PLUGIN_HEALTHY, &[plugin]);
+    gauge.set(f64::from(u8::from(healthy)));
+}
+
 fn plugin_state(exporter: &Exporter, plugin: &str, now: PluginState) {
     for state in PluginState::ALL {
         exporter
@@ -228,18 +275,27 @@ fn plugin_state(exporter: &Exporter, plugin: &str, now: PluginState) {
         now,
         PluginState::Stopped | PluginState::Unloaded | PluginState::Error | PluginState::CrashLoop
     );
+    if matches!(now, PluginState::Error | PluginState::CrashLoop) {
+        healthy(exporter, plugin, false);
+    }
     if has_no_process {
-        usage(exporter, plugin, 0, 0.0);
+        usage(exporter, plugin, (0, 0, 0), 0.0);
     }
 }
 
-fn usage(exporter: &Exporter, plugin: &str, memory_bytes: u64, cpu_percent: f64) {
-    #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
-    let memory = memory_bytes as f64;
-    exporter.gauge(&names::PLUGIN_MEMORY, &[plugin]).set(memory);
-    exporter
-        .gauge(&names::PLUGIN_CPU, &[plugin])
-        .set(cpu_percent);
+/// Memory in bytes, tasks and open files, then processor use.
+fn usage(exporter: &Exporter, plugin: &str, counts: (u64, u64, u64), cpu_percent: f64) {
+    let (memory, tasks, files) = counts;
+    for (metric, count) in [
+        (&names::PLUGIN_MEMORY, memory),
+        (&names::PLUGIN_TASKS, tasks),
+        (&names::PLUGIN_OPEN_FILES, files),
+    ] {
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
+        exporter.gauge(metric, &[plugin]).set(count as f64);
+    }
+    let cpu = exporter.gauge(&names::PLUGIN_CPU, &[plugin]);
+    cpu.set(cpu_percent);
 }
 
 impl EventSink for Recorder {

@@ -18,12 +18,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    BoxFuture, CallContext, Plugin, PluginProblem, error::LifecycleError, lifecycle::Lifecycle,
-    outlet::Outlet,
+    BoxFuture, CallContext, Plugin, PluginProblem, error::LifecycleError, health::FIRST_CHECK,
+    lifecycle::Lifecycle, outlet::Outlet,
 };
-
-/// How long a health check may take.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A plugin compiled into the host, with its manifest.
 pub struct Builtin {
@@ -195,12 +192,17 @@ impl BuiltinBody {
             .map_err(|error| PluginProblem::new(&error))
     }
 
+    /// Asks it whether it is well, without a limit.
+    pub(crate) async fn is_well(&self) -> Result<(), String> {
+        self.plugin.health().await
+    }
+
     async fn health(&self) -> Result<(), LifecycleError> {
         let id = self.outlet.plugin().to_string();
-        let message = match timeout(HEALTH_TIMEOUT, self.plugin.health()).await {
+        let message = match timeout(FIRST_CHECK, self.is_well()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(message)) => message,
-            Err(_) => format!("timeout after {HEALTH_TIMEOUT:?}"),
+            Err(_) => format!("timeout after {FIRST_CHECK:?}"),
         };
         Err(LifecycleError::Health { id, message })
     }

@@ -17,10 +17,9 @@ mod status;
 
 use std::{ffi::OsString, fmt};
 
-use miette::Diagnostic;
-use orchestrator_manifest::Capability;
+use orchestrator_manifest::{Capability, Destination, Token};
 use orchestrator_sandbox::{
-    Confinement, ConfinementError, Grants, Layer, Layers, SandboxReport, Spec,
+    Confinement, ConfinementError, Grants, Layer, Layers, Network, SandboxReport, Spec,
 };
 use orchestrator_signing::TrustLevel;
 
@@ -33,7 +32,8 @@ pub use self::{
     status::{AbsentLayer, Sandbox, SandboxStatus},
 };
 use crate::{
-    egress::{Destination, DestinationError, egress_variables},
+    egress::egress_variables,
+    learn::Lessons,
     settings::{Level3, SandboxSettings},
 };
 
@@ -45,6 +45,9 @@ pub(crate) struct Hold {
     variables: Vec<(String, OsString)>,
     /// What it reaches by the proxy; empty where it needs none.
     destinations: Vec<Destination>,
+    /// Where it is not held but observed: who takes note.
+    lessons: Option<Lessons>,
+    has_proxy: bool,
     /// The lowest trust level that this is enough for.
     pub(crate) enough_for: TrustLevel,
     pub(crate) status: SandboxStatus,
@@ -52,17 +55,6 @@ pub(crate) struct Hold {
     pub(crate) by_kernel: Vec<Capability>,
     /// Those that nothing holds it to.
     pub(crate) by_nobody: Vec<Capability>,
-}
-
-/// Why a plugin cannot be held to its grants.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-pub(crate) enum HoldError {
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Confinement(#[from] ConfinementError),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Destination(#[from] DestinationError),
 }
 
 /// Which layers a plugin gets.
@@ -109,9 +101,9 @@ impl Hold {
         settings: &SandboxSettings,
         capabilities: &[Capability],
         needs: Grants,
-    ) -> Result<Self, HoldError> {
+    ) -> Result<Self, ConfinementError> {
         let held = match terms(level, settings) {
-            Some(terms) => Some(confine(terms, Allowed::new(needs, capabilities)?)?),
+            Some(terms) => Some(confine(terms, Allowed::new(needs, capabilities))?),
             None => None,
         };
         let (confinement, allowed) = held.unzip();
@@ -127,11 +119,56 @@ impl Hold {
             enough_for: enough_for(layers, allowed.as_ref().map(|it| &it.reach)),
             status: report.map_or_else(SandboxStatus::unconfined, SandboxStatus::of),
             variables: granted::variables(capabilities),
+            has_proxy: matches!(
+                &allowed,
+                Some(Allowed {
+                    reach: Reach::Granted(_),
+                    ..
+                })
+            ),
             destinations: match allowed.map(|allowed| allowed.reach) {
                 Some(Reach::Granted(destinations)) => destinations,
                 _ => Vec::new(),
             },
+            lessons: None,
             confinement,
+        })
+    }
+
+    /// Holds a plugin to nothing, and has `lessons` take note of what it does. It gets what
+    /// `capabilities` name of the host's environment. Blocks, the first time for some
+    /// milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// When the host cannot filter system calls.
+    pub(crate) fn observing(
+        lessons: &Lessons,
+        capabilities: &[Capability],
+        needs: Grants,
+    ) -> Result<Self, ConfinementError> {
+        let (minimum, wanted) = (Layers::NONE, Layers::ALL);
+        let observed = |network| {
+            let grants = needs.clone().observed().network(network);
+            Confinement::new(&grants, minimum, wanted)
+        };
+        let (confinement, has_proxy) = match observed(Network::Gateway) {
+            Ok(confinement) => (confinement, true),
+            // Then connections are seen, and no names.
+            Err(ConfinementError::Layer { .. }) => (observed(Network::Unrestricted)?, false),
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            by_kernel: Vec::new(),
+            by_nobody: capabilities.to_vec(),
+            // It is not for trust to take it away.
+            enough_for: TrustLevel::Untrusted,
+            status: SandboxStatus::unconfined(),
+            variables: granted::variables(capabilities),
+            destinations: Vec::new(),
+            lessons: Some(lessons.clone()),
+            has_proxy,
+            confinement: Some(confinement),
         })
     }
 
@@ -140,7 +177,7 @@ impl Hold {
         for (name, value) in &self.variables {
             spec = spec.variable(name, value);
         }
-        if !self.destinations.is_empty() {
+        if self.has_proxy {
             for (name, value) in egress_variables() {
                 spec = spec.variable(name, value);
             }
@@ -151,15 +188,56 @@ impl Hold {
         }
     }
 
+    /// Whether its processes have a way out by the proxy.
+    pub(crate) fn has_proxy(&self) -> bool {
+        self.has_proxy
+    }
+
+    /// Who takes note of what its processes do.
+    pub(crate) fn lessons(&self) -> Option<&Lessons> {
+        self.lessons.as_ref()
+    }
+
     /// What its processes reach by the proxy; empty where they need none.
     pub(crate) fn destinations(&self) -> &[Destination] {
         &self.destinations
     }
 
+    /// Whether the kernel ends its processes at calls that nothing grants.
+    pub(crate) fn filters_calls(&self) -> bool {
+        self.has(Layer::Seccomp)
+    }
+
     /// Whether its processes have their own count of processes, which the kernel bounds.
     pub(crate) fn counts_processes(&self) -> bool {
+        self.has(Layer::Processes)
+    }
+
+    /// Whether its processes have room for files of their own and nowhere else to write.
+    ///
+    /// # Errors
+    ///
+    /// Where else they can.
+    pub(crate) fn holds_disk(&self, granted: &[Capability]) -> Result<(), &'static str> {
+        if self.lessons.is_some() {
+            // It is held to nothing, and uses what it would have.
+            return Ok(());
+        }
+        if !self.has(Layer::Root) {
+            return Err("without a private root the plugin can write elsewhere");
+        }
+        if granted.iter().any(|it| it.token() == Token::FileWrite) {
+            return Err(
+                "it was granted `file:write`, and files there are on a disk that others \
+                        use too; give it a directory on a file system with a quota",
+            );
+        }
+        Ok(())
+    }
+
+    fn has(&self, layer: Layer) -> bool {
         let report = self.confinement.as_ref().map(Confinement::report);
-        report.is_some_and(|report| report.in_force().contains(Layer::Processes))
+        report.is_some_and(|report| report.in_force().contains(layer))
     }
 }
 
@@ -174,7 +252,7 @@ impl fmt::Debug for Hold {
 
 /// Puts layers in force. Where none is needed, a host without networks to give lets a
 /// plugin have its own.
-fn confine(terms: Terms, allowed: Allowed) -> Result<(Confinement, Allowed), HoldError> {
+fn confine(terms: Terms, allowed: Allowed) -> Result<(Confinement, Allowed), ConfinementError> {
     let Terms { minimum, wanted } = terms;
     match Confinement::new(&allowed.grants, minimum, wanted) {
         Err(ConfinementError::Layer { .. }) if minimum == Layers::NONE => {

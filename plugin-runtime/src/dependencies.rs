@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use miette::Diagnostic as _;
 use semver::{Version, VersionReq};
 
-use crate::{error::LoadError, search_path::Place};
+use orchestrator_manifest::Channel;
+
+use crate::{channel::distance, error::LoadError, search_path::Place};
 
 /// A plugin as far as dependencies go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +21,8 @@ pub(crate) struct Identity {
 pub(crate) struct Needs {
     /// Where the plugin itself was found.
     pub(crate) place: Place,
+    /// Whom its publisher means it for.
+    pub(crate) channel: Channel,
     /// Ids and the versions that will do.
     pub(crate) plugins: Vec<(String, VersionReq)>,
 }
@@ -31,6 +35,8 @@ pub(crate) struct Standing {
     pub(crate) verified: bool,
     /// Whether it asks for more than the operator has granted to earlier versions.
     pub(crate) waits: bool,
+    /// Whom its publisher means it for.
+    pub(crate) channel: Channel,
 }
 
 /// What dependencies make of a set of plugins.
@@ -53,12 +59,17 @@ pub(crate) struct Resolution {
 /// development places are not asked for what was installed and cannot be verified.
 /// When no place has a verified highest match, the first one decides.
 ///
+/// Of a place's verified matches only those count that are nearest to the channel that
+/// was `asked` for. What is not verified counts whatever it claims, or a channel
+/// written into a broken release would bring an older one back.
+///
 /// A match that waits for a grant leaves its place to the next one that does not,
 /// if that is verified: an upgrade that asks for more does not stop what ran before.
 pub(crate) fn select<'a, T>(
     plugins: &'a BTreeMap<Identity, T>,
     id: &str,
     range: &VersionReq,
+    asked: Option<Channel>,
     standing: impl Fn(&T) -> Standing,
 ) -> Option<(&'a Identity, &'a T)> {
     let place = |it: &(&Identity, &T)| standing(it.1).place;
@@ -70,7 +81,12 @@ pub(crate) fn select<'a, T>(
     // Keeps the highest version first within each place.
     matching.sort_by_key(place);
     let ready = |it: &&(&Identity, &T)| !standing(it.1).waits;
+    let away = |it: &(&Identity, &T)| distance(standing(it.1).channel, asked);
     let of_place = |matches: &[(&'a Identity, &'a T)]| {
+        let verified = matches.iter().filter(|it| standing(it.1).verified);
+        let nearest = verified.map(away).min();
+        let counts = |it: &&(&Identity, &T)| !standing(it.1).verified || Some(away(it)) == nearest;
+        let matches: Vec<_> = matches.iter().filter(counts).copied().collect();
         let next = matches.iter().find(ready);
         let next = next.filter(|it| standing(it.1).verified);
         next.or(matches.first()).copied()
@@ -94,8 +110,9 @@ fn usable<'a>(
         place: needs.place,
         verified: true,
         waits: false,
+        channel: needs.channel,
     };
-    select(plugins, id, range, standing).map(|(plugin, _)| plugin)
+    select(plugins, id, range, None, standing).map(|(plugin, _)| plugin)
 }
 
 /// Finds for every plugin the ones it needs. `unusable` holds plugins that were
@@ -376,11 +393,12 @@ mod tests {
                     },
                     verified: *verified,
                     waits: false,
+                    channel: Channel::Stable,
                 };
                 (identity("p", version), standing)
             });
         let rows: BTreeMap<_, _> = rows.collect();
-        let found = select(&rows, "p", &range.parse().unwrap(), |it| *it);
+        let found = select(&rows, "p", &range.parse().unwrap(), None, |it| *it);
         found.unwrap().0.version.to_string()
     }
 
@@ -412,6 +430,43 @@ mod tests {
         assert_eq!(selected(&rows, "^2"), "2.0.0");
         let among_development = [("9.0.0", true, 8, false), ("1.0.0", true, 9, true)];
         assert_eq!(selected(&among_development, "*"), "1.0.0");
+    }
+
+    /// Rows of version, channel and whether it is verified.
+    fn of_channels(rows: &[(&str, Channel, bool)], range: &str, asked: Option<Channel>) -> String {
+        let rows = rows.iter().map(|(version, channel, verified)| {
+            let standing = Standing {
+                place: Place::default(),
+                verified: *verified,
+                waits: false,
+                channel: *channel,
+            };
+            (identity("p", version), standing)
+        });
+        let rows: BTreeMap<_, _> = rows.collect();
+        let found = select(&rows, "p", &range.parse().unwrap(), asked, |it| *it);
+        found.unwrap().0.version.to_string()
+    }
+
+    #[test]
+    fn stable_is_meant_unless_a_channel_or_a_version_is_asked_for() {
+        use Channel::{Beta, Deprecated, Stable};
+        let mut rows = vec![
+            ("1.0.0", Deprecated, true),
+            ("1.5.0", Stable, true),
+            ("2.0.0", Beta, true),
+        ];
+        assert_eq!(of_channels(&rows, "*", None), "1.5.0");
+        assert_eq!(of_channels(&rows, "*", Some(Beta)), "2.0.0");
+        assert_eq!(of_channels(&rows, "*", Some(Deprecated)), "1.0.0");
+        assert_eq!(of_channels(&rows, "=1.0.0", None), "1.0.0");
+        assert_eq!(of_channels(&rows, "^2", None), "2.0.0");
+        assert_eq!(of_channels(&rows, "<1.5", Some(Beta)), "1.0.0");
+        rows.push(("2.1.0", Stable, true));
+        assert_eq!(of_channels(&rows, "*", Some(Beta)), "2.1.0");
+        // Whatever it claims to be, what does not verify is not passed over.
+        rows.push(("2.2.0", Beta, false));
+        assert_eq!(of_channels(&rows, "*", None), "2.2.0");
     }
 
     proptest! {

@@ -35,7 +35,6 @@ mod relay;
 mod request;
 mod settings;
 mod socks;
-mod target;
 
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -48,9 +47,8 @@ use tokio::{
 };
 
 pub use account::{EgressDenial, EgressObserver, EgressUsage};
-pub use destination::{Destination, DestinationError};
 pub use names::{Resolver, SystemResolver};
-pub use refusal::EgressRule;
+pub use orchestrator_manifest::Destination;
 pub use settings::EgressSettings;
 
 use account::Account;
@@ -92,6 +90,27 @@ impl Egress {
     pub fn new(
         plugin: PluginId,
         granted: Vec<Destination>,
+        settings: EgressSettings,
+        resolver: Arc<dyn Resolver>,
+        observer: Arc<dyn EgressObserver>,
+    ) -> Self {
+        Self::with(plugin, Some(granted), settings, resolver, observer)
+    }
+
+    /// Lets `plugin` through to everything, and tells `observer` what would have to be
+    /// named.
+    pub fn observing(
+        plugin: PluginId,
+        settings: EgressSettings,
+        resolver: Arc<dyn Resolver>,
+        observer: Arc<dyn EgressObserver>,
+    ) -> Self {
+        Self::with(plugin, None, settings, resolver, observer)
+    }
+
+    fn with(
+        plugin: PluginId,
+        granted: Option<Vec<Destination>>,
         settings: EgressSettings,
         resolver: Arc<dyn Resolver>,
         observer: Arc<dyn EgressObserver>,

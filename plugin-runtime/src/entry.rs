@@ -1,21 +1,22 @@
 //! One plugin in the registry: what is known of it, its state, and the kind that
 //! runs it.
 
+mod call;
+mod hold;
+mod needs;
+mod restart;
+
 use std::{
     path::PathBuf,
-    pin::Pin,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use orchestrator_contract::{
-    CallError, PhaseCall, PhaseName, PhaseReply, PluginId, PluginState, Reconciled,
-};
-use orchestrator_manifest::{Kind, Manifest, Phase};
+use orchestrator_contract::{CallError, PhaseCall, PhaseName, PluginId, PluginState, Reconciled};
+use orchestrator_manifest::{Channel, Kind, Manifest, Phase};
 use orchestrator_signing::{InUse, Package, TrustLevel, Verified};
 use tokio::{
     sync::{Mutex, Notify},
@@ -24,9 +25,13 @@ use tokio::{
 
 use crate::{
     BoxFuture, DependencyStatus, PhaseStatus, PluginProblem, PluginStatus, SandboxStatus,
-    builtin::BuiltinBody, error::LifecycleError, exec::Exec, lifecycle::Lifecycle, limits::Watch,
-    node::Node, search_path::Place,
+    builtin::BuiltinBody, dependencies::Standing, error::LifecycleError, exec::Exec,
+    health::HealthRecord, lifecycle::Lifecycle, limits::Bounds, node::Node, search_path::Place,
 };
+pub use call::CallFuture;
+use call::InFlight;
+pub(crate) use hold::Held;
+pub(crate) use restart::NotRestarted;
 
 /// What is known of a plugin from its package and its operator.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +49,8 @@ pub(crate) struct Facts {
     pub(crate) location: Option<PathBuf>,
     pub(crate) shadowed: Vec<PathBuf>,
     pub(crate) digest: String,
+    /// Whom its publisher means it for.
+    pub(crate) channel: Channel,
     pub(crate) trust_level: Option<u8>,
     pub(crate) key_id: Option<String>,
     pub(crate) grants: Vec<String>,
@@ -53,8 +60,21 @@ pub(crate) struct Facts {
     /// The lowest trust level that it is confined enough for.
     pub(crate) enough_for: Option<TrustLevel>,
     pub(crate) unsigned: bool,
-    pub(crate) limits: Watch,
+    /// Absent for builtins and for what was refused.
+    pub(crate) limits: Option<Arc<Bounds>>,
     pub(crate) warnings: Vec<String>,
+}
+
+impl Facts {
+    /// What counts when several versions match.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            place: self.place,
+            verified: self.verified,
+            waits: self.waits_for_grant,
+            channel: self.channel,
+        }
+    }
 }
 
 /// The kind that runs a plugin.
@@ -74,11 +94,26 @@ pub(crate) struct Entry {
     pub(crate) facts: Facts,
     pub(crate) life: Arc<Lifecycle>,
     pub(crate) body: Body,
-    dependencies: OnceLock<Vec<Arc<Entry>>>,
+    pub(crate) health: HealthRecord,
+    dependencies: RwLock<Vec<Arc<Entry>>>,
+    dependants: RwLock<Vec<Weak<Entry>>>,
+    /// Whether it is to run for itself, and not only for those that need it.
+    wanted: AtomicBool,
+    /// What was started for it and had not run before.
+    brought: std::sync::Mutex<Vec<Arc<Entry>>>,
     calls: AtomicU64,
+    /// Handles that a reload waits for.
+    users: AtomicU64,
+    /// Told when there is no call, or no user, any more.
     idle: Notify,
     /// Held while the plugin is started, so that it is started once.
-    starting: Mutex<()>,
+    starting: Arc<Mutex<()>>,
+    /// Whether it runs and lets no call in yet.
+    held: AtomicBool,
+    /// What answers in its place, once it was given up.
+    instead: OnceLock<Arc<Entry>>,
+    /// Whether it was said that it is deprecated.
+    pub(crate) told_deprecated: AtomicBool,
     start_timeout: Duration,
 }
 
@@ -97,23 +132,25 @@ impl Entry {
             facts,
             life,
             body,
-            dependencies: OnceLock::new(),
+            health: HealthRecord::default(),
+            dependencies: RwLock::default(),
+            dependants: RwLock::default(),
+            wanted: AtomicBool::new(false),
+            brought: std::sync::Mutex::default(),
             calls: AtomicU64::new(0),
+            users: AtomicU64::new(0),
             idle: Notify::new(),
-            starting: Mutex::new(()),
+            starting: Arc::default(),
+            held: AtomicBool::new(false),
+            instead: OnceLock::new(),
+            told_deprecated: AtomicBool::new(false),
             start_timeout,
         }
     }
 
-    /// Says which plugins must run before this one. Only the first time counts.
-    pub(crate) fn depend_on(&self, plugins: Vec<Arc<Entry>>) {
-        // Set once, by the loader.
-        let _ = self.dependencies.set(plugins);
-    }
-
-    /// The plugins that must run before this one.
-    pub(crate) fn dependencies(&self) -> &[Arc<Entry>] {
-        self.dependencies.get().map_or(&[], Vec::as_slice)
+    /// Calls that have not ended.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.calls.load(Ordering::Acquire)
     }
 
     pub(crate) fn call(self: &Arc<Self>, call: PhaseCall) -> CallFuture {
@@ -126,7 +163,7 @@ impl Entry {
             let message = format!("plugin {} has no phase `{}`", self.id, call.phase);
             return CallFuture::refused(CallError::InvalidInput { message }, in_flight);
         }
-        if self.life.is_running() {
+        if self.lets_in() {
             match &self.body {
                 Body::Builtin(builtin) => return CallFuture::new(builtin.call(call), in_flight),
                 Body::Node(node) => {
@@ -141,7 +178,11 @@ impl Entry {
         }
         let entry = Arc::clone(self);
         let answer = Box::pin(async move {
-            entry.ready(call.deadline.map(Instant::from_std)).await?;
+            let ready = entry.ready(call.deadline.map(Instant::from_std)).await;
+            if let Some(instead) = entry.instead.get() {
+                return instead.call(call).await;
+            }
+            ready?;
             match &entry.body {
                 Body::Builtin(builtin) => builtin.call(call).await,
                 Body::Exec(exec) => exec.call(call).await,
@@ -154,7 +195,11 @@ impl Entry {
 
     pub(crate) async fn reconcile(self: &Arc<Self>, phase: &PhaseName, key: &str) -> Reconciled {
         let _in_flight = InFlight::enter(self);
-        if self.ready(None).await.is_err() {
+        let ready = self.ready(None).await;
+        if let Some(instead) = self.instead.get() {
+            return Box::pin(instead.reconcile(phase, key)).await;
+        }
+        if ready.is_err() {
             return Reconciled::Unknown;
         }
         match &self.body {
@@ -185,7 +230,7 @@ impl Entry {
         self: &Arc<Self>,
         deadline: Option<Instant>,
     ) -> Result<(), CallError> {
-        if self.life.is_running() {
+        if self.lets_in() {
             return Ok(());
         }
         self.startable()?;
@@ -216,12 +261,7 @@ impl Entry {
         use PluginState::{Disabled, Initialized, Loaded, Running, Starting};
         match self.life.state() {
             Loaded | Initialized | Starting | Running => Ok(()),
-            // Not `Unavailable`, which is held against the plugin and tried again, and
-            // not `PluginPermanent`, which the breaker takes for an answer of the
-            // plugin: a half-open one would close. `Cancelled` is the operator's doing.
-            Disabled => Err(CallError::Cancelled {
-                reason: "disabled by an operator".to_owned(),
-            }),
+            Disabled => Err(CallError::Disabled),
             state => Err(match self.life.problem() {
                 Some(problem) => problem.to_call_error(),
                 None => self.unavailable(&format!("it is {}", state.as_str())),
@@ -235,14 +275,28 @@ impl Entry {
             if self.life.is_running() {
                 return Ok(());
             }
+            self.start_now().await
+        })
+    }
+
+    /// Starts the plugin, its dependencies first. Only for who keeps others from
+    /// doing the same.
+    pub(crate) fn start_now(&self) -> BoxFuture<'_, Result<(), CallError>> {
+        Box::pin(async move {
             // The start that was waited for may have failed.
             self.startable()?;
+            let mut started = Vec::new();
             for dependency in self.dependencies() {
+                let ran = dependency.life.is_running();
                 if let Err(cause) = dependency.ready(None).await {
-                    return Err(self.dependency_failed(dependency, &cause));
+                    self.take_back(started).await;
+                    return Err(self.dependency_failed(&dependency, &cause));
+                }
+                if !ran {
+                    started.push(dependency);
                 }
             }
-            match &self.body {
+            let outcome = match &self.body {
                 Body::Builtin(builtin) => {
                     let started = builtin.start(&self.life).await;
                     started.map_err(|problem| problem.to_call_error())
@@ -252,7 +306,12 @@ impl Entry {
                     .unwrap_or_else(|_| Err(self.unavailable("it did not start in time"))),
                 Body::Node(node) => node.start().await,
                 Body::None => Err(self.unavailable("it was not loaded")),
+            };
+            match outcome.is_err() {
+                true => self.take_back(started).await,
+                false => self.brought().extend(started),
             }
+            outcome
         })
     }
 
@@ -292,6 +351,7 @@ impl Entry {
     /// Ends everything at once, without waiting.
     pub(crate) fn close(&self) {
         let _ = self.life.go(PluginState::Stopping, "the runtime is gone");
+        self.idle.notify_waiters();
         match &self.body {
             Body::Exec(exec) => exec.close(),
             Body::Node(node) => node.close(),
@@ -306,6 +366,7 @@ impl Entry {
             Body::Builtin(_) | Body::None => (None, 0, 0),
         };
         let facts = self.facts.clone();
+        let (state, started_at) = (self.life.state(), self.started_at());
         PluginStatus {
             id: self.id.to_string(),
             version: self.manifest.version.clone(),
@@ -319,17 +380,19 @@ impl Entry {
             description: self.manifest.description.clone(),
             author: self.manifest.author.clone(),
             license: self.manifest.license.clone(),
-            state: self.life.state(),
+            state,
             history: self.life.history(),
             trust_level: facts.trust_level,
             key_id: facts.key_id,
             unsigned: facts.unsigned,
             digest: facts.digest,
+            channel: facts.channel,
             location: facts.location,
             label: facts.label,
             phases: self.phases.iter().map(PhaseStatus::of).collect(),
             dependencies: self.dependency_statuses(),
-            limits: facts.limits,
+            limits: facts.limits.as_ref().map(|it| it.now()).unwrap_or_default(),
+            limits_held: facts.limits.map_or_else(Vec::new, |it| it.held()),
             has_config_schema: self.manifest.config_schema.is_some(),
             sensitive_fields: self.manifest.sensitive_fields.clone(),
             warnings: facts.warnings,
@@ -338,20 +401,43 @@ impl Entry {
             not_enforced: facts.not_enforced,
             sandbox: facts.sandbox,
             pid,
+            started_at,
+            last_seen: self.last_seen(),
+            health: self
+                .health
+                .health(state, started_at, self.life.last_problem().is_some()),
             restarts,
             calls: self.calls.load(Ordering::Relaxed),
             waiting,
             error: self.life.problem(),
+            last_problem: self.life.last_problem(),
             shadowed: facts.shadowed,
         }
+    }
+
+    /// Since when it runs: its process, where it has one.
+    fn started_at(&self) -> Option<i64> {
+        match &self.body {
+            Body::Node(node) => node.pid().and(node.last_started_at()),
+            _ => self.life.running_since(),
+        }
+    }
+
+    /// When it was last known to be there.
+    fn last_seen(&self) -> Option<i64> {
+        let started = match &self.body {
+            Body::Node(node) => node.last_started_at(),
+            _ => self.life.running_since(),
+        };
+        self.health.last_seen().max(started)
     }
 
     fn dependency_statuses(&self) -> Vec<DependencyStatus> {
         let needed = self.manifest.dependencies.iter();
         needed
             .map(|(id, range)| {
-                let mut chosen = self.dependencies().iter();
-                let chosen = chosen.find(|entry| entry.manifest.id == *id);
+                let chosen = self.dependencies();
+                let chosen = chosen.iter().find(|entry| entry.manifest.id == *id);
                 DependencyStatus {
                     id: id.to_string(),
                     range: range.clone(),
@@ -364,17 +450,6 @@ impl Entry {
     /// Whether the plugin has a process that lives from call to call.
     pub(crate) fn is_node(&self) -> bool {
         self.manifest.kind == Kind::Node
-    }
-
-    async fn idle(&self) {
-        loop {
-            let mut notified = std::pin::pin!(self.idle.notified());
-            notified.as_mut().enable();
-            if self.calls.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            notified.await;
-        }
     }
 
     async fn within(
@@ -407,62 +482,6 @@ impl Entry {
     fn unavailable(&self, why: &str) -> CallError {
         CallError::Unavailable {
             message: format!("plugin {}: {why}", self.id),
-        }
-    }
-}
-
-/// Counts a call while it lives.
-struct InFlight(Arc<Entry>);
-
-impl InFlight {
-    fn enter(entry: &Arc<Entry>) -> Self {
-        entry.calls.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(entry))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
-        }
-    }
-}
-
-/// A call in flight. Dropping it cancels the call: a process of kind `exec` is
-/// ended, a plugin of kind `node` is told.
-#[must_use = "a call does nothing until it is awaited"]
-pub struct CallFuture {
-    answer: Result<BoxFuture<'static, Result<PhaseReply, CallError>>, Option<CallError>>,
-    _in_flight: InFlight,
-}
-
-impl CallFuture {
-    fn new(answer: BoxFuture<'static, Result<PhaseReply, CallError>>, in_flight: InFlight) -> Self {
-        Self {
-            answer: Ok(answer),
-            _in_flight: in_flight,
-        }
-    }
-
-    fn refused(error: CallError, in_flight: InFlight) -> Self {
-        Self {
-            answer: Err(Some(error)),
-            _in_flight: in_flight,
-        }
-    }
-}
-
-impl Future for CallFuture {
-    type Output = Result<PhaseReply, CallError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.answer {
-            Ok(answer) => answer.as_mut().poll(context),
-            Err(refusal) => match refusal.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What operators and authors can do wrong, each with a code and a way out.
 
+mod lifecycle;
+
 use std::path::PathBuf;
 
 use miette::Diagnostic;
@@ -8,6 +10,7 @@ use orchestrator_signing::LockFileError;
 use semver::{Version, VersionReq};
 use thiserror::Error;
 
+pub(crate) use self::lifecycle::LifecycleError;
 use crate::{PluginProblem, ProblemClass, lifecycle::Illegal};
 
 /// Why the runtime does not start, or does not do what an operator asked.
@@ -79,6 +82,112 @@ pub enum RuntimeError {
         /// The nearest name there is.
         nearest: Option<String>,
     },
+    /// What was to be loaded is refused, with its own code.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Refused(PluginProblem),
+    /// There is no package of the plugin any more.
+    #[error("no package of plugin {id} is found")]
+    #[diagnostic(
+        code("ORC-3052"),
+        help("what is loaded goes on; install a release with `orchestrator plugin install`")
+    )]
+    NotInstalled {
+        /// The plugin.
+        id: String,
+    },
+    /// What is compiled in changes with the host.
+    #[error("plugin {id} is compiled into the host and cannot be reloaded")]
+    #[diagnostic(code("ORC-3053"), help("start a host that has the new one"))]
+    CompiledIn {
+        /// The plugin.
+        id: String,
+    },
+    /// The new release was started beside the old one and did not come up.
+    #[error("{id} {version} did not start: {message}")]
+    #[diagnostic(
+        code("ORC-3054"),
+        help(
+            "what served before goes on; the log has what the new one wrote, and `orchestrator plugin rollback {id}` takes it out of use"
+        )
+    )]
+    NotStarted {
+        /// The plugin.
+        id: String,
+        /// The version that was to serve.
+        version: Version,
+        /// What went wrong.
+        message: String,
+    },
+    /// The old version's calls went on for too long for the others to wait.
+    #[error(
+        "{calls} calls of plugin {id} did not end within {limit:?}, so its state stays where it is"
+    )]
+    #[diagnostic(
+        code("ORC-3055"),
+        help(
+            "what served before goes on; try when there is less to do, or raise `runtime.reload.hold_max`"
+        )
+    )]
+    StillBusy {
+        /// The plugin.
+        id: String,
+        /// How many calls.
+        calls: u64,
+        /// How long they were waited for.
+        limit: std::time::Duration,
+    },
+    /// The old version did not give its state, or the new one did not take it.
+    #[error("the state of plugin {id} was not moved to {version}: {message}")]
+    #[diagnostic(
+        code("ORC-3056"),
+        help("what served before goes on with its state; the message is the plugin's own")
+    )]
+    StateNotMoved {
+        /// The plugin.
+        id: String,
+        /// The version that was to serve.
+        version: Version,
+        /// What went wrong.
+        message: String,
+    },
+    /// Another plugin needs a version that would no longer be there.
+    #[error("with what is installed of {id}, plugin {dependant} could not go on: {reason}")]
+    #[diagnostic(
+        code("ORC-3057"),
+        help(
+            "install a version of {id} that {dependant} can do with, or another release of {dependant}"
+        )
+    )]
+    Needed {
+        /// The plugin.
+        id: String,
+        /// The one that needs it.
+        dependant: String,
+        /// What it would lack.
+        reason: String,
+    },
+    /// Runs that began with earlier versions go on for long.
+    #[error("{count} earlier versions of plugin {id} are still in use")]
+    #[diagnostic(
+        code("ORC-3058"),
+        help(
+            "wait until the runs have ended that began with them; `orchestrator run list --status running` shows them"
+        )
+    )]
+    TooManyInUse {
+        /// The plugin.
+        id: String,
+        /// How many.
+        count: usize,
+    },
+    /// Nothing new is begun any more.
+    #[error("plugin {id} is not reloaded while everything is being stopped")]
+    #[diagnostic(code("ORC-3059"), help("the next start loads what is installed"))]
+    Closing {
+        /// The plugin.
+        id: String,
+    },
     /// The plugin is in a state in which this cannot be done.
     #[error("plugin {id} is {} and cannot become {}", from.as_str(), to.as_str())]
     #[diagnostic(
@@ -103,6 +212,20 @@ pub enum RuntimeError {
         /// What became of the thread.
         source: tokio::task::JoinError,
     },
+    /// A plugin was ended to be started again, and did not start.
+    #[error("plugin {id} did not start again: {message}")]
+    #[diagnostic(
+        code("ORC-3044"),
+        help(
+            "`orchestrator plugin status {id}` shows what became of it, `orchestrator plugin logs {id}` what it wrote"
+        )
+    )]
+    NotRestarted {
+        /// The plugin.
+        id: String,
+        /// Why not.
+        message: String,
+    },
     /// Plugins did not stop as they should.
     #[error("{} of the plugins did not stop as they should: {}", failures.len(), listed(failures))]
     #[diagnostic(
@@ -112,6 +235,20 @@ pub enum RuntimeError {
     Stop {
         /// What went wrong, one for each plugin.
         failures: Vec<PluginProblem>,
+    },
+    /// A limit of a plugin cannot be changed while the host runs.
+    #[error("`{key}` of plugin {id} cannot be changed: {why}")]
+    #[diagnostic(
+        code("ORC-3065"),
+        help("the plugin goes on with the limits that it had")
+    )]
+    LimitFixed {
+        /// The plugin.
+        id: String,
+        /// The limit, as a manifest names it.
+        key: &'static str,
+        /// What is in the way.
+        why: &'static str,
     },
 }
 
@@ -220,14 +357,18 @@ pub(crate) enum LoadError {
 
     /// The manifest asks for a limit that nothing here could hold the plugin
     /// to, and a limit that is not held would mislead.
-    #[error("`{key}` = {value} cannot be enforced for native programs")]
+    #[error("`{key}` = {value} cannot be enforced: {why}")]
     #[diagnostic(
         code("ORC-3019"),
         help(
-            "nothing here can bound the disk space of a program: leave the limit out and give the plugin a directory on a file system with a quota"
+            "leave the limit out, or let the host have what holds it: `orchestrator plugin doctor` shows what that is"
         )
     )]
-    LimitNotEnforceable { key: &'static str, value: u32 },
+    LimitNotEnforceable {
+        key: &'static str,
+        value: u32,
+        why: &'static str,
+    },
 
     /// The manifest of a plugin that is compiled into the host asks for a limit.
     /// It shares the host's process, so nothing could hold it to that.
@@ -294,94 +435,6 @@ pub(crate) enum LoadError {
         dependency: String,
         code: String,
         reason: String,
-    },
-}
-
-/// Why one loaded plugin did not start, or did not stop.
-#[derive(Debug, Error, Diagnostic)]
-#[non_exhaustive]
-pub(crate) enum LifecycleError {
-    /// The plugin itself reported a failure, or ended, while it was
-    /// initialised, started or stopped.
-    #[error("{stage} plugin {id}: {message}")]
-    #[diagnostic(
-        code("ORC-3032"),
-        help("the message is the plugin's own; `orchestrator plugin info {id}` shows its history")
-    )]
-    Hook {
-        stage: &'static str,
-        id: String,
-        message: String,
-    },
-
-    /// The plugin says that it is not healthy, or does not say anything in
-    /// time.
-    #[error("plugin {id} health check failed: {message}")]
-    #[diagnostic(code("ORC-3033"), help("the message is the plugin's own"))]
-    Health { id: String, message: String },
-
-    /// It hangs, or it waits for something slow.
-    #[error("plugin {id} did not {action} within {limit:?}: timeout")]
-    #[diagnostic(
-        code("ORC-3034"),
-        help("raise `runtime.{setting}`, or find out what the plugin waits for")
-    )]
-    TimedOut {
-        id: String,
-        action: &'static str,
-        limit: std::time::Duration,
-        setting: &'static str,
-    },
-
-    /// A plugin is started after those that it depends on, and one of them did
-    /// not start.
-    #[error("dependency {dependency} not running for plugin {id}")]
-    #[diagnostic(
-        code("ORC-3035"),
-        help("{dependency} has its own error; mend that first")
-    )]
-    DependencyNotRunning { dependency: String, id: String },
-
-    /// Before its first call an exec plugin is asked whether it can work here,
-    /// and it said no.
-    #[error("`validate` refused: {message}")]
-    #[diagnostic(
-        code("ORC-3040"),
-        help("the message is what the plugin wrote to stderr")
-    )]
-    Validate { message: String },
-
-    /// Before its first call an exec plugin is asked what it is. Mostly the
-    /// program is older or newer than the manifest.
-    #[error("`info` says something else than the manifest: {message}")]
-    #[diagnostic(
-        code("ORC-3041"),
-        help(
-            "manifest and program must state the same id, version and phases; build and sign the package again"
-        )
-    )]
-    Info { message: String },
-
-    /// The first frames of a node plugin state what it is. Mostly the program
-    /// is older or newer than the manifest.
-    #[error("the handshake says something else than the manifest: {message}")]
-    #[diagnostic(
-        code("ORC-3042"),
-        help(
-            "manifest and program must state the same id, version, phases and protocol; build and sign the package again"
-        )
-    )]
-    Handshake { message: String },
-
-    /// A node plugin that ends again and again is not started any more. The
-    /// last end is told; `orchestrator plugin info` and the log tell of the
-    /// others.
-    #[error("it ended more than {limit} times within {window:?} of running, last: {last}")]
-    #[diagnostic(code("ORC-3043"), help("mend the plugin, then start the engine again"))]
-    CrashLoop {
-        limit: u32,
-        window: std::time::Duration,
-        last: String,
     },
 }
 

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use environment::{Identity, remaining_ms};
 
 use crate::{
-    PluginProblem, error::LifecycleError, lifecycle::Lifecycle, limits::Watch, logs::Origin,
+    PluginProblem, error::LifecycleError, lifecycle::Lifecycle, limits::Bounds, logs::Origin,
     monitor::Monitor, outlet::Outlet, output, program::Program, settings::ExecSettings,
 };
 
@@ -50,7 +50,7 @@ pub(crate) struct Exec {
     pub(crate) identity: Identity,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) monitor: Arc<Monitor>,
-    pub(crate) watch: Watch,
+    pub(crate) bounds: Arc<Bounds>,
     pub(crate) settings: ExecSettings,
     pub(crate) crash_output_bytes: u64,
     slots: Semaphore,
@@ -65,7 +65,7 @@ pub(crate) struct ExecParts {
     pub(crate) identity: Identity,
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) monitor: Arc<Monitor>,
-    pub(crate) watch: Watch,
+    pub(crate) bounds: Arc<Bounds>,
     pub(crate) settings: ExecSettings,
     pub(crate) crash_output_bytes: u64,
 }
@@ -87,7 +87,7 @@ impl Exec {
             identity,
             outlet,
             monitor,
-            watch,
+            bounds,
             settings,
             crash_output_bytes,
         } = parts;
@@ -100,7 +100,7 @@ impl Exec {
             identity,
             outlet,
             monitor,
-            watch,
+            bounds,
             settings,
             crash_output_bytes,
         }

@@ -35,13 +35,17 @@
 //! | how packages are found | `search_path.rs`, `discovery.rs` |
 //! | why one is refused | `load.rs`, `dependencies.rs`, `limits.rs` |
 //! | what holds one to its grants | `confinement.rs` |
-//! | a plugin's life | `lifecycle.rs`, `supervisor.rs` |
+//! | what it would have to be granted | `learn.rs` |
+//! | a plugin's life | `lifecycle.rs`, `entry.rs`, `supervisor.rs`, `health.rs` |
+//! | how it goes on with a new release | `reload.rs`, `registry.rs` |
+//! | which version is meant | `dependencies.rs`, `channel.rs` |
 //! | the kinds | `builtin.rs`, `exec.rs`, `node.rs` |
 //! | what their outputs must be | `output.rs`, `media_type.rs` |
-//! | what is said about it | `logs.rs`, `progress.rs`, `outlet.rs`, `monitor.rs`, `status.rs`, `unused.rs` |
+//! | what is said about it | `logs.rs`, `progress.rs`, `outlet.rs`, `monitor.rs`, `violations.rs`, `status.rs`, `unused.rs` |
 
 mod builtin;
 pub mod byte_size;
+mod channel;
 mod confinement;
 mod dependencies;
 mod discovery;
@@ -50,6 +54,8 @@ mod entry;
 mod error;
 mod exec;
 mod handle;
+mod health;
+mod learn;
 mod lifecycle;
 mod limits;
 mod load;
@@ -64,12 +70,15 @@ mod problem;
 mod process;
 mod program;
 mod progress;
+mod registry;
+mod reload;
 mod runtime;
 mod search_path;
 mod settings;
 mod status;
 mod supervisor;
 mod unused;
+mod violations;
 mod withdraw;
 
 pub use builtin::{Builtin, IntoReply};
@@ -81,14 +90,20 @@ pub use discovery::{Discovery, DiscoveryFault, Found, discover};
 pub use entry::CallFuture;
 pub use error::{ResolveError, RuntimeError};
 pub use handle::PluginHandle;
-pub use lifecycle::StateChange;
-pub use limits::Watch as PluginLimits;
+pub use health::{HealthMetrics, PluginHealth};
+pub use learn::{Lessons, Proposal, Withheld};
+pub use lifecycle::{LastProblem, StateChange};
+pub use limits::{
+    HeldLimit, LimitOfHost, Policy as LimitPolicy, Watch as PluginLimits, limits_of_host,
+};
 pub use plugin::{BoxFuture, CallContext, Plugin, Session};
 pub use problem::{PluginProblem, ProblemClass};
+pub use reload::{HandedOn, Reloaded};
 pub use runtime::{Runtime, RuntimePaths};
 pub use search_path::{SearchEntry, SearchPath, Surroundings};
 pub use settings::{
-    ExecSettings, Level3, LogSettings, MonitorSettings, NodeSettings, RestartSettings,
-    RuntimeSettings, SandboxSettings, StartMode,
+    ExecSettings, Level3, LogSettings, MonitorSettings, NodeSettings, PolicySettings,
+    ReloadSettings, RestartSettings, RuntimeSettings, SandboxSettings, StartMode,
 };
 pub use status::{DependencyStatus, PhaseStatus, PluginStatus};
+pub use violations::{UnreadViolations, Violation};

@@ -28,6 +28,15 @@ pub struct StateChange {
     pub reason: Arc<str>,
 }
 
+/// The last thing that went wrong, also when the plugin has recovered since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastProblem {
+    /// When, in milliseconds since 1970 (UTC).
+    pub at_ms: i64,
+    /// What, for people.
+    pub message: Arc<str>,
+}
+
 /// The change is not one that a plugin's life has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Illegal {
@@ -70,6 +79,10 @@ pub(crate) struct Lifecycle {
     plugin: PluginId,
     version: Arc<str>,
     events: Arc<dyn EventSink>,
+    /// Whether it has never served yet and another one does.
+    on_trial: AtomicBool,
+    /// Whether nobody is told, because another one of its version serves.
+    quiet: AtomicBool,
     /// Whether the state is `Running`, for the hot path.
     running: AtomicBool,
     record: Mutex<Record>,
@@ -81,21 +94,32 @@ struct Record {
     resume: Option<PluginState>,
     /// Why the plugin does not run, until it does.
     problem: Option<PluginProblem>,
+    /// What went wrong last, whatever came of it.
+    last_problem: Option<LastProblem>,
     history: VecDeque<StateChange>,
 }
 
 impl Lifecycle {
-    /// A plugin whose manifest was read.
-    pub(crate) fn new(plugin: PluginId, version: Arc<str>, events: Arc<dyn EventSink>) -> Self {
+    /// A plugin whose manifest was read. One that is on trial keeps to itself what
+    /// becomes of it until it [serves](Self::serves).
+    pub(crate) fn new(
+        plugin: PluginId,
+        version: Arc<str>,
+        events: Arc<dyn EventSink>,
+        on_trial: bool,
+    ) -> Self {
         let this = Self {
             plugin,
             version,
             events,
+            on_trial: AtomicBool::new(on_trial),
+            quiet: AtomicBool::new(on_trial),
             running: AtomicBool::new(false),
             record: Mutex::new(Record {
                 state: PluginState::Discovered,
                 resume: None,
                 problem: None,
+                last_problem: None,
                 history: VecDeque::new(),
             }),
         };
@@ -103,6 +127,26 @@ impl Lifecycle {
         this.note(&mut this.lock(), PluginState::Discovered, &reason);
         this.tell(PluginState::Discovered, reason);
         this
+    }
+
+    /// Whether it has never served yet and another one does.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.on_trial.load(Ordering::Acquire)
+    }
+
+    /// Tells everybody from now on, beginning with the present state.
+    pub(crate) fn serves(&self) {
+        self.on_trial.store(false, Ordering::Release);
+        self.quiet.store(false, Ordering::Release);
+        let last = self.lock().history.back().cloned();
+        if let Some(last) = last {
+            self.tell(last.state, last.reason);
+        }
+    }
+
+    /// Tells nobody any more.
+    pub(crate) fn falls_silent(&self) {
+        self.quiet.store(true, Ordering::Release);
     }
 
     pub(crate) fn state(&self) -> PluginState {
@@ -128,9 +172,30 @@ impl Lifecycle {
     /// Changes the state to `to`, which is `Error` or `CrashLoop`, and keeps why.
     pub(crate) fn fail(&self, to: PluginState, problem: PluginProblem) {
         let reason = problem.message.clone();
+        self.note_problem(&reason);
         self.lock().problem = Some(problem);
         // A plugin that is being stopped meanwhile has no further use for the change.
         let _ = self.go(to, &reason);
+    }
+
+    /// Keeps what went wrong, which changes nothing.
+    pub(crate) fn note_problem(&self, message: &str) {
+        self.lock().last_problem = Some(LastProblem {
+            at_ms: now_ms(),
+            message: message.into(),
+        });
+    }
+
+    /// What went wrong last, also when the plugin runs again.
+    pub(crate) fn last_problem(&self) -> Option<LastProblem> {
+        self.lock().last_problem.clone()
+    }
+
+    /// Since when the plugin runs, in milliseconds since 1970 (UTC).
+    pub(crate) fn running_since(&self) -> Option<i64> {
+        let record = self.lock();
+        let last = record.history.back()?;
+        (last.state == PluginState::Running).then_some(last.at_ms)
     }
 
     pub(crate) fn history(&self) -> Vec<StateChange> {
@@ -206,6 +271,9 @@ impl Lifecycle {
     }
 
     fn tell(&self, state: PluginState, reason: Arc<str>) {
+        if self.quiet.load(Ordering::Acquire) {
+            return;
+        }
         self.events.emit(Event::PluginStateChanged {
             plugin: self.plugin.clone(),
             version: Arc::clone(&self.version),
@@ -219,7 +287,7 @@ impl Lifecycle {
     }
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     // A clock before 1970 is not worth an error here.
     since.map_or(0, |since| {
@@ -243,7 +311,7 @@ mod tests {
     use super::*;
 
     fn lifecycle() -> Lifecycle {
-        Lifecycle::new("p".into(), "1.0.0".into(), Arc::new(NoEvents))
+        Lifecycle::new("p".into(), "1.0.0".into(), Arc::new(NoEvents), false)
     }
 
     /// The whole table: every pair that is not listed is refused.

@@ -1,25 +1,36 @@
-//! What a manifest allows a plugin to use, split by who enforces it: the kernel
-//! from the first instruction, or the monitor by looking every second.
+//! What a manifest allows a plugin to use, and who holds it to that: the kernel from the
+//! first instruction, or the monitor by looking every second.
+//!
+//! | limit | by the kernel | by the monitor |
+//! |---|---|---|
+//! | memory | a control group, else `RLIMIT_DATA` of each process with some headroom | the tree |
+//! | processor | a control group, with the policy `throttle` | the tree otherwise |
+//! | tasks | a control group or a namespace, with some headroom | the tree |
+//! | files | `RLIMIT_NOFILE` of each process | the tree |
+//! | disk | the size of a file system in memory, `RLIMIT_FSIZE` | tells when it is full |
+//!
+//! The headroom is there so that the monitor sees what is too much.
+
+mod bounds;
+mod error;
 
 use orchestrator_manifest::Resources;
-use orchestrator_sandbox::Limits;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use self::bounds::{HeldLimit, LimitOfHost, limits_of_host};
+pub(crate) use self::{
+    bounds::{Bounds, Means},
+    error::LimitError,
+};
 use crate::error::LoadError;
 
-/// Address space a program needs besides what it was limited to: its own data, its
-/// stacks, what its runtime sets aside.
-const DATA_HEADROOM: u64 = 64 << 20;
-/// Tasks above the limit that the kernel still makes, so that the monitor sees what is
-/// too much.
-const TASKS_HEADROOM: u64 = 32;
-/// Bytes of one `max_memory_mb`.
+/// Bytes of one `max_memory_mb` and one `max_disk_mb`.
 const MIB: u64 = 1 << 20;
 
-/// What the monitor holds one plugin's process tree to. `None` is not bounded.
+/// What one plugin's process tree may use. `None` is not bounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Watch {
-    /// Resident memory in bytes.
+    /// Memory in bytes.
     pub memory_bytes: Option<u64>,
     /// Hundredths of one core.
     pub cpu_percent: Option<u64>,
@@ -27,16 +38,25 @@ pub struct Watch {
     pub tasks: Option<u64>,
     /// Open descriptors.
     pub files: Option<u64>,
+    /// Bytes in files.
+    pub disk_bytes: Option<u64>,
 }
 
-/// Splits the limits of a native plugin.
-///
-/// Memory is bounded twice: each process by `RLIMIT_DATA` with some headroom, so
-/// that one allocation cannot take the machine before the monitor looks, and the
-/// tree as a whole by the monitor. So are tasks, where the plugin has namespaces of its
-/// own: elsewhere the kernel counts all processes of the user.
-///
-/// `tasks_max` is for manifests that do not bound tasks.
+/// What is done about a plugin that uses more than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// It is told of, and nothing else.
+    Warn,
+    /// As with `kill`, but of processor time it gets no more than it may have.
+    Throttle,
+    /// Its processes are killed.
+    #[default]
+    Kill,
+}
+
+/// The limits of a native plugin that has these `means`. `tasks_max` is for manifests
+/// that do not bound tasks.
 ///
 /// # Errors
 ///
@@ -44,30 +64,38 @@ pub struct Watch {
 pub(crate) fn native(
     resources: &Resources,
     tasks_max: Option<u32>,
-) -> Result<(Limits, Watch), LoadError> {
-    if let Some(value) = resources.max_disk_mb.filter(|limit| *limit > 0) {
-        return Err(LoadError::LimitNotEnforceable {
-            key: "max_disk_mb",
-            value,
-        });
-    }
+    means: Means,
+) -> Result<Bounds, LoadError> {
     let bound = |limit: Option<u32>| limit.filter(|limit| *limit > 0).map(u64::from);
-    let memory_bytes = bound(resources.max_memory_mb).map(|mebibytes| mebibytes * MIB);
-    let files = bound(resources.max_open_files);
-    let tasks = bound(resources.max_tasks).or_else(|| bound(tasks_max));
-    let limits = Limits {
-        data_bytes: memory_bytes.map(|bytes| bytes + DATA_HEADROOM),
-        open_files: files,
-        processes: tasks.map(|tasks| tasks + TASKS_HEADROOM),
-        ..Limits::default()
+    let refused = |key, value: Option<u32>, why| LoadError::LimitNotEnforceable {
+        key,
+        value: value.unwrap_or(0),
+        why,
     };
+    if bound(resources.max_disk_mb).is_some()
+        && let Err(why) = means.disk
+    {
+        return Err(refused("max_disk_mb", resources.max_disk_mb, why));
+    }
+    if bound(resources.max_cpu_percent).is_some() && !means.holds_cpu_as_wanted() {
+        let why = bounds::NOTHING_THROTTLES;
+        return Err(refused("max_cpu_percent", resources.max_cpu_percent, why));
+    }
     let watch = Watch {
-        memory_bytes,
+        memory_bytes: bound(resources.max_memory_mb).map(|mebibytes| mebibytes * MIB),
         cpu_percent: bound(resources.max_cpu_percent),
-        tasks,
-        files,
+        tasks: bound(resources.max_tasks).or_else(|| bound(tasks_max)),
+        files: bound(resources.max_open_files),
+        disk_bytes: disk_bytes(resources),
     };
-    Ok((limits, watch))
+    let usual_tasks = bound(resources.max_tasks).is_none();
+    Ok(Bounds::new(watch, usual_tasks, means))
+}
+
+/// The room for files that a manifest asks to be held to.
+pub(crate) fn disk_bytes(resources: &Resources) -> Option<u64> {
+    let limit = resources.max_disk_mb.filter(|limit| *limit > 0);
+    limit.map(|mebibytes| u64::from(mebibytes) * MIB)
 }
 
 /// Refuses limits of a builtin: it shares the host's process, and nothing tells what
@@ -97,6 +125,7 @@ pub(crate) fn builtin(resources: &Resources) -> Result<(), LoadError> {
 mod tests {
     use miette::Diagnostic as _;
     use orchestrator_manifest::Manifest;
+    use orchestrator_sandbox::{GroupLimits, GroupReport, Limits};
     use serde_json::json;
 
     use super::*;
@@ -109,43 +138,111 @@ mod tests {
         Manifest::from_value(&manifest, "p").unwrap().resources
     }
 
-    #[test]
-    fn limits_are_split_between_kernel_and_monitor() {
-        let (limits, watch) = native(
-            &resources(json!({
-                "max_memory_mb": 10, "max_cpu_percent": 50, "max_tasks": 4, "max_open_files": 32,
-            })),
-            Some(9),
-        )
-        .unwrap();
-        assert_eq!(limits.data_bytes, Some(74 << 20));
-        assert_eq!((limits.open_files, limits.processes), (Some(32), Some(36)));
-        assert_eq!(watch.memory_bytes, Some(10 << 20));
-        assert_eq!(
-            (watch.cpu_percent, watch.tasks, watch.files),
-            (Some(50), Some(4), Some(32))
-        );
+    fn every_limit() -> Resources {
+        resources(json!({
+            "max_memory_mb": 10, "max_cpu_percent": 50, "max_tasks": 4, "max_open_files": 32,
+            "max_disk_mb": 5,
+        }))
+    }
+
+    fn means(policy: Policy, groups: Option<u8>) -> Means {
+        Means {
+            policy,
+            groups: GroupReport {
+                memory: groups,
+                tasks: groups,
+                cpu: groups,
+                reason: String::new(),
+            },
+            own_tasks: true,
+            disk: Ok(()),
+        }
+    }
+
+    fn split(policy: Policy, groups: Option<u8>) -> (Limits, GroupLimits) {
+        let bounds = native(&every_limit(), Some(9), means(policy, groups)).unwrap();
+        (bounds.of_each(), bounds.of_all())
     }
 
     #[test]
-    fn nothing_asked_for_bounds_nothing() {
-        let (limits, watch) = native(&resources(json!({})), None).unwrap();
-        assert_eq!((limits, watch), (Limits::default(), Watch::default()));
+    fn without_control_groups_each_process_and_the_monitor_have_the_limits() {
+        let (limits, group) = split(Policy::Kill, None);
+        assert_eq!(limits.data_bytes, Some(74 << 20));
+        assert_eq!((limits.open_files, limits.processes), (Some(32), Some(36)));
+        assert_eq!(limits.file_bytes, Some((5 << 20) + (1 << 16)));
+        assert_eq!(group, GroupLimits::default());
+        let bounds = native(&every_limit(), None, means(Policy::Kill, None)).unwrap();
+        let watch = Watch {
+            memory_bytes: Some(10 << 20),
+            cpu_percent: Some(50),
+            tasks: Some(4),
+            files: Some(32),
+            disk_bytes: Some(5 << 20),
+        };
+        assert_eq!(bounds.now(), watch);
+    }
+
+    #[test]
+    fn control_groups_take_over_what_they_hold_better() {
+        let (limits, group) = split(Policy::Kill, Some(2));
+        assert_eq!(
+            limits.data_bytes, None,
+            "an allocation does not fail, it is killed for"
+        );
+        let held = GroupLimits {
+            memory_bytes: Some(10 << 20),
+            tasks: Some(36),
+            cpu_percent: None,
+        };
+        assert_eq!(group, held);
+        let (_, group) = split(Policy::Throttle, Some(1));
+        assert_eq!(group.cpu_percent, Some(50));
+    }
+
+    #[test]
+    fn whoever_is_only_warned_is_held_to_nothing_but_tasks_and_disk() {
+        let (limits, group) = split(Policy::Warn, Some(2));
+        let held = Limits {
+            processes: Some(36),
+            file_bytes: Some((5 << 20) + (1 << 16)),
+            ..Limits::default()
+        };
+        assert_eq!(limits, held);
+        assert_eq!((group.memory_bytes, group.cpu_percent), (None, None));
+    }
+
+    #[test]
+    fn nothing_asked_for_bounds_nothing_and_needs_no_group() {
+        let bounds = native(
+            &resources(json!({})),
+            None,
+            means(Policy::Throttle, Some(2)),
+        )
+        .unwrap();
+        let nothing = (Limits::default(), GroupLimits::default(), Watch::default());
+        assert_eq!((bounds.of_each(), bounds.of_all(), bounds.now()), nothing);
+        let usual = native(&resources(json!({})), Some(9), means(Policy::Kill, Some(2))).unwrap();
+        assert_eq!(
+            usual.of_all(),
+            GroupLimits::default(),
+            "the namespace holds it"
+        );
     }
 
     #[test]
     fn tasks_that_the_manifest_does_not_bound_the_operator_does() {
         for manifest in [json!({}), json!({ "max_tasks": 0 })] {
-            let (limits, watch) = native(&resources(manifest), Some(9)).unwrap();
-            assert_eq!((limits.processes, watch.tasks), (Some(41), Some(9)));
+            let bounds = native(&resources(manifest), Some(9), means(Policy::Kill, None)).unwrap();
+            assert_eq!(bounds.of_each().processes, Some(41));
+            assert_eq!(bounds.now().tasks, Some(9));
         }
     }
 
     #[test]
     fn a_limit_of_zero_is_no_limit() {
         let none = resources(json!({ "max_memory_mb": 0, "max_disk_mb": 0, "max_tasks": 0 }));
-        let (limits, watch) = native(&none, Some(0)).unwrap();
-        assert_eq!((limits, watch), (Limits::default(), Watch::default()));
+        let bounds = native(&none, Some(0), means(Policy::Kill, None)).unwrap();
+        assert_eq!((bounds.of_each(), bounds.now()), Default::default());
         builtin(&none).unwrap();
     }
 
@@ -166,8 +263,27 @@ mod tests {
 
     #[test]
     fn a_limit_that_nothing_enforces_is_refused() {
-        let error = native(&resources(json!({ "max_disk_mb": 5 })), None).unwrap_err();
-        assert_eq!(error.code().unwrap().to_string(), "ORC-3019");
-        assert!(error.to_string().contains("max_disk_mb"));
+        let nowhere = Means {
+            disk: Err("it may write anywhere"),
+            ..means(Policy::Kill, Some(2))
+        };
+        for (resources, means) in [
+            (json!({ "max_disk_mb": 5 }), nowhere),
+            (
+                json!({ "max_cpu_percent": 5 }),
+                means(Policy::Throttle, None),
+            ),
+        ] {
+            let key = resources
+                .as_object()
+                .unwrap()
+                .keys()
+                .next()
+                .unwrap()
+                .clone();
+            let error = native(&self::resources(resources), None, means).unwrap_err();
+            assert_eq!(error.code().unwrap().to_string(), "ORC-3019");
+            assert!(error.to_string().contains(&key), "{error}");
+        }
     }
 }

@@ -7,24 +7,24 @@ use std::{
     sync::Arc,
 };
 
-use orchestrator_manifest::{Capability, Kind, Manifest};
-use orchestrator_sandbox::{RunDirectory, TreeError, sweep};
+use orchestrator_manifest::{Capability, Channel, Kind, Manifest};
+use orchestrator_sandbox::{Grants, GroupReport, RunDirectory, TreeError, groups, sweep};
 use orchestrator_signing::{
     Comparison, GrantError, GrantStore, Granted, InUse, LockFile, Package, Publisher, TrustError,
-    TrustLevel, TrustRoot, TrustStore, Verified, verify_or_unsigned,
+    TrustLevel, TrustRoot, TrustStore, Verified, requested_set, verify_or_unsigned,
 };
 use semver::Version;
 use serde_json::Value;
 
 use crate::{
-    Discovery, Found, PluginProblem, RuntimeError, RuntimePaths, SandboxStatus,
+    Discovery, Found, Lessons, PluginProblem, RuntimeError, RuntimePaths, SandboxStatus,
     confinement::{Hold, is_confined},
     discover,
     entry::Facts,
     error::LoadError,
-    limits::{self, Watch},
+    limits::{self, Bounds, Means},
     program::{Executable, Program, ProgramError},
-    settings::SandboxSettings,
+    settings::{PolicySettings, SandboxSettings},
     unused::unused_keys,
     withdraw::Stamp,
 };
@@ -38,6 +38,7 @@ pub(crate) struct Rules {
     pub(crate) config: BTreeMap<String, Value>,
     pub(crate) unsigned_paths: Vec<PathBuf>,
     pub(crate) sandbox: SandboxSettings,
+    pub(crate) policy: PolicySettings,
 }
 
 /// A package that was found, and what became of it.
@@ -55,7 +56,7 @@ pub(crate) struct Known {
 /// A package that can run.
 pub(crate) struct Prepared {
     pub(crate) program: Program,
-    pub(crate) watch: Watch,
+    pub(crate) bounds: Arc<Bounds>,
     pub(crate) config: Arc<Value>,
 }
 
@@ -67,14 +68,18 @@ pub(crate) struct Loaded {
     pub(crate) candidates: Vec<Candidate>,
 }
 
-/// Finds every package and gets it ready to run. Refused packages are in the result,
-/// each with its reason.
+/// Finds every package, or those of plugin `only`, and gets it ready to run. Refused
+/// packages are in the result, each with its reason.
 ///
 /// # Errors
 ///
 /// When trust or grants cannot be read at all, and when what was found is not what
 /// the lock file names.
-pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, RuntimeError> {
+pub(crate) fn load(
+    paths: &RuntimePaths,
+    rules: &Rules,
+    only: Option<&str>,
+) -> Result<Loaded, RuntimeError> {
     let stamp = paths.papers().stamp();
     let mut trust = TrustStore::open(&paths.trust_dir).map_err(|error| RuntimeError::Trust {
         path: paths.trust_dir.clone(),
@@ -100,10 +105,14 @@ pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, Runtim
         claimed: None,
         compared: locked.map(Comparison::with),
     };
+    let is_meant = |found: &&Found| only.is_none_or(|id| found.manifest.id.as_str() == id);
+    // Whether all is as it is written down is known only of all.
+    let is_read = |found: &&Found| paths.locked.is_some() || is_meant(found);
     let wanted = discovery
         .found
         .iter()
-        .filter(|found| found.shadowed_by.is_none());
+        .filter(|found| found.shadowed_by.is_none())
+        .filter(is_read);
     let mut candidates: Vec<_> = wanted
         .map(|found| loader.candidate(found, &discovery))
         .collect();
@@ -112,6 +121,7 @@ pub(crate) fn load(paths: &RuntimePaths, rules: &Rules) -> Result<Loaded, Runtim
     }
     remember(&mut trust, &candidates);
     tell_of_older(&trust.root(), &mut candidates);
+    candidates.retain(|it| only.is_none_or(|id| it.known.manifest.id.as_str() == id));
     Ok(Loaded {
         stamp,
         discovery,
@@ -155,6 +165,12 @@ fn tell_of_older(trust: &TrustRoot, candidates: &mut [Candidate]) {
             ));
         }
     }
+}
+
+/// Whom a release is meant for: who signs it has the last word.
+fn channel(package: &Package) -> Channel {
+    let signed = package.release().map(|release| release.channel);
+    signed.unwrap_or(package.manifest().channel)
 }
 
 /// The configuration of a plugin, checked.
@@ -224,6 +240,7 @@ impl Loader<'_> {
                 _in_use: InUse::of(&found.dir).map(Arc::new),
                 shadowed: shadowed.collect(),
                 digest: found.manifest.digest(),
+                channel: found.manifest.channel,
                 ..Facts::default()
             },
         };
@@ -246,6 +263,7 @@ impl Loader<'_> {
         known.manifest = Arc::new(manifest.clone());
         known.facts.warnings = unused_keys(manifest);
         known.facts.about(&package);
+        known.facts.channel = channel(&package);
         if let Some(compared) = &mut self.compared {
             compared.loaded(&package, &self.trust, &self.grants);
         }
@@ -253,7 +271,13 @@ impl Loader<'_> {
         package
             .check_platform()
             .map_err(|error| PluginProblem::of_package(&error, found))?;
-        let granted = self.grants.check(&package).map_err(|error| {
+        let learn = self.rules.sandbox.learn.as_ref();
+        let lessons = learn.filter(|lessons| lessons.are_of(&found.dir));
+        let granted = match lessons {
+            Some(_) => Ok(as_asked(manifest)),
+            None => self.grants.check(&package),
+        };
+        let granted = granted.map_err(|error| {
             known.facts.waits_for_grant = matches!(
                 error,
                 GrantError::AsksForMore { .. } | GrantError::OtherPublisher { .. }
@@ -264,16 +288,19 @@ impl Loader<'_> {
         known.facts.package = Some(package.without_files());
         let config = configuration(manifest, &self.rules.config);
         let config = config.map_err(|error| PluginProblem::of(&error))?;
-        let (executable, watch) = self.native(&package)?;
-        known.facts.limits = watch;
+        let executable = self.native(&package)?;
         let level = package.trust_level();
-        let hold = self.hold(level, &granted, &executable).inspect_err(|_| {
+        let needs = executable.needs(limits::disk_bytes(&manifest.resources));
+        let hold = self.hold(level, lessons, &granted, needs);
+        let hold = hold.inspect_err(|_| {
             known.facts.sandbox = Some(SandboxStatus::refused());
         })?;
         known.facts.held_by(&hold);
+        let bounds = self.bounds(manifest, level, &hold, &granted)?;
+        known.facts.limits = Some(Arc::clone(&bounds));
         Ok(Prepared {
-            program: executable.held_by(hold),
-            watch,
+            program: executable.held_by(hold, Arc::clone(&bounds)),
+            bounds,
             config,
         })
     }
@@ -288,7 +315,7 @@ impl Loader<'_> {
     }
 
     /// Gets a package of a native kind ready to run.
-    fn native(&mut self, package: &Package) -> Result<(Executable, Watch), PluginProblem> {
+    fn native(&mut self, package: &Package) -> Result<Executable, PluginProblem> {
         let implementation =
             |error: &LoadError| PluginProblem::at_stage("loading implementation", error);
         let manifest = package.manifest();
@@ -300,29 +327,55 @@ impl Loader<'_> {
                 return Err(implementation(&LoadError::KindNotRun { kind }));
             }
         }
-        let sandbox = &self.rules.sandbox;
-        let tasks_max = is_confined(package.trust_level(), sandbox).then_some(sandbox.tasks_max);
-        let limits = limits::native(&manifest.resources, tasks_max);
-        let (limits, watch) =
-            limits.map_err(|error| PluginProblem::at_stage("applying resource limits", &error))?;
         let files: Vec<_> = package.files().collect();
-        let executable =
-            Executable::prepare(manifest, &files, limits, &mut || self.run_directory());
-        let executable = executable.map_err(|error: ProgramError| {
+        let executable = Executable::prepare(manifest, &files, &mut || self.run_directory());
+        executable.map_err(|error: ProgramError| {
             PluginProblem::at_stage("loading implementation", &error)
-        })?;
-        Ok((executable, watch))
+        })
+    }
+
+    /// What a plugin may use, and how it is held to that.
+    fn bounds(
+        &self,
+        manifest: &Manifest,
+        level: TrustLevel,
+        hold: &Hold,
+        granted: &Granted,
+    ) -> Result<Arc<Bounds>, PluginProblem> {
+        let sandbox = &self.rules.sandbox;
+        let tasks_max = is_confined(level, sandbox).then_some(sandbox.tasks_max);
+        let policy = self.rules.policy.of(level);
+        let disk = hold.holds_disk(&granted.capabilities);
+        // A host where nothing is limited needs no place for groups.
+        let groups = match manifest.resources.is_empty() {
+            true => GroupReport::default(),
+            false => groups(),
+        };
+        let means = Means {
+            policy,
+            groups,
+            own_tasks: hold.counts_processes(),
+            disk,
+        };
+        let bounds = limits::native(&manifest.resources, tasks_max, means);
+        bounds
+            .map(Arc::new)
+            .map_err(|error| PluginProblem::at_stage("applying resource limits", &error))
     }
 
     /// What holds a plugin to its grants.
     fn hold(
         &self,
         level: TrustLevel,
+        lessons: Option<&Lessons>,
         granted: &Granted,
-        executable: &Executable,
+        needs: Grants,
     ) -> Result<Hold, PluginProblem> {
-        let settings = &self.rules.sandbox;
-        let hold = Hold::new(level, settings, &granted.capabilities, executable.needs());
+        let (settings, granted) = (&self.rules.sandbox, &granted.capabilities);
+        let hold = match lessons {
+            Some(lessons) => Hold::observing(lessons, granted, needs),
+            None => Hold::new(level, settings, granted, needs),
+        };
         hold.map_err(|error| {
             let stage = format!("confining a plugin of trust level {}", level.number());
             PluginProblem::at_stage(&stage, &error)
@@ -336,6 +389,14 @@ impl Loader<'_> {
         let claimed = RunDirectory::claim(self.run_dir)?;
         Ok(self.claimed.insert(claimed).clone())
     }
+}
+
+/// Everything that says how far it goes, as if it was granted.
+fn as_asked(manifest: &Manifest) -> Granted {
+    let (asked, _) = requested_set(manifest);
+    let mut granted = Granted::default();
+    granted.capabilities = asked.into_iter().filter(|it| !it.is_open()).collect();
+    granted
 }
 
 impl Facts {

@@ -1,5 +1,7 @@
 //! Looks at every plugin's process tree once a second.
 
+mod judge;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -10,14 +12,16 @@ use std::{
     time::Duration,
 };
 
-use orchestrator_contract::{CallError, Event, PluginId, ViolationAction};
-use orchestrator_sandbox::{ProcessTable, TreeUsage};
+use orchestrator_contract::{CallError, Event, PluginId};
+use orchestrator_sandbox::{Group, ProcessTable, SCRATCH};
+use rustix::fs::statvfs;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{limits::Watch, outlet::Outlet, settings::MonitorSettings};
+use self::judge::{Judge, Used, Violation};
+use crate::{limits::Bounds, outlet::Outlet, process::Process, settings::MonitorSettings};
 
 /// Looks at every plugin's process tree.
 pub(crate) struct Monitor {
@@ -37,18 +41,11 @@ struct State {
 
 struct Watched {
     pid: u32,
+    group: Option<Group>,
     outlet: Arc<Outlet>,
-    watch: Watch,
-    record: Mutex<Record>,
+    bounds: Arc<Bounds>,
+    judge: Mutex<Judge>,
     violation: watch::Sender<Option<CallError>>,
-}
-
-/// What the last samples of one process tree showed.
-struct Record {
-    at: Instant,
-    cpu_time: Duration,
-    /// Samples in a row above the processor limit.
-    cpu_over: u32,
 }
 
 /// A process tree under watch. Dropping it ends the watch.
@@ -65,15 +62,8 @@ struct Sample {
     memory_bytes: u64,
     cpu: Duration,
     cpu_percent: f64,
-}
-
-/// More than a plugin may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Violation {
-    resource: &'static str,
-    current: u64,
-    limit: u64,
-    action: ViolationAction,
+    tasks: u64,
+    open_files: u64,
 }
 
 impl Monitor {
@@ -85,23 +75,30 @@ impl Monitor {
         })
     }
 
-    /// Puts the process tree below `pid` under watch.
+    /// Puts what `process` is and starts under watch, to be held to `bounds`.
     pub(crate) fn watch(
         self: &Arc<Self>,
-        pid: u32,
+        process: &Process,
         outlet: &Arc<Outlet>,
-        watch: Watch,
+        bounds: &Arc<Bounds>,
+    ) -> WatchGuard {
+        self.watch_tree(process.pid(), process.group().cloned(), outlet, bounds)
+    }
+
+    fn watch_tree(
+        self: &Arc<Self>,
+        pid: u32,
+        group: Option<Group>,
+        outlet: &Arc<Outlet>,
+        bounds: &Arc<Bounds>,
     ) -> WatchGuard {
         let (sender, violation) = watch::channel(None);
         let watched = Arc::new(Watched {
             pid,
+            group,
             outlet: Arc::clone(outlet),
-            watch,
-            record: Mutex::new(Record {
-                at: Instant::now(),
-                cpu_time: Duration::ZERO,
-                cpu_over: 0,
-            }),
+            bounds: Arc::clone(bounds),
+            judge: Mutex::new(Judge::new(Instant::now(), bounds.changes())),
             violation: sender,
         });
         let key = self.next.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +139,7 @@ impl Monitor {
     }
 
     /// Takes one sample of every tree, judges it and tells the plugin's outlet.
-    fn take(&self, usages: Vec<(Arc<Watched>, Option<TreeUsage>)>, now: Instant) {
+    fn take(&self, usages: Vec<(Arc<Watched>, Option<Used>)>, now: Instant) {
         let mut totals: BTreeMap<PluginId, (Arc<Outlet>, Sample)> = BTreeMap::new();
         let (finished, shown) = {
             let mut state = self.lock();
@@ -157,12 +154,14 @@ impl Monitor {
             total.memory_bytes += sample.memory_bytes;
             total.cpu += sample.cpu;
             total.cpu_percent += sample.cpu_percent;
+            total.tasks += sample.tasks;
+            total.open_files += sample.open_files;
         };
         for (watched, usage) in usages {
             let Some(usage) = usage else { continue };
             let (sample, violations) = watched.judge(&usage, now, &self.settings);
             add(&watched.outlet, sample);
-            for violation in violations {
+            for violation in &violations {
                 watched.act(violation);
             }
         }
@@ -172,9 +171,9 @@ impl Monitor {
             add(
                 outlet,
                 Sample {
-                    memory_bytes: 0,
                     cpu: *cpu,
                     cpu_percent,
+                    ..Sample::ZERO
                 },
             );
         }
@@ -197,93 +196,80 @@ impl Monitor {
     }
 }
 
-/// What every tree uses at one moment; nothing for one that is gone.
-fn look_at(watched: Vec<Arc<Watched>>) -> io::Result<Vec<(Arc<Watched>, Option<TreeUsage>)>> {
+/// What every tree uses at one moment; nothing for one that is gone. Limits that have
+/// changed are put in force first.
+fn look_at(watched: Vec<Arc<Watched>>) -> io::Result<Vec<(Arc<Watched>, Option<Used>)>> {
     let roots: Vec<u32> = watched.iter().map(|watched| watched.pid).collect();
     let table = ProcessTable::read(&roots)?;
-    let usage = |watched: Arc<Watched>| {
+    let used = |watched: Arc<Watched>| {
+        watched.put_in_force();
         let usage = table.usage(watched.pid);
-        (watched, usage)
+        let disk = watched.disk_bytes();
+        let used = usage.map(|usage| Used::new(usage, watched.group.as_ref(), disk));
+        (watched, used)
     };
-    Ok(watched.into_iter().map(usage).collect())
+    Ok(watched.into_iter().map(used).collect())
 }
 
 impl Watched {
-    /// Compares `usage` with what is allowed. The first violation that kills is the
-    /// last in the list.
+    /// Bytes in the files of the directory of its own, where that is bounded.
+    fn disk_bytes(&self) -> Option<u64> {
+        self.bounds.now().disk_bytes?;
+        let state = statvfs(format!("/proc/{}/root{SCRATCH}", self.pid)).ok()?;
+        let used = state.f_blocks.saturating_sub(state.f_bfree);
+        Some(used.saturating_mul(state.f_frsize))
+    }
+
+    /// Tells the group of limits that have changed.
+    fn put_in_force(&self) {
+        let changes = self.bounds.changes();
+        let mut judge = self.judging();
+        if judge.changes == changes {
+            return;
+        }
+        judge.changes = changes;
+        drop(judge);
+        if let Some(group) = &self.group
+            && let Err(error) = group.set(&self.bounds.of_all())
+        {
+            // The monitor goes by the new ones all the same.
+            let plugin = self.outlet.plugin();
+            tracing::warn!(%plugin, %error, "its control group does not hold the new limits");
+        }
+    }
+
     fn judge(
         &self,
-        usage: &TreeUsage,
+        used: &Used,
         now: Instant,
         settings: &MonitorSettings,
     ) -> (Sample, Vec<Violation>) {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        // Processor time of children goes back when one ends without being waited for.
-        let cpu = usage.cpu_time.saturating_sub(record.cpu_time);
-        // The first sample may come right after the start. Processor time comes in
-        // ticks of 10 ms, each of them much of so short a time.
-        let elapsed = now.saturating_duration_since(record.at);
-        let over = elapsed.max(settings.interval).as_secs_f64();
-        let cpu_percent = 100.0 * cpu.as_secs_f64() / over.max(0.001);
-        record.cpu_time = record.cpu_time.max(usage.cpu_time);
-        record.at = now;
-        let sample = Sample {
-            memory_bytes: usage.memory_bytes,
-            cpu,
-            cpu_percent,
-        };
-        let over = |resource, current: u64, limit: Option<u64>, action| {
-            let limit = limit.filter(|limit| current > *limit)?;
-            Some(Violation {
-                resource,
-                current,
-                limit,
-                action,
-            })
-        };
-        let cpu_over = over(
-            "cpu",
-            cpu_percent as u64,
-            self.watch.cpu_percent,
-            ViolationAction::Warn,
-        );
-        record.cpu_over = cpu_over.map_or(0, |_| record.cpu_over + 1);
-        let cpu_action = match record.cpu_over >= settings.cpu_seconds_over.max(1) {
-            true => ViolationAction::Kill,
-            false => ViolationAction::Warn,
-        };
-        let kill = ViolationAction::Kill;
-        let violations = [
-            cpu_over.map(|violation| Violation {
-                action: cpu_action,
-                ..violation
-            }),
-            over("memory", usage.memory_bytes, self.watch.memory_bytes, kill),
-            over("tasks", usage.threads, self.watch.tasks, kill),
-            over("files", usage.open_files, self.watch.files, kill),
-        ];
-        (sample, violations.into_iter().flatten().collect())
+        let holds_cpu = self.group.as_ref().is_some_and(Group::holds_cpu);
+        let (watch, policy) = (self.bounds.now(), self.bounds.policy());
+        let mut judge = self.judging();
+        judge.judge(used, now, settings, &watch, (policy, holds_cpu))
     }
 
-    fn act(&self, violation: Violation) {
-        let Violation {
-            resource,
-            current,
-            limit,
-            action,
-        } = violation;
-        self.outlet.violation(resource, current, limit, action);
-        if action == ViolationAction::Kill {
-            let unit = match resource {
-                "memory" => " bytes",
-                "cpu" => " percent of a core",
-                _ => "",
-            };
-            self.violation.send_replace(Some(CallError::ResourceLimit {
-                resource: resource.to_owned(),
-                message: format!("{current}{unit} used, {limit} allowed"),
-            }));
+    fn act(&self, violation: &Violation) {
+        self.outlet.violation(
+            violation.resource,
+            violation.current,
+            violation.limit,
+            violation.action,
+        );
+        if let Some(error) = violation.error() {
+            self.violation.send_replace(Some(error));
         }
+    }
+
+    fn judge_of_kills(&self) -> Option<Violation> {
+        let killed = self.group.as_ref()?.killed_for_memory();
+        let (watch, policy) = (self.bounds.now(), self.bounds.policy());
+        self.judging().judge_kills(killed, &watch, policy)
+    }
+
+    fn judging(&self) -> MutexGuard<'_, Judge> {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -301,14 +287,20 @@ impl WatchGuard {
         }
     }
 
+    /// The tree has ended, or is about to: the error that explains it when the kernel
+    /// killed some of it because it wanted more memory than it may have.
+    pub(crate) fn killed_for_memory(&self) -> Option<CallError> {
+        if let Some(violation) = self.watched.judge_of_kills() {
+            self.watched.act(&violation);
+        }
+        let killed = self.watched.group.as_ref()?.killed_for_memory();
+        let limit = self.watched.bounds.now().memory_bytes;
+        (killed > 0).then(|| judge::out_of_memory(limit.unwrap_or(0)))
+    }
+
     /// The tree has ended after using this much processor time in all.
     pub(crate) fn ended(&self, cpu_time: Duration) {
-        let counted = self
-            .watched
-            .record
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .cpu_time;
+        let counted = self.watched.judging().cpu_time;
         let rest = cpu_time.saturating_sub(counted);
         if !rest.is_zero() {
             let outlet = &self.watched.outlet;
@@ -334,6 +326,8 @@ impl Sample {
         memory_bytes: 0,
         cpu: Duration::ZERO,
         cpu_percent: 0.0,
+        tasks: 0,
+        open_files: 0,
     };
 
     fn event(&self, plugin: &PluginId) -> Event {
@@ -342,109 +336,8 @@ impl Sample {
             memory_bytes: self.memory_bytes,
             cpu_percent: self.cpu_percent,
             cpu_micros: u64::try_from(self.cpu.as_micros()).unwrap_or(u64::MAX),
+            tasks: self.tasks,
+            open_files: self.open_files,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use orchestrator_contract::{NoEvents, NoHost};
-
-    use super::*;
-    use crate::settings::LogSettings;
-
-    fn watched(watch: Watch) -> WatchGuard {
-        let (events, host) = (Arc::new(NoEvents), Arc::new(NoHost));
-        let outlet = Outlet::new("p".into(), events, host, &LogSettings::default());
-        Monitor::new(MonitorSettings::default()).watch(1, &Arc::new(outlet), watch)
-    }
-
-    fn busy_for(seconds: u64) -> TreeUsage {
-        TreeUsage {
-            cpu_time: Duration::from_secs(seconds),
-            ..TreeUsage::default()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn processor_time_over_the_limit_is_warned_of_and_kills_only_in_a_row() {
-        let guard = watched(Watch {
-            cpu_percent: Some(50),
-            ..Watch::default()
-        });
-        let settings = MonitorSettings {
-            cpu_seconds_over: 3,
-            ..MonitorSettings::default()
-        };
-        let mut cpu = 0;
-        let mut actions = Vec::new();
-        for busy in [1, 1, 0, 1, 1, 1] {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            cpu += busy;
-            let usage = busy_for(cpu);
-            let (sample, violations) = guard.watched.judge(&usage, Instant::now(), &settings);
-            assert_eq!(sample.cpu_percent, 100.0 * busy as f64);
-            actions.push(violations.first().map(|violation| violation.action));
-        }
-        let (warn, kill) = (Some(ViolationAction::Warn), Some(ViolationAction::Kill));
-        assert_eq!(actions, [warn, warn, None, warn, warn, kill]);
-    }
-
-    /// A sample may be taken right after the start, and processor time comes in ticks
-    /// of 10 ms.
-    #[tokio::test(start_paused = true)]
-    async fn a_tick_within_the_first_moment_is_not_taken_for_a_busy_processor() {
-        let guard = watched(Watch {
-            cpu_percent: Some(50),
-            ..Watch::default()
-        });
-        let settings = MonitorSettings {
-            cpu_seconds_over: 1,
-            ..MonitorSettings::default()
-        };
-        tokio::time::advance(Duration::from_millis(1)).await;
-        let tick = TreeUsage {
-            cpu_time: Duration::from_millis(10),
-            ..TreeUsage::default()
-        };
-        let (sample, violations) = guard.watched.judge(&tick, Instant::now(), &settings);
-        assert_eq!(violations, []);
-        assert_eq!(sample.cpu, tick.cpu_time, "it is counted all the same");
-        assert!(sample.cpu_percent < 2.0, "{}", sample.cpu_percent);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn every_other_limit_kills_at_once() {
-        let guard = watched(Watch {
-            memory_bytes: Some(10),
-            tasks: Some(2),
-            files: Some(3),
-            ..Watch::default()
-        });
-        let settings = MonitorSettings::default();
-        let at_limit = TreeUsage {
-            memory_bytes: 10,
-            threads: 2,
-            open_files: 3,
-            ..TreeUsage::default()
-        };
-        let judge = |usage: &TreeUsage| guard.watched.judge(usage, Instant::now(), &settings).1;
-        assert_eq!(judge(&at_limit), []);
-        let over = TreeUsage {
-            memory_bytes: 11,
-            threads: 3,
-            open_files: 4,
-            ..at_limit
-        };
-        let resources: Vec<_> = judge(&over)
-            .iter()
-            .map(|violation| violation.resource)
-            .collect();
-        assert_eq!(resources, ["memory", "tasks", "files"]);
-        assert!(
-            judge(&over)
-                .iter()
-                .all(|it| it.action == ViolationAction::Kill)
-        );
     }
 }

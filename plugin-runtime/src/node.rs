@@ -11,6 +11,7 @@
 //! | `supervise.rs` | starts, watches, restarts and stops the process; one task |
 //! | `launch.rs` | one start: socket, pipes, handshake |
 //! | `connection.rs` | callers' side of a connection |
+//! | `handover.rs` | what one process hands on to the next |
 //! | `calls.rs`, `answer.rs` | which answer belongs to whom, which are faults, what they mean |
 //! | `outbox.rs` | frames to the plugin, written by their callers or by one task |
 //! | `intake.rs`, `reader.rs` | frames from the plugin, read by callers or by one task |
@@ -19,6 +20,7 @@
 mod answer;
 mod calls;
 mod connection;
+mod handover;
 mod intake;
 mod launch;
 mod outbox;
@@ -29,7 +31,7 @@ mod supervise;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,7 +49,7 @@ use tokio::{
 use crate::{
     exec::Identity,
     lifecycle::Lifecycle,
-    limits::Watch,
+    limits::Bounds,
     monitor::Monitor,
     outlet::Outlet,
     output,
@@ -55,6 +57,7 @@ use crate::{
     settings::{NodeSettings, RestartSettings},
 };
 use connection::Connection;
+pub(crate) use handover::Keeper;
 use supervise::Supervisor;
 
 /// Commands that may wait for the supervisor.
@@ -71,7 +74,7 @@ pub(crate) struct NodeParts {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) life: Arc<Lifecycle>,
     pub(crate) monitor: Arc<Monitor>,
-    pub(crate) watch: Watch,
+    pub(crate) bounds: Arc<Bounds>,
     pub(crate) settings: NodeSettings,
     pub(crate) restart: RestartSettings,
     pub(crate) crash_output_bytes: u64,
@@ -101,11 +104,23 @@ enum Link {
 enum Command {
     /// Start unless it runs; after a crash loop or a refused start, try again.
     Start,
-    /// Finish within the grace period, then end for good.
-    Stop {
+    /// Finish within the grace period and end.
+    End {
         grace: Duration,
+        then: Then,
         done: oneshot::Sender<()>,
     },
+}
+
+/// What follows when a process was ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Then {
+    /// It is started again at once, whatever its record, and why.
+    Start(String),
+    /// The next call starts it.
+    Rest,
+    /// Nothing: the plugin is stopped.
+    Never,
 }
 
 /// What others may know of the supervisor's work.
@@ -113,6 +128,8 @@ enum Command {
 struct Counters {
     /// 0 while there is no process.
     pid: AtomicU32,
+    /// When the last one was started, in milliseconds since 1970; 0 before the first.
+    started_at: AtomicI64,
     restarts: AtomicU64,
     /// Calls that wait for credit.
     waiting: Arc<AtomicU64>,
@@ -176,16 +193,38 @@ impl Node {
 
     /// Lets the process finish what it has, at most for `grace`, and ends it for good.
     pub(crate) async fn stop(&self, grace: Duration) {
-        let (done, stopped) = oneshot::channel();
-        if self
-            .commands
-            .send(Command::Stop { grace, done })
-            .await
-            .is_ok()
-        {
+        self.end(grace, Then::Never).await;
+    }
+
+    /// The same, and starts it again, also after a crash loop. Calls that come
+    /// meanwhile wait. Returns when the old process is gone.
+    pub(crate) async fn restart(&self, grace: Duration, reason: &str) {
+        self.end(grace, Then::Start(reason.to_owned())).await;
+    }
+
+    /// The same, and starts it again with the next call.
+    pub(crate) async fn rest(&self, grace: Duration) {
+        self.end(grace, Then::Rest).await;
+    }
+
+    /// Dropping the future takes nothing back.
+    async fn end(&self, grace: Duration, then: Then) {
+        let (done, ended) = oneshot::channel();
+        let command = Command::End { grace, then, done };
+        if self.commands.send(command).await.is_ok() {
             // The supervisor drops the other end when it is gone.
-            let _ = stopped.await;
+            let _ = ended.await;
         }
+    }
+
+    /// Asks the process whether it is well. One that does not answer such questions
+    /// is as well as it is there.
+    pub(crate) async fn health(&self) -> Result<(), String> {
+        let connection = match &*self.link.borrow() {
+            Link::Ready(connection) => Arc::clone(connection),
+            _ => return Err("there is no process".to_owned()),
+        };
+        connection.health().await
     }
 
     /// Kills the process and ends every call.
@@ -200,6 +239,12 @@ impl Node {
     pub(crate) fn pid(&self) -> Option<u32> {
         let pid = self.counters.pid.load(Ordering::Relaxed);
         (pid != 0).then_some(pid)
+    }
+
+    /// When its process was started, or the last one that there was.
+    pub(crate) fn last_started_at(&self) -> Option<i64> {
+        let at = self.counters.started_at.load(Ordering::Relaxed);
+        (at != 0).then_some(at)
     }
 
     pub(crate) fn restarts(&self) -> u64 {

@@ -9,8 +9,10 @@ use std::{
 };
 
 use orchestrator_contract::{
-    Event, EventSink, HostService, LogLevel, LogStream, PluginId, RunId, StepId, ViolationAction,
+    DenialRule, Event, EventSink, HostService, LogLevel, LogStream, PluginId, RunId, StepId,
+    ViolationAction,
 };
+use orchestrator_sandbox::ExitStatus;
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep},
@@ -24,6 +26,9 @@ use crate::{
 
 /// Room for the note that says how much of a line is missing.
 const NOTE_BYTES: usize = 64;
+
+/// `SIGSYS`.
+const BAD_CALL: i32 = 31;
 
 /// After which time reports of progress that were held back are looked at again.
 const ATTEND_EVERY: Duration = Duration::from_millis(250);
@@ -201,6 +206,28 @@ impl Outlet {
             current,
             limit,
             action,
+        });
+    }
+
+    /// A process that the kernel held to a filter of system calls has ended. The filter
+    /// ends one alone that leaves the machine's own interface; what else it refuses, it
+    /// refuses to the process, and the host does not see that.
+    pub(crate) fn ended_in_filter(&self, status: ExitStatus) {
+        if !matches!(
+            status,
+            ExitStatus::Signaled {
+                signal: BAD_CALL,
+                ..
+            }
+        ) {
+            return;
+        }
+        self.emit(Event::CapabilityDenied {
+            plugin: self.plugin.clone(),
+            capability: "".into(),
+            resource: "a system call of another interface than that of x86-64".into(),
+            rule: DenialRule::SystemCall,
+            suppressed: 0,
         });
     }
 

@@ -5,10 +5,11 @@ use std::{error::Error, fmt};
 use miette::Diagnostic;
 use orchestrator_contract::CallError;
 use orchestrator_manifest::ManifestError;
+use orchestrator_sandbox::ConfinementError;
 use orchestrator_signing::{GrantError, VerifyError};
 use serde::Serialize;
 
-use crate::{Found, confinement::HoldError, error::LoadError, program::ProgramError};
+use crate::{Found, error::LoadError, program::ProgramError};
 
 /// What sort of problem it is, for whoever answers with a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,7 +78,7 @@ impl Classed for ProgramError {
     }
 }
 
-impl Classed for HoldError {
+impl Classed for ConfinementError {
     fn class(&self) -> ProblemClass {
         ProblemClass::Denied
     }

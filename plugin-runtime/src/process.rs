@@ -2,12 +2,15 @@
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
-use orchestrator_sandbox::{Child, ExitStatus, Signal, SpawnError, Spec, Step, spawn};
+use orchestrator_sandbox::{Child, ExitStatus, Group, Signal, SpawnError, Spec, Step, spawn};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::{net::unix::pipe, runtime::Handle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::egress::{Egress, OpenEgress};
+use crate::{
+    egress::{Egress, OpenEgress},
+    program::Program,
+};
 
 /// How long pipes and sockets are read after the process and all it started are gone.
 /// Only somebody it handed them to can still hold them open.
@@ -23,11 +26,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts what `spec` describes, with a way out of its network where it has one of its
-    /// own. Dropping the future takes the start back.
-    pub(crate) async fn start(spec: Spec, egress: Option<&Egress>) -> Result<Self, StartError> {
+    /// Starts what `spec` describes, a process of `program`, with a way out of its network
+    /// where it has one of its own. Dropping the future takes the start back.
+    pub(crate) async fn start(spec: Spec, program: &Program) -> Result<Self, StartError> {
         let mut child = spawn(spec).await?;
-        let gateway = child.take_gateway();
+        if let Some((observer, lessons)) = child.take_observer().zip(program.lessons()) {
+            lessons.attend(observer)?;
+        }
+        let (gateway, egress) = (child.take_gateway(), program.egress());
         let open = |(gateway, egress): (_, &Egress)| egress.open(gateway);
         let _egress = gateway.zip(egress).map(open).transpose()?;
         Ok(Self { child, _egress })
@@ -35,6 +41,11 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
+    }
+
+    /// The control group that it and all it starts are in, where they have one.
+    pub(crate) fn group(&self) -> Option<&Group> {
+        self.child.group()
     }
 
     /// Waits for the end. What the process left behind is killed. Giving up the wait

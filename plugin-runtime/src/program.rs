@@ -1,20 +1,16 @@
 //! What runs when a native plugin runs: verified bytes, sealed or in a private
 //! tree, the arguments around them, and what holds it to its grants.
 
-use std::{ffi::OsString, io, os::fd::RawFd, path::Path};
+use std::{ffi::OsString, io, os::fd::RawFd, path::Path, sync::Arc};
 
 use miette::Diagnostic;
 use orchestrator_manifest::Manifest;
 use orchestrator_sandbox::{
-    Grants, Image, ImageError, Limits, ReadOnlyTree, RunDirectory, Spec, TreeError,
+    Grants, Image, ImageError, ReadOnlyTree, RunDirectory, SCRATCH, Spec, TreeError,
 };
 use orchestrator_signing::{PackageFile, VerifyError};
 
-use crate::{
-    confinement::Hold,
-    egress::{Destination, Egress},
-    error::LoadError,
-};
+use crate::{confinement::Hold, egress::Egress, error::LoadError, learn::Lessons, limits::Bounds};
 
 /// Where programs that are looked up by name are found.
 const PATH: &str = "/usr/bin:/bin";
@@ -26,6 +22,7 @@ const META: &str = "META/";
 pub(crate) struct Program {
     executable: Executable,
     hold: Hold,
+    bounds: Arc<Bounds>,
     egress: Option<Egress>,
 }
 
@@ -42,7 +39,6 @@ pub(crate) struct Executable {
     /// script comes first.
     arguments: Vec<OsString>,
     tree: Option<ReadOnlyTree>,
-    limits: Limits,
 }
 
 /// Why a verified package cannot be made to run.
@@ -68,7 +64,6 @@ impl Executable {
     pub(crate) fn prepare(
         manifest: &Manifest,
         files: &[&PackageFile],
-        limits: Limits,
         run: &mut impl FnMut() -> Result<RunDirectory, TreeError>,
     ) -> Result<Self, ProgramError> {
         let entry_point = manifest.entry_point.as_str();
@@ -105,29 +100,30 @@ impl Executable {
             script,
             arguments,
             tree,
-            limits,
         })
     }
 
     /// What it needs of the machine besides what every program does: to read its own
-    /// files, and to see its own processes, which is how a sealed script is read.
-    pub(crate) fn needs(&self) -> Grants {
+    /// files, and to see its own processes, which is how a sealed script is read. Where the
+    /// bytes that it may have in files are bounded, it has room for so many.
+    pub(crate) fn needs(&self, disk_bytes: Option<u64>) -> Grants {
         let grants = Grants::new().own_processes();
+        let grants = match disk_bytes {
+            Some(bytes) => grants.scratch(bytes),
+            None => grants,
+        };
         match &self.tree {
             Some(tree) => grants.read(tree.path()),
             None => grants,
         }
     }
 
-    /// The program, held to its grants by `hold`.
-    pub(crate) fn held_by(mut self, hold: Hold) -> Program {
-        if !hold.counts_processes() {
-            // It would count those of the user, whoever started them.
-            self.limits.processes = None;
-        }
+    /// The program, held to its grants by `hold` and to its limits by `bounds`.
+    pub(crate) fn held_by(self, hold: Hold, bounds: Arc<Bounds>) -> Program {
         Program {
             executable: self,
             hold,
+            bounds,
             egress: None,
         }
     }
@@ -138,7 +134,6 @@ impl Executable {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> io::Result<Spec> {
         let mut spec = Spec::new(&self.image, self.name.clone())
-            .limits(self.limits.clone())
             .variable("LANG", "C.UTF-8")
             .variable("PATH", PATH);
         if let Some(script) = &self.script {
@@ -164,15 +159,28 @@ impl Program {
         script_at: RawFd,
         arguments: impl IntoIterator<Item = OsString>,
     ) -> io::Result<Spec> {
-        let spec = self.executable.spec(script_at, arguments)?;
-        Ok(self.hold.onto(spec))
+        let mut spec = self.executable.spec(script_at, arguments)?;
+        if self.bounds.now().disk_bytes.is_some() {
+            spec = spec.variable("TMPDIR", SCRATCH);
+        }
+        let spec = spec.limits(self.bounds.of_each());
+        Ok(self.hold.onto(spec.group(self.bounds.of_all())))
     }
 
     /// The same with a way out of its network, where it was granted part of one.
-    pub(crate) fn let_out(mut self, by: impl FnOnce(Vec<Destination>) -> Egress) -> Self {
-        let destinations = self.hold.destinations();
-        self.egress = (!destinations.is_empty()).then(|| by(destinations.to_vec()));
+    pub(crate) fn let_out(mut self, by: impl FnOnce(&Hold) -> Egress) -> Self {
+        self.egress = self.hold.has_proxy().then(|| by(&self.hold));
         self
+    }
+
+    /// Who takes note of what its processes do.
+    pub(crate) fn lessons(&self) -> Option<&Lessons> {
+        self.hold.lessons()
+    }
+
+    /// Whether the kernel ends its processes at calls that nothing grants.
+    pub(crate) fn filters_calls(&self) -> bool {
+        self.hold.filters_calls()
     }
 
     /// The way out of the network of its processes.

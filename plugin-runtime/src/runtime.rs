@@ -1,10 +1,13 @@
 //! Everything together: finds, loads, starts and stops plugins.
 
-mod assemble;
+pub(crate) mod assemble;
+mod limiting;
+mod operate;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use orchestrator_contract::{EventSink, HostService, PluginState};
+use orchestrator_manifest::Channel;
 use semver::{Version, VersionReq};
 use serde_json::Value;
 use tokio::{
@@ -13,15 +16,20 @@ use tokio::{
 };
 
 use crate::{
-    Builtin, DiscoveryFault, PluginHandle, PluginProblem, PluginStatus, ProblemClass, ResolveError,
-    RuntimeError, RuntimeSettings, SearchPath,
-    dependencies::{Identity, Standing, select},
+    Builtin, DiscoveryFault, PluginHandle, PluginProblem, PluginStatus, ProblemClass, Reloaded,
+    ResolveError, RuntimeError, RuntimeSettings, SearchPath,
+    dependencies::Identity,
     entry::{Body, Entry},
     load::{self, Rules},
     monitor::Monitor,
+    registry::Registry,
+    reload::Reload,
     settings::StartMode,
+    violations::Violations,
     withdraw::{self, Papers},
 };
+
+use self::assemble::Surroundings;
 
 /// How alike two names must be to be proposed, from 0 to 1.
 const ALIKE: f64 = 0.75;
@@ -45,14 +53,15 @@ pub struct RuntimePaths {
 /// Finds, loads, starts and stops plugins. Dropping it ends every process and every
 /// call at once; [`shutdown`](Self::shutdown) lets them finish.
 pub struct Runtime {
-    entries: BTreeMap<Identity, Arc<Entry>>,
-    /// Dependencies first.
-    order: Vec<Identity>,
+    registry: Arc<Registry>,
     faults: Vec<DiscoveryFault>,
     warnings: Vec<String>,
     settings: RuntimeSettings,
+    surroundings: Arc<Surroundings>,
+    paths: RuntimePaths,
     monitor: AbortHandle,
     watch: AbortHandle,
+    violations: Arc<Violations>,
 }
 
 impl RuntimePaths {
@@ -121,9 +130,11 @@ impl Runtime {
             config: plugin_config,
             unsigned_paths: settings.unsigned_paths.clone(),
             sandbox: settings.sandbox.clone(),
+            policy: settings.monitor.policy.clone(),
         };
+        let (of_load, paths) = (paths.clone(), paths);
         let loading = tokio::task::spawn_blocking(move || {
-            let loaded = load::load(&paths, &rules);
+            let loaded = load::load(&of_load, &rules, None);
             loaded.map(|loaded| (loaded, rules))
         });
         let loaded = loading
@@ -133,31 +144,38 @@ impl Runtime {
         let monitor = Monitor::new(settings.monitor.clone());
         let sampling = Monitor::run(Arc::downgrade(&monitor), settings.monitor.interval);
         let sampling = tokio::spawn(sampling).abort_handle();
-        let surroundings = assemble::Surroundings {
-            settings: &settings,
-            rules: &rules,
-            events,
+        let violations = Violations::new(events, settings.monitor.violations_kept);
+        let violations = Arc::new(violations);
+        let surroundings = Surroundings {
+            settings: settings.clone(),
+            rules,
+            events: Arc::clone(&violations) as Arc<dyn EventSink>,
             host,
             monitor,
         };
         let stamp = loaded.stamp.clone();
         let assembled = assemble::assemble(&surroundings, loaded, builtins)?;
-        let plugins = assembled.entries.values().cloned().collect();
-        let watching = withdraw::watch(papers, stamp, plugins, settings.stop_timeout);
+        let registry = Arc::new(Registry::new(assembled.plugins));
+        let watched = Arc::clone(&registry);
+        let watching = withdraw::watch(papers, stamp, watched, settings.stop_timeout);
         Ok(Self {
-            entries: assembled.entries,
-            order: assembled.order,
+            registry,
             faults: assembled.faults,
             warnings,
             settings,
+            surroundings: Arc::new(surroundings),
+            paths,
             monitor: sampling,
+            violations,
             watch: tokio::spawn(watching).abort_handle(),
         })
     }
 
     /// Every plugin that was found, refused ones included, by id and version.
     pub fn plugins(&self) -> Vec<PluginStatus> {
-        self.entries.values().map(|entry| entry.status()).collect()
+        let plugins = self.registry.plugins();
+        let entries = plugins.entries.values();
+        entries.map(|entry| entry.status()).collect()
     }
 
     /// What could not be looked into or understood while plugins were searched.
@@ -170,9 +188,23 @@ impl Runtime {
         &self.warnings
     }
 
-    /// The highest version of a plugin that matches `range`, from the first entry of
-    /// the search path that has a match; what is compiled in comes before all of
-    /// them. Pre-releases match only when the range names one.
+    /// [`Self::resolve_in`] the channel that the settings name for the plugin, which
+    /// is stable unless they do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::resolve_in`].
+    pub fn resolve(&self, id: &str, range: &VersionReq) -> Result<PluginHandle, ResolveError> {
+        self.resolve_in(id, range, None)
+    }
+
+    /// The highest version of a plugin that matches `range` and is of a channel, from
+    /// the first entry of the search path that has a match; what is compiled in comes
+    /// before all of them. Pre-releases match only when the range names one.
+    ///
+    /// Stable are the releases that are meant for everybody; `Beta` means the newest of
+    /// both. Where no match is of the channel, a deprecated one counts, and a beta one
+    /// after that.
     ///
     /// The highest match of an entry decides also when it cannot run: who breaks a
     /// release must not bring an older one back. One that could not be verified is
@@ -183,18 +215,57 @@ impl Runtime {
     ///
     /// When there is no such plugin or version, and with the plugin's own error when
     /// it is in state `error`.
-    pub fn resolve(&self, id: &str, range: &VersionReq) -> Result<PluginHandle, ResolveError> {
-        let standing = |entry: &Arc<Entry>| Standing {
-            place: entry.facts.place,
-            verified: entry.facts.verified,
-            waits: entry.facts.waits_for_grant,
+    pub fn resolve_in(
+        &self,
+        id: &str,
+        range: &VersionReq,
+        channel: Option<Channel>,
+    ) -> Result<PluginHandle, ResolveError> {
+        let channel = channel.or_else(|| self.settings.channels.get(id).copied());
+        let found = self.registry.with(|plugins| {
+            let entry = plugins.meant(id, range, channel)?;
+            Some(match entry.life.problem() {
+                Some(problem) if entry.life.is_out_of_service() => {
+                    Err(ResolveError::Unusable(problem))
+                }
+                _ => Ok(PluginHandle::new(entry)),
+            })
+        });
+        let handle = found.unwrap_or_else(|| Err(self.not_found(id, range)))?;
+        handle.tell_if_deprecated();
+        Ok(handle)
+    }
+
+    /// Lets a plugin go on with what is installed now: verifies and loads it as at the
+    /// start, starts it beside the version that serves, and lets it take that one's
+    /// place and, where both know how, its state. No call fails for it. Calls and
+    /// handles of the old version keep it until they end.
+    ///
+    /// While the state moves, new calls wait, at most for `reload.hold_max`. Reloads
+    /// come one after the other. When the future is dropped, the reload goes on.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to load, it is refused or does not start, its state cannot
+    /// be moved, another plugin could not do with it, or the runtime is being stopped.
+    /// The version that served goes on then, with its state.
+    pub async fn reload(&self, id: &str) -> Result<Reloaded, RuntimeError> {
+        let known = self.registry.with(|plugins| plugins.knows(id));
+        let reload = Reload {
+            registry: Arc::clone(&self.registry),
+            surroundings: Arc::clone(&self.surroundings),
+            paths: self.paths.clone(),
         };
-        let Some((_, entry)) = select(&self.entries, id, range, standing) else {
-            return Err(self.not_found(id, range));
-        };
-        match entry.life.problem() {
-            Some(problem) if entry.life.is_out_of_service() => Err(ResolveError::Unusable(problem)),
-            _ => Ok(PluginHandle(Arc::clone(entry))),
+        let reload = tokio::spawn(reload.run(id.to_owned()));
+        let ended = reload
+            .await
+            .map_err(|source| RuntimeError::Interrupted { source })?;
+        match ended {
+            Err(RuntimeError::NotInstalled { id }) if !known => Err(RuntimeError::UnknownPlugin {
+                nearest: self.nearest(&id),
+                id,
+            }),
+            ended => ended,
         }
     }
 
@@ -206,63 +277,6 @@ impl Runtime {
     /// The usable plugins that are made for `domain`, by id and version.
     pub fn for_domain(&self, domain: &str) -> Vec<PluginHandle> {
         self.usable(|entry| entry.manifest.domains.iter().any(|it| it == domain))
-    }
-
-    /// Keeps every version of a plugin from taking calls. Calls in flight end as
-    /// they would, and its process keeps its state.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such plugin, or it is in a state that has nothing to disable.
-    pub fn disable(&self, id: &str) -> Result<(), RuntimeError> {
-        for entry in self.versions(id)? {
-            let disabled = entry
-                .life
-                .go(PluginState::Disabled, "disabled by an operator");
-            disabled.map_err(|illegal| RuntimeError::illegal(id, illegal))?;
-        }
-        Ok(())
-    }
-
-    /// Lets a plugin take calls again after [`disable`](Self::disable), a crash loop
-    /// or a failed start.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such plugin, it was not disabled, it could not be loaded, or
-    /// it was stopped because its trust or a grant was taken back, which only a new
-    /// start of the runtime can mend.
-    pub fn enable(&self, id: &str) -> Result<(), RuntimeError> {
-        for entry in self.versions(id)? {
-            let illegal = |illegal| RuntimeError::illegal(id, illegal);
-            let state = match entry.life.state() {
-                PluginState::Disabled => entry.life.enable().map_err(illegal)?,
-                state => state,
-            };
-            match state {
-                PluginState::Error | PluginState::CrashLoop
-                    if !matches!(entry.body, Body::None) =>
-                {
-                    let reason = "an operator has it tried again";
-                    entry
-                        .life
-                        .go(PluginState::Loaded, reason)
-                        .map_err(illegal)?;
-                    if let Body::Node(node) = &entry.body {
-                        node.request_start();
-                    }
-                }
-                PluginState::Error
-                | PluginState::Stopping
-                | PluginState::Stopped
-                | PluginState::Unloaded => {
-                    let (from, to) = (state, PluginState::Loaded);
-                    return Err(illegal(crate::lifecycle::Illegal { from, to }));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     /// Stops every plugin, dependants first, independent ones at the same time. No
@@ -277,7 +291,10 @@ impl Runtime {
         let until = Instant::now() + grace;
         let limit = self.settings.stop_timeout;
         let mut failures = Vec::new();
-        for level in self.levels().into_iter().rev() {
+        self.registry.close();
+        // Nothing depends on what was replaced.
+        let aside = std::iter::once(self.registry.aside());
+        for level in aside.chain(self.levels().into_iter().rev()) {
             let mut stopping = JoinSet::new();
             for entry in level {
                 stopping.spawn(async move { entry.stop(until, limit).await });
@@ -308,13 +325,12 @@ impl Runtime {
     pub async fn start_all(&self) {
         let eager = self.settings.start == StartMode::Eager;
         let mut starting = JoinSet::new();
-        for entry in self
-            .order
-            .iter()
-            .filter_map(|identity| self.entries.get(identity))
-        {
+        let plugins = self.registry.plugins();
+        let in_order = plugins.order.iter();
+        for entry in in_order.filter_map(|identity| plugins.entries.get(identity)) {
             let wanted = matches!(entry.body, Body::Builtin(_)) || (eager && entry.is_node());
             if wanted && entry.life.state() != PluginState::Disabled {
+                entry.want();
                 let entry = Arc::clone(entry);
                 starting.spawn(async move {
                     if let Err(error) = entry.ready(None).await {
@@ -330,14 +346,16 @@ impl Runtime {
     /// Plugins that can start, in groups: each needs only plugins of groups before
     /// its own.
     fn levels(&self) -> Vec<Vec<Arc<Entry>>> {
+        let plugins = self.registry.plugins();
         let mut level_of: BTreeMap<&Identity, usize> = BTreeMap::new();
         let mut levels: Vec<Vec<Arc<Entry>>> = Vec::new();
-        for identity in &self.order {
-            let Some(entry) = self.entries.get(identity) else {
+        for identity in &plugins.order {
+            let Some(entry) = plugins.entries.get(identity) else {
                 continue;
             };
-            let below = entry.dependencies().iter().filter_map(|needed| {
-                let (identity, _) = self
+            let needed = entry.dependencies();
+            let below = needed.iter().filter_map(|needed| {
+                let (identity, _) = plugins
                     .entries
                     .iter()
                     .find(|(_, it)| Arc::ptr_eq(it, needed))?;
@@ -354,20 +372,17 @@ impl Runtime {
     }
 
     fn usable(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<PluginHandle> {
-        self.entries
-            .values()
-            .filter(|entry| entry.life.state() != PluginState::Error && wanted(entry))
-            .map(|entry| PluginHandle(Arc::clone(entry)))
-            .collect()
+        let is_wanted =
+            |entry: &&Arc<Entry>| entry.life.state() != PluginState::Error && wanted(entry);
+        self.registry.with(|plugins| {
+            let usable = plugins.entries.values().filter(is_wanted);
+            usable.map(PluginHandle::new).collect()
+        })
     }
 
-    fn versions(&self, id: &str) -> Result<Vec<&Arc<Entry>>, RuntimeError> {
-        let mut versions: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(identity, _)| identity.id == id)
-            .map(|(_, entry)| entry)
-            .collect();
+    fn versions(&self, id: &str) -> Result<Vec<Arc<Entry>>, RuntimeError> {
+        let plugins = self.registry.plugins();
+        let mut versions: Vec<_> = plugins.versions(id).cloned().collect();
         // What only claims to be a version has no say in what becomes of the others.
         if versions.iter().any(|entry| entry.facts.verified) {
             versions.retain(|entry| entry.facts.verified);
@@ -382,11 +397,10 @@ impl Runtime {
     }
 
     fn not_found(&self, id: &str, range: &VersionReq) -> ResolveError {
-        let available: Vec<_> = self
-            .entries
-            .keys()
-            .filter(|identity| identity.id == id)
-            .map(|identity| identity.version.clone())
+        let plugins = self.registry.plugins();
+        let versions = plugins.versions(id);
+        let available: Vec<_> = versions
+            .map(|entry| entry.manifest.version.clone())
             .collect();
         if !available.is_empty() {
             let (id, range) = (id.to_owned(), range.clone());
@@ -411,9 +425,9 @@ impl Runtime {
     }
 
     fn nearest(&self, id: &str) -> Option<String> {
-        self.entries
-            .keys()
-            .map(|identity| (strsim::jaro_winkler(&identity.id, id), &identity.id))
+        let plugins = self.registry.plugins();
+        let ids = plugins.entries.keys();
+        ids.map(|identity| (strsim::jaro_winkler(&identity.id, id), &identity.id))
             .filter(|(likeness, _)| *likeness >= ALIKE)
             .max_by(|one, other| one.0.total_cmp(&other.0))
             .map(|(_, id)| id.clone())
@@ -424,7 +438,8 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.monitor.abort();
         self.watch.abort();
-        for entry in self.entries.values() {
+        self.registry.close();
+        for entry in self.registry.all() {
             entry.close();
         }
     }
@@ -432,10 +447,9 @@ impl Drop for Runtime {
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plugins = self
-            .entries
-            .values()
-            .map(|entry| (&entry.id, entry.life.state()));
-        out.debug_map().entries(plugins).finish()
+        let plugins = self.registry.plugins();
+        let entries = plugins.entries.values();
+        let states = entries.map(|entry| (&entry.id, entry.life.state()));
+        out.debug_map().entries(states).finish()
     }
 }

@@ -1,10 +1,12 @@
 //! Every limit and delay of the runtime.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use orchestrator_manifest::Channel;
+use orchestrator_signing::TrustLevel;
 use serde::{Deserialize, Serialize};
 
-use crate::{byte_size, egress::EgressSettings};
+use crate::{Lessons, byte_size, egress::EgressSettings, limits::Policy};
 
 /// Every limit and delay of the runtime. The values of `Default` are those that
 /// the engine documents.
@@ -39,6 +41,27 @@ pub struct RuntimeSettings {
     pub sandbox: SandboxSettings,
     /// The way out of plugins that were granted part of the network.
     pub egress: EgressSettings,
+    /// How a plugin goes on with what is installed now.
+    pub reload: ReloadSettings,
+    /// Whose releases are meant when nobody says so, by plugin id; else stable ones.
+    pub channels: BTreeMap<String, Channel>,
+}
+
+/// How a plugin goes on with what is installed now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadSettings {
+    /// How long new calls wait at most while the old ones end and the state moves.
+    /// When it is over the old version goes on.
+    #[serde(with = "humantime_serde")]
+    pub hold_max: Duration,
+    /// How much of that runs that began with the old version may take to end. Those
+    /// that take longer go on with it, and what they change in its state is lost.
+    #[serde(with = "humantime_serde")]
+    pub settle: Duration,
+    /// The largest state of a plugin.
+    #[serde(with = "byte_size")]
+    pub state_bytes_max: u64,
 }
 
 /// How native plugins are confined, as far as their trust level leaves it open.
@@ -50,6 +73,10 @@ pub struct SandboxSettings {
     /// Threads and processes of a confined plugin whose manifest bounds none; 0 bounds
     /// none either.
     pub tasks_max: u32,
+    /// Of whom to learn what would have to be granted, instead of holding it to what was.
+    /// Not for a file: a caller says so for one package that it knows.
+    #[serde(skip)]
+    pub learn: Option<Lessons>,
 }
 
 /// Whether plugins of trust level 3 are confined.
@@ -154,6 +181,33 @@ pub struct MonitorSettings {
     /// How many seconds in a row a plugin may use more processor than its limit
     /// before it is killed.
     pub cpu_seconds_over: u32,
+    /// How many violations of limits are kept for whoever asks for them; older ones are
+    /// counted and dropped.
+    pub violations_kept: u32,
+    /// What is done about a plugin that uses more than it may.
+    pub policy: PolicySettings,
+}
+
+/// What is done about a plugin that uses more than it may, by its trust level.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicySettings {
+    /// Trust level 1.
+    pub level1: Policy,
+    /// Trust level 2.
+    pub level2: Policy,
+    /// Trust level 3.
+    pub level3: Policy,
+}
+
+impl PolicySettings {
+    pub(crate) fn of(&self, level: TrustLevel) -> Policy {
+        match level {
+            TrustLevel::Untrusted => self.level1,
+            TrustLevel::Partner => self.level2,
+            TrustLevel::Internal => self.level3,
+        }
+    }
 }
 
 impl Default for RuntimeSettings {
@@ -171,6 +225,18 @@ impl Default for RuntimeSettings {
             unsigned_paths: Vec::new(),
             sandbox: SandboxSettings::default(),
             egress: EgressSettings::default(),
+            reload: ReloadSettings::default(),
+            channels: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for ReloadSettings {
+    fn default() -> Self {
+        Self {
+            hold_max: Duration::from_secs(10),
+            settle: Duration::from_secs(2),
+            state_bytes_max: 1 << 20,
         }
     }
 }
@@ -180,6 +246,7 @@ impl Default for SandboxSettings {
         Self {
             level3: Level3::default(),
             tasks_max: 512,
+            learn: None,
         }
     }
 }
@@ -234,6 +301,8 @@ impl Default for MonitorSettings {
         Self {
             interval: Duration::from_secs(1),
             cpu_seconds_over: 5,
+            violations_kept: 10,
+            policy: PolicySettings::default(),
         }
     }
 }

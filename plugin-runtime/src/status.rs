@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use orchestrator_contract::PluginState;
-use orchestrator_manifest::Phase;
+use orchestrator_manifest::{Channel, Phase};
 use semver::{Version, VersionReq};
 use serde::{Serialize, Serializer};
 
-use crate::{PluginProblem, SandboxStatus, StateChange, limits::Watch};
+use crate::{
+    HeldLimit, LastProblem, PluginHealth, PluginProblem, SandboxStatus, StateChange, limits::Watch,
+};
 
 /// What people and programs see of a plugin. A moment later it may be out of date.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,6 +41,9 @@ pub struct PluginStatus {
     pub unsigned: bool,
     /// Identifies the exact content of the package, or of a builtin's manifest.
     pub digest: String,
+    /// Whom its publisher means it for: everybody (`stable`), whoever asks (`beta`), or
+    /// whoever has not moved on (`deprecated`).
+    pub channel: Channel,
     /// Where it was found; absent for builtins.
     #[serde(serialize_with = "optional_text")]
     pub location: Option<PathBuf>,
@@ -48,8 +53,10 @@ pub struct PluginStatus {
     pub phases: Vec<PhaseStatus>,
     /// The plugins that must run before it.
     pub dependencies: Vec<DependencyStatus>,
-    /// Limits from its manifest, as they are enforced.
+    /// Limits from its manifest, or those that were put in their place since.
     pub limits: Watch,
+    /// The same, with who holds the plugin to each.
+    pub limits_held: Vec<HeldLimit>,
     /// Whether its configuration is checked against a schema.
     pub has_config_schema: bool,
     /// Dotted keys of its configuration whose values are never shown.
@@ -67,6 +74,13 @@ pub struct PluginStatus {
     pub sandbox: Option<SandboxStatus>,
     /// The process, where there is one right now.
     pub pid: Option<u32>,
+    /// Since when it runs, in milliseconds since 1970 (UTC).
+    pub started_at: Option<i64>,
+    /// When it was last known to be there, in milliseconds since 1970 (UTC): at its
+    /// start and when it says that it is well.
+    pub last_seen: Option<i64>,
+    /// Whether it is well.
+    pub health: PluginHealth,
     /// How often its process was started again after it ended by itself.
     pub restarts: u64,
     /// Calls in flight, those that wait included.
@@ -75,6 +89,8 @@ pub struct PluginStatus {
     pub waiting: u64,
     /// Why it does not run.
     pub error: Option<PluginProblem>,
+    /// What went wrong last, also when it runs again.
+    pub last_problem: Option<LastProblem>,
     /// Copies of the same version that come later in the search path.
     #[serde(serialize_with = "texts")]
     pub shadowed: Vec<PathBuf>,

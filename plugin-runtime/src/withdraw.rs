@@ -24,6 +24,7 @@ use crate::{
     PluginProblem,
     entry::{Entry, Facts},
     error::LoadError,
+    registry::Registry,
 };
 
 /// How often the files are looked at: how long at most a plugin goes on taking
@@ -76,20 +77,24 @@ struct Judged {
 pub(crate) async fn watch(
     papers: Papers,
     mut seen: Stamp,
-    entries: Vec<Arc<Entry>>,
+    registry: Arc<Registry>,
     limit: Duration,
 ) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = JoinSet::new();
     let mut told = Vec::new();
+    let mut anew = false;
     loop {
         ticks.tick().await;
         while stopping.try_join_next().is_some() {}
-        let (papers, before, entries) = (papers.clone(), seen.clone(), entries.clone());
+        let (papers, before) = (papers.clone(), seen.clone());
+        // What came meanwhile went by files that may have changed again.
+        anew |= registry.has_changed();
+        let (look, entries) = (anew, registry.all());
         let judged = spawn_blocking(move || {
             let now = papers.stamp();
-            (now != before).then(|| (now, judge(&papers, &entries)))
+            (look || now != before).then(|| (now, judge(&papers, &entries)))
         });
         // It fails only while the host ends.
         let Ok(judged) = judged.await else {
@@ -101,6 +106,7 @@ pub(crate) async fn watch(
         // What was taken back is in a file that cannot be read as well.
         if judged.unread.is_empty() {
             seen = now;
+            anew = false;
         }
         tell(&judged.unread, &mut told);
         for (entry, problem) in judged.refused {

@@ -18,6 +18,8 @@ pub struct Grants {
     pub(crate) network: Network,
     pub(crate) own_processes: bool,
     pub(crate) system_information: bool,
+    pub(crate) observed: bool,
+    pub(crate) scratch_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +41,9 @@ pub(crate) enum Execution {
 /// Where a process with [`Network::Gateway`] finds the one that listens for it. Each has
 /// this address in a network of its own.
 pub const GATEWAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3128);
+
+/// Where a process finds the directory of its own that it was [granted](Grants::scratch).
+pub const SCRATCH: &str = "/tmp";
 
 /// What of the network a process sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +98,8 @@ impl Grants {
         self
     }
 
-    /// What of the network is there.
+    /// What of the network is there. With any of it, whom the machine trusts can be read (its
+    /// certificates); with all of it, how names are looked up too.
     #[must_use]
     pub fn network(mut self, network: Network) -> Self {
         self.network = network;
@@ -113,6 +119,25 @@ impl Grants {
     #[must_use]
     pub fn system_information(mut self) -> Self {
         self.system_information = true;
+        self
+    }
+
+    /// Nothing is refused that could be granted, and what was not granted is told before it
+    /// is done ([`Observer`](crate::Observer)). No protection: the process may do what the
+    /// host's user may do to files. Layers that decide by path are not put in force, and
+    /// the filter of system calls is needed.
+    #[must_use]
+    pub fn observed(mut self) -> Self {
+        self.observed = true;
+        self
+    }
+
+    /// At [`SCRATCH`] is a directory of the process's own, which is empty at first, has room
+    /// for so many bytes and ends with the process. What is in it is in memory, and counts as
+    /// that too. Only with a private root; without one nothing is there.
+    #[must_use]
+    pub fn scratch(mut self, bytes: u64) -> Self {
+        self.scratch_bytes = Some(bytes);
         self
     }
 

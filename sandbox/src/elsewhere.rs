@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::{
-    ConfinementError, ExitStatus, Grants, ImageError, Layers, SandboxReport, Signal, SpawnError,
-    Spec, TreeError, TreeUsage,
+    ConfinementError, ExitStatus, Grants, GroupLimits, GroupReport, GroupUsage, ImageError, Layers,
+    Observed, SandboxReport, Signal, SpawnError, Spec, TreeError, TreeUsage,
 };
 
 /// A program held by descriptor. There are none on this platform.
@@ -84,6 +84,44 @@ pub fn probe() -> SandboxReport {
     SandboxReport::default()
 }
 
+/// Which limits control groups hold: none.
+pub fn groups() -> GroupReport {
+    GroupReport {
+        reason: "this platform has no control groups".to_owned(),
+        ..GroupReport::default()
+    }
+}
+
+/// The group of a process. There are none on this platform.
+#[derive(Clone, Debug)]
+pub struct Group(Infallible);
+
+impl Group {
+    /// Puts other limits in place of those it has.
+    ///
+    /// # Errors
+    ///
+    /// Never reached.
+    pub fn set(&self, _limits: &GroupLimits) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    /// What it uses now.
+    pub fn usage(&self) -> GroupUsage {
+        match self.0 {}
+    }
+
+    /// Whether it holds what is in it to a limit of processor time.
+    pub fn holds_cpu(&self) -> bool {
+        match self.0 {}
+    }
+
+    /// How many processes were killed for want of memory.
+    pub fn killed_for_memory(&self) -> u64 {
+        match self.0 {}
+    }
+}
+
 /// A process that runs. There are none on this platform.
 #[derive(Debug)]
 pub struct Child(Infallible);
@@ -96,6 +134,11 @@ impl Child {
 
     /// What listens in the network of the process.
     pub fn take_gateway(&mut self) -> Option<TcpListener> {
+        match self.0 {}
+    }
+
+    /// What tells of the process's calls.
+    pub fn take_observer(&mut self) -> Option<Observer> {
         match self.0 {}
     }
 
@@ -123,6 +166,11 @@ impl Child {
         match self.0 {}
     }
 
+    /// The group of the process.
+    pub fn group(&self) -> Option<&Group> {
+        match self.0 {}
+    }
+
     /// Sends `signal` to the process group.
     ///
     /// # Errors
@@ -144,6 +192,17 @@ impl Child {
 
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.0 {}
+    }
+}
+
+/// Tells what a process does. There are none on this platform.
+#[derive(Debug)]
+pub struct Observer(Infallible);
+
+impl Observer {
+    /// Tells everything.
+    pub fn run(self, _tell: impl FnMut(Observed)) {
         match self.0 {}
     }
 }

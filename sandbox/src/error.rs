@@ -20,6 +20,8 @@ pub enum Step {
     Descendants,
     /// Putting the listed descriptors in place and closing all others.
     Descriptors,
+    /// Entering its control group.
+    Group,
     /// Lowering the resource limits.
     Limits,
     /// Entering the working directory.
@@ -50,6 +52,7 @@ impl fmt::Display for Step {
             Self::DieWithHost => "binding its life to the host's",
             Self::Descendants => "keeping hold of its descendants",
             Self::Descriptors => "placing descriptors",
+            Self::Group => "entering its control group",
             Self::Limits => "setting resource limits",
             Self::WorkingDirectory => "entering the working directory",
             Self::NoNewPrivileges => "renouncing new privileges",

@@ -6,6 +6,7 @@
 //! dies with the host. What it starts dies with it, however it hides. With a [`Confinement`] it
 //! can do what its [`Grants`] list and nothing else, by as many [`Layers`] as the host has. Files that must
 //! have paths are put into a [`ReadOnlyTree`], which does not outlive the host either.
+//! What it and all that it starts may use together are [`GroupLimits`], where the host has control groups.
 //!
 //! This crate must not decide anything: what a plugin may do, which bytes are
 //! trusted and when a process is restarted is settled by its callers. It knows
@@ -22,6 +23,8 @@
 mod confinement;
 mod error;
 mod exit_status;
+mod group;
+mod observed;
 mod spec;
 mod usage;
 
@@ -35,12 +38,14 @@ mod elsewhere;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 use elsewhere as platform;
 
-pub use confinement::{Absent, GATEWAY, Grants, Layer, Layers, Network, SandboxReport};
+pub use confinement::{Absent, GATEWAY, Grants, Layer, Layers, Network, SCRATCH, SandboxReport};
 pub use error::{ConfinementError, ImageError, SpawnError, Step, TreeError};
 pub use exit_status::ExitStatus;
+pub use group::{GroupLimits, GroupReport, GroupUsage};
+pub use observed::Observed;
 pub use platform::{
-    Child, Confinement, Ended, Image, Pending, PrivateDirectory, ProcessTable, ReadOnlyTree,
-    RunDirectory, TreeBuilder, probe, sample, spawn, sweep,
+    Child, Confinement, Ended, Group, Image, Observer, Pending, PrivateDirectory, ProcessTable,
+    ReadOnlyTree, RunDirectory, TreeBuilder, groups, probe, sample, spawn, sweep,
 };
 /// A signal to send to a process group.
 pub use rustix::process::Signal;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Confinement, Image};
+use crate::{Confinement, GroupLimits, Image};
 
 /// Everything about a process that is to start. What is not listed here, the
 /// process does not get: no variable, no descriptor and no directory of the host
@@ -20,6 +20,7 @@ pub struct Spec {
     pub(crate) descriptors: BTreeMap<RawFd, OwnedFd>,
     pub(crate) working_directory: PathBuf,
     pub(crate) limits: Limits,
+    pub(crate) group: GroupLimits,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) outlives_host: bool,
 }
@@ -38,6 +39,7 @@ impl Spec {
             descriptors: BTreeMap::new(),
             working_directory: PathBuf::from("/"),
             limits: Limits::default(),
+            group: GroupLimits::default(),
             confinement: None,
             outlives_host: false,
         }
@@ -87,6 +89,15 @@ impl Spec {
         self
     }
 
+    /// Bounds what the process and everything that it starts may use together. Without
+    /// any limit it has no group of its own. It does not start where
+    /// [no control group](crate::groups) holds one of them.
+    #[must_use]
+    pub fn group(mut self, limits: GroupLimits) -> Self {
+        self.group = limits;
+        self
+    }
+
     /// Confines the process, and all that it starts. Without this it has the rights of
     /// the host's user, but for signals.
     ///
@@ -112,7 +123,7 @@ impl Spec {
 }
 
 /// What a process may use. Each applies to every single process of the tree;
-/// bounds on the tree as a whole are the resource monitor's. `None` leaves the
+/// bounds on the tree as a whole are [`GroupLimits`], or the resource monitor's. `None` leaves the
 /// limit of the host in force, except where a field says otherwise, and no limit is
 /// ever raised above the host's.
 /// Core files are never written.

@@ -15,6 +15,7 @@ cargo xtask <task>
   demo [--repo PATH]   run the release-notes pipeline with freshly signed plugins
   deny                 check licences, sources and who uses which crate
   errors               write docs/errors.md from the error types of the crates
+  peers                install what the benches compare with under target/tools
   test [ARGS…]         install what the tests need under target/tools, then run them all
   help                 this list
 ";
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ["demo", "--repo", path] => demo::run(Some(path.into())),
         ["deny"] => deny(),
         ["errors"] => errors(),
+        ["peers"] => tools::bubblewrap().map(drop),
         ["test", ref rest @ ..] => test::run(rest),
         ["help" | "--help" | "-h"] | [] => {
             eprint!("{HELP}");

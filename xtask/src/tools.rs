@@ -55,6 +55,11 @@ pub(crate) fn valgrind() -> Result<PathBuf> {
     debian_tool("valgrind", "valgrind")
 }
 
+/// What others confine processes with, to compare ours with.
+pub(crate) fn bubblewrap() -> Result<PathBuf> {
+    debian_tool("bubblewrap", "bwrap")
+}
+
 /// The reference implementation of minisign, to compare ours with.
 pub(crate) fn minisign() -> Result<PathBuf> {
     if let Some(found) = process::find("minisign") {

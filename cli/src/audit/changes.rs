@@ -84,6 +84,31 @@ fn recorded(audit: &Audit, event: AuditEvent, act: impl FnOnce() -> Result) -> R
     audit.record(completed(event, audit, &result)).and(result)
 }
 
+/// Records a change, makes it, and records how it went, as the commands do.
+pub(crate) async fn change(
+    audit: &Arc<Audit>,
+    event: AuditEvent,
+    act: impl Future<Output = Result>,
+) -> Result {
+    let mut begun = event.clone();
+    begun.outcome = Outcome::Begun;
+    let event = match durably(audit, begun).await? {
+        Some(seq) => event.with("begun", seq.to_string()),
+        None => event,
+    };
+    let result = act.await;
+    durably(audit, completed(event, audit, &result))
+        .await
+        .and(result)
+}
+
+/// Records without holding up others.
+async fn durably(audit: &Arc<Audit>, event: AuditEvent) -> Result<Option<u64>> {
+    let audit = Arc::clone(audit);
+    let recorded = tokio::task::spawn_blocking(move || audit.record(event)).await;
+    recorded.map_err(std::io::Error::other)?
+}
+
 fn is_refusal(result: &Result) -> bool {
     let is_it = |exit| matches!(exit, Exit::Trust | Exit::Denied);
     result.as_ref().is_err_and(|failure| is_it(failure.exit))

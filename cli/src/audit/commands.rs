@@ -21,11 +21,16 @@ const RECORDED: &[(&str, &str, Kind)] = &[
     ("trust", "rotate", Kind::RootChange),
     ("trust", "sign", Kind::Sign),
     ("trust", "update", Kind::RootChange),
+    ("plugin", "disable", Kind::ConfigChange),
+    ("plugin", "enable", Kind::ConfigChange),
     ("plugin", "gc", Kind::Remove),
     ("plugin", "grant", Kind::Grant),
     ("plugin", "install", Kind::Install),
+    ("plugin", "learn", Kind::Sandbox),
     ("plugin", "lock", Kind::LockChange),
+    ("plugin", "reload", Kind::Load),
     ("plugin", "remove", Kind::Remove),
+    ("plugin", "restart", Kind::Spawn),
     ("plugin", "revoke", Kind::Revoke),
     ("plugin", "rollback", Kind::Install),
     ("plugin", "sign", Kind::Sign),
@@ -44,6 +49,7 @@ const REFUSALS: &[(&str, &str, Kind)] = &[
 /// enough of its keys have signed it.
 const TAKES_AWAY: &[(&str, &str)] = &[
     ("key", "revoke"),
+    ("plugin", "disable"),
     ("plugin", "remove"),
     ("plugin", "revoke"),
     ("trust", "remove"),
@@ -90,6 +96,10 @@ pub(super) fn recorded(arguments: &[OsString]) -> Option<Recorded> {
         let Some(text) = text(matches, id) else {
             continue;
         };
+        let text = match (group, id) {
+            ("plugin", "source") => without_query(&text),
+            _ => text,
+        };
         if ONLY_LOOKS.contains(&(group, name, id)) {
             return None;
         }
@@ -130,6 +140,15 @@ fn text(matches: &ArgMatches, id: &str) -> Option<String> {
     let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
     let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
     is_given.then(|| values.join(" "))
+}
+
+/// An address without what it asks with, which may be a secret whatever it is called.
+fn without_query(text: &str) -> String {
+    let shown = match text.contains("://") {
+        true => text.split('?').next().unwrap_or_default(),
+        false => text,
+    };
+    shown.to_owned()
 }
 
 #[cfg(test)]
@@ -179,6 +198,16 @@ mod tests {
         }
         // What is locked there is what is installed.
         assert!(of("orchestrator plugin install ./a --locked").is_some());
+    }
+
+    #[test]
+    fn what_an_address_asks_with_is_not_recorded() {
+        let install = of("orchestrator plugin install https://h/a.opkg?X-Amz-Signature=S").unwrap();
+        assert_eq!(install.resource.as_deref(), Some("https://h/a.opkg"));
+        let install = of("orchestrator plugin install ./a?b").unwrap();
+        assert_eq!(install.resource.as_deref(), Some("./a?b"));
+        let grant = of("orchestrator plugin grant a file:read=/b?").unwrap();
+        assert_eq!(grant.capability.as_deref(), Some("file:read=/b?"));
     }
 
     #[test]

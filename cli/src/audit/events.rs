@@ -48,6 +48,29 @@ pub(super) fn of_event(event: &Event) -> Option<AuditEvent> {
             event.action = Some(format!("{action:?}").to_lowercase());
             Some(event)
         }
+        _ => of_refusal(event),
+    }
+}
+
+/// What a plugin was refused, or says that it was.
+fn of_refusal(event: &Event) -> Option<AuditEvent> {
+    match event {
+        Event::CapabilityDenied {
+            plugin,
+            capability,
+            resource,
+            rule,
+            suppressed,
+        } => {
+            let mut event = AuditEvent::new(Kind::Denial, Outcome::Denied).plugin(plugin.as_str());
+            event.capability = Some(capability.to_string()).filter(|it| !it.is_empty());
+            event.resource = Some(resource.to_string());
+            event.rule = Some(rule.as_str().to_owned());
+            if *suppressed > 0 {
+                event = event.with("suppressed", suppressed.to_string());
+            }
+            Some(event)
+        }
         Event::AttemptFailed {
             run,
             step,

@@ -80,7 +80,7 @@ fn show(context: &Context, pipeline: &Pipeline) -> Result {
             json!({
                 "step": step.id,
                 "plugin": step.plugin,
-                "range": step.range.to_string(),
+                "range": step.releases.to_string(),
                 "phase": step.phase,
                 "required": step.required,
                 "needs": needs(index),
@@ -94,7 +94,7 @@ fn show(context: &Context, pipeline: &Pipeline) -> Result {
             let required = if step.required { "yes" } else { "no" };
             table.row([
                 step.id.to_string(),
-                format!("{}@{}", step.plugin, step.range),
+                format!("{}@{}", step.plugin, step.releases),
                 step.phase.to_string(),
                 required.to_owned(),
                 needs(index).join(", "),

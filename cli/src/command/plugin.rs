@@ -7,11 +7,16 @@ mod gc;
 mod grant;
 mod info;
 mod install;
+mod learn;
 mod list;
 pub(crate) mod lock;
+mod logs;
+mod operate;
 mod pack;
+mod reload;
 mod rollback;
 mod sign;
+mod status;
 mod update;
 mod validate;
 mod verify;
@@ -34,6 +39,51 @@ pub(crate) enum Command {
   orchestrator plugin info git-history
   orchestrator plugin info git-history --json")]
     Info(info::Args),
+
+    /// Keep a plugin from taking calls, until it is enabled again
+    #[command(after_help = "Examples:
+  orchestrator plugin disable git-history
+
+Calls in flight end as they would; new ones fail with `disabled`. Running services obey at once,
+later ones when they start.")]
+    Disable(operate::Disable),
+
+    /// Let a plugin take calls again, also after a crash loop
+    #[command(after_help = "Examples:
+  orchestrator plugin enable git-history")]
+    Enable(operate::Enable),
+
+    /// Start a plugin of the running service again, also after a crash loop
+    #[command(after_help = "Examples:
+  orchestrator plugin restart git-history
+  orchestrator plugin restart git-history --grace 20s
+
+Calls in flight have the grace period to end; those that come meanwhile wait.")]
+    Restart(operate::Restart),
+
+    /// Let a plugin of the running service go on with what is installed now
+    #[command(after_help = "Examples:
+  orchestrator plugin install greeter-1.1.0.opkg && orchestrator plugin reload greeter
+  orchestrator plugin rollback greeter && orchestrator plugin reload greeter
+  orchestrator plugin reload greeter --json | jq '.services[].reloaded.state'
+
+The new version starts beside the old one, and takes its place and its state when it can. No call fails
+for it; whatever goes wrong, the old version goes on. Runs keep the version they began with.")]
+    Reload(reload::Args),
+
+    /// Show how a plugin of the running service fares, and how it came to that
+    #[command(after_help = "Examples:
+  orchestrator plugin status
+  orchestrator plugin status git-history
+  orchestrator plugin status git-history --json | jq '.services[].plugins[].history'")]
+    Status(status::Args),
+
+    /// Show what a plugin of the running service wrote, and what became of it
+    #[command(after_help = "Examples:
+  orchestrator plugin logs git-history
+  orchestrator plugin logs git-history --follow --tail 0
+  orchestrator plugin logs git-history -f --json | jq -r .message")]
+    Logs(logs::Args),
 
     /// Check the manifest of a package that is being written
     #[command(after_help = "Examples:
@@ -123,7 +173,7 @@ A lock file that is there is written anew. A release that was rolled back is not
     #[command(after_help = "Examples:
   orchestrator plugin rollback greeter
 
-Running engines go on with what they have loaded.")]
+Running engines go on with what they have loaded, until `plugin reload`.")]
     Rollback(rollback::Args),
 
     /// Write down exactly which releases are installed, or compare
@@ -146,6 +196,17 @@ Running engines go on with what they have loaded.")]
 
 The exit status is 0 when plugins of every trust level can run here, and 1 when some cannot.")]
     Doctor(doctor::Args),
+
+    /// Run a phase of a plugin without refusing it anything, and propose what to grant
+    #[command(after_help = "Examples:
+  orchestrator plugin learn git-history --input request.json
+  orchestrator plugin learn ./draft --phase collect --write
+  orchestrator plugin learn greeter --json | jq -r .command
+
+The plugin runs with your rights while it is observed: learn only from what you would run yourself.
+What is printed is what this one run used; read it before you grant it. Variables, storage and
+events are not seen, and stay as the manifest asks for them.")]
+    Learn(learn::Args),
 
     /// Give a plugin capabilities, besides those it has
     #[command(after_help = "Examples:
@@ -176,6 +237,12 @@ impl Command {
         match self {
             Self::List(args) => args.execute(context).await,
             Self::Info(args) => args.execute(context).await,
+            Self::Disable(args) => args.execute(context).await,
+            Self::Enable(args) => args.execute(context).await,
+            Self::Restart(args) => args.execute(context).await,
+            Self::Reload(args) => args.execute(context).await,
+            Self::Status(args) => args.execute(context).await,
+            Self::Logs(args) => args.execute(context),
             Self::Validate(args) => args.execute(context),
             Self::Digest(args) => args.execute(context),
             Self::Sign(args) => args.execute(context).await,
@@ -191,6 +258,7 @@ impl Command {
             Self::Lock(args) => args.execute(context),
             Self::Gc(args) => args.execute(context),
             Self::Doctor(args) => args.execute(context).await,
+            Self::Learn(args) => args.execute(context).await,
             Self::Grant(args) => args.execute(context).await,
             Self::Revoke(args) => args.execute(context).await,
             Self::Grants(args) => args.execute(context).await,

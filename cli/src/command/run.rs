@@ -1,7 +1,7 @@
 //! `orchestrator run`
 
 mod cancel;
-mod follow;
+pub(crate) mod follow;
 mod list;
 mod resolve;
 mod resume;

@@ -1,8 +1,15 @@
 //! `orchestrator serve`
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use crate::{command::plugin::lock, context::Context, failure::Result, serve};
+use orchestrator_contract::EventSink;
+
+use crate::{
+    command::plugin::lock,
+    context::Context,
+    failure::Result,
+    serve::{self, PluginLogs},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -22,7 +29,9 @@ impl Args {
         }
         let locked = self.locked.file(context)?;
         let server = config.server.clone();
-        let engine = context.serving_engine(config, locked).await?;
-        serve::serve(context, engine, context.home()?, server).await
+        let logs = Arc::new(PluginLogs::new(&server));
+        let sink = Arc::clone(&logs) as Arc<dyn EventSink>;
+        let engine = context.serving_engine(config, locked, sink).await?;
+        serve::serve(context, engine, context.home()?, server, logs).await
     }
 }

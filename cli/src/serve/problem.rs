@@ -36,6 +36,14 @@ impl Problem {
         Self { status, body }
     }
 
+    /// What the engine refused, of which no more than the report is left.
+    pub(super) fn of_class(class: ErrorClass, failure: &Failure) -> Self {
+        match failure.report() {
+            Some(report) => Self::of(status_of(class), report),
+            None => Self::new(status_of(class), "ORC-5000", "it failed"),
+        }
+    }
+
     /// An error of the crates below, with its own code, help and faults.
     pub(super) fn of(status: StatusCode, error: &dyn Diagnostic) -> Self {
         let code = error
@@ -74,15 +82,18 @@ impl From<Refusal> for Problem {
 
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
-        let status = match error.class() {
-            ErrorClass::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorClass::NotFound => StatusCode::NOT_FOUND,
-            ErrorClass::Denied | ErrorClass::Trust => StatusCode::FORBIDDEN,
-            ErrorClass::Conflict => StatusCode::CONFLICT,
-            ErrorClass::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorClass::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::of(status, &error)
+        Self::of(status_of(error.class()), &error)
+    }
+}
+
+fn status_of(class: ErrorClass) -> StatusCode {
+    match class {
+        ErrorClass::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorClass::NotFound => StatusCode::NOT_FOUND,
+        ErrorClass::Denied | ErrorClass::Trust => StatusCode::FORBIDDEN,
+        ErrorClass::Conflict => StatusCode::CONFLICT,
+        ErrorClass::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorClass::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

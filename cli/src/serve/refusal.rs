@@ -77,9 +77,19 @@ pub(super) enum Refusal {
     #[error("the query cannot be used: {0}")]
     #[diagnostic(
         code("ORC-5057"),
-        help("there are `status`, `pipeline`, `before` and `limit`, which is at least 1")
+        help(
+            "lists of runs have `status`, `pipeline`, `before` and `limit`, which is at least 1; restarts of plugins `grace`; their logs `follow` and `tail`"
+        )
     )]
     Query(String),
+
+    /// The grace period of a restart is no duration, or too long. Status 422.
+    #[error("the grace period cannot be used: {0}")]
+    #[diagnostic(
+        code("ORC-5045"),
+        help("write it like `10s`, shorter than `server.request_timeout`")
+    )]
+    Grace(String),
 
     /// The body is not said to be JSON. Status 415.
     #[error("the body is not said to be JSON")]
@@ -110,7 +120,7 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
             Self::Body(_) | Self::Query(_) => StatusCode::BAD_REQUEST,
-            Self::Pipeline | Self::IdempotencyKey(_) | Self::Fields(_) => {
+            Self::Pipeline | Self::IdempotencyKey(_) | Self::Grace(_) | Self::Fields(_) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

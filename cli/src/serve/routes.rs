@@ -14,7 +14,7 @@ use miette::Diagnostic as _;
 use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
 use tokio::time::{Instant, timeout};
 
-use super::{App, events, probes, problem::Problem, refusal::Refusal, runs};
+use super::{App, events, logs, plugins, probes, problem::Problem, refusal::Refusal, reload, runs};
 use crate::error::CliError;
 
 /// What answers requests.
@@ -50,7 +50,13 @@ fn regular(app: Arc<App>) -> Router {
         .route("/runs/{id}/outputs/{name}", get(runs::output))
         .route("/runs/{id}/events", get(events::stream))
         .route("/runs/{id}/cancel", post(runs::cancel))
-        .route("/plugins", get(runs::plugins))
+        .route("/plugins", get(plugins::list))
+        .route("/plugins/{id}", get(plugins::show))
+        .route("/plugins/{id}/enable", post(plugins::enable))
+        .route("/plugins/{id}/disable", post(plugins::disable))
+        .route("/plugins/{id}/restart", post(plugins::restart))
+        .route("/plugins/{id}/reload", post(reload::reload))
+        .route("/plugins/{id}/logs", get(logs::stream))
         // The token is asked for before the body is read.
         .layer(from_fn_with_state(Arc::clone(&app), require_token));
     watched()

@@ -179,8 +179,3 @@ pub(super) async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) 
     app.engine.cancel(run, "cancelled over the API").await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": run }))).into_response())
 }
-
-/// `GET /api/v1/plugins`
-pub(super) async fn plugins(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({ "plugins": app.engine.plugins() }))
-}

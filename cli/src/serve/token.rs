@@ -20,14 +20,14 @@ const PREFIX: &str = "orc_";
 const LENGTH: usize = PREFIX.len() + 64;
 
 /// The token of one home, kept in a file that only its owner can read.
-pub(super) struct Token {
+pub(crate) struct Token {
     path: PathBuf,
     value: Zeroizing<String>,
 }
 
 impl Token {
     /// Reads the token of `home`, or makes one.
-    pub(super) fn of(home: &Home) -> Result<Self> {
+    pub(crate) fn of(home: &Home) -> Result<Self> {
         let path = home.root().join("api-token");
         let value = match read(&path)? {
             Some(value) => value,
@@ -42,6 +42,11 @@ impl Token {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The token itself, for who asks this home's services.
+    pub(crate) fn value(&self) -> &str {
+        &self.value
     }
 
     /// Whether `given` is the token; takes as long for every wrong one.

@@ -1,12 +1,20 @@
 //! What the audit log has of commands that change something, that are refused or
 //! killed, and what becomes of them where it is damaged.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Home, eventually, finish, read, signal};
+use crate::{
+    harness::{Home, eventually, finish, read, signal},
+    store_crash::copy,
+    traced::{End, killed_before, moments},
+};
 
 fn shown(home: &Home, args: &[&str]) -> Vec<Value> {
     let mut command = vec!["audit", "show", "--json"];
@@ -373,4 +381,36 @@ fn what_is_gone_is_told_from_what_never_was() {
         .with_code(6);
     home.run(&["audit", "verify", "--from", "copy"])
         .with_code(6);
+}
+
+/// The damaged log is kept once, and nothing beside it is called damaged.
+#[test]
+fn a_repair_killed_anywhere_keeps_the_damaged_log_and_leaves_no_other() {
+    let home = Home::with_greeter();
+    damage(&home);
+    let log = |folder: &Path| fs::read(folder.join("00000000000000000000.ndjson"));
+    let (audit, kept) = (home.root().join("audit"), home.work().join("kept"));
+    let damaged = log(&audit).unwrap();
+    copy(&audit, &kept);
+    let mut others = 0;
+    for nth in moments() {
+        let end = killed_before(&home.command(&["audit", "repair"]), nth);
+        home.run(&["audit", "repair"]).ok();
+        home.run(&["audit", "verify"]).ok();
+        let folders = set_aside(&home);
+        let is_it = |folder: &&PathBuf| log(folder).is_ok_and(|it| it == damaged);
+        assert_eq!(folders.iter().filter(is_it).count(), 1, "{nth}");
+        others += folders.len() - 1;
+        if end == End::Exited(0) {
+            break;
+        }
+        let next = home.root().join("audit.next");
+        assert!(!next.exists(), "{nth}");
+        for folder in folders.into_iter().chain([audit.clone()]) {
+            fs::remove_dir_all(folder).unwrap();
+        }
+        copy(&kept, &audit);
+    }
+    // Between the two calls that exchange them, the new one has the other's name.
+    assert!(others <= 1, "{others}");
 }

@@ -99,6 +99,29 @@ fn the_doctor_says_what_this_host_can_enforce() {
     assert_eq!(host["levels"][2]["confined"], false);
     let text = home.run(&["plugin", "doctor"]).ok().stdout;
     assert!(text.contains("landlock   yes"), "{text}");
+    let limits = host["limits"].as_array().unwrap();
+    let keys: Vec<_> = limits
+        .iter()
+        .map(|it| it["limit"].as_str().unwrap())
+        .collect();
+    let all = [
+        "max_memory_mb",
+        "max_cpu_percent",
+        "max_tasks",
+        "max_open_files",
+        "max_disk_mb",
+    ];
+    assert_eq!(keys, all);
+    for limit in limits {
+        let by = limit["by"].as_array().unwrap();
+        // Where no control group does, it says why and what to change.
+        let is_said = limit["reason"] != "" && limit["help"] != "";
+        assert!(
+            !by.is_empty() && (limit["reason"] == "" || is_said),
+            "{limit}"
+        );
+    }
+    assert!(text.contains("max_open_files   rlimit, monitor"), "{text}");
 
     let config = "[runtime.sandbox]\nlevel3 = \"confined\"\n";
     fs::write(home.root().join("config.toml"), config).unwrap();

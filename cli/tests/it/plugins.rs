@@ -134,7 +134,7 @@ fn one_plugin_is_one_object_with_all_that_is_known() {
         "author        Ada\n",
         "license       MIT\n",
         "phase         go (idempotent, within 1m 30s, at most 2 retries): Goes\n",
-        "max memory    64.0 MiB\n",
+        "max memory    64.0 MiB (by ",
         "granted       process:spawn=/bin/sh (relied upon, not enforced)\n",
         "other version 1.0.0\n",
         "output_spec",

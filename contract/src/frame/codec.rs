@@ -200,11 +200,15 @@ frame_types! {
         Reconcile = 11,
         HostCall = 12,
         HostResult = 13,
+        HealthCheck = 20,
+        Health = 21,
+        GetState = 15,
     }
     payload {
         Call = 4,
         Result = 8,
         Chunk = 14,
+        RestoreState = 16,
     }
 }
 

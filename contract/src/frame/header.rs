@@ -23,6 +23,12 @@ pub struct Hello {
     pub version: String,
     /// The phases it answers.
     pub phases: Vec<PhaseName>,
+    /// Whether it answers a `HealthCheck`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub health: bool,
+    /// Whether it answers `GetState` and takes `RestoreState`.
+    #[serde(default)]
+    pub state: bool,
 }
 
 /// What the host agreed to.
@@ -186,6 +192,41 @@ pub struct Reconcile {
     pub phase: PhaseName,
     /// The key of the call in question.
     pub idempotency_key: String,
+}
+
+/// Are you well?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// Names the question; rises.
+    pub check: u64,
+}
+
+/// Whether a plugin is well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The question.
+    pub check: u64,
+    /// What is wrong, where something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What does a later process of the plugin need to go on?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetState {
+    /// Names the question; from the same numbers as calls.
+    pub call: u64,
+}
+
+/// Go on with what an earlier process of the plugin had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreState {
+    /// Names the question; from the same numbers as calls.
+    pub call: u64,
+    /// The version of the plugin that gave the state.
+    pub from_version: String,
+    /// The length of the whole state in bytes.
+    pub length: u64,
 }
 
 /// A question to the host.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use orchestrator_plugin_runtime::byte_size;
+use orchestrator_policies::HealthConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -61,6 +62,11 @@ pub struct ServerConfig {
     /// How long a client may lag behind with what is sent to it.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    /// How many of each plugin's last log lines are kept for who asks.
+    pub plugin_log_lines: NonZeroUsize,
+    /// What these lines may take, in bytes.
+    #[serde(with = "byte_size")]
+    pub plugin_log_bytes: u64,
     /// How often silence on an event stream is filled.
     #[serde(with = "humantime_serde")]
     pub event_heartbeat: Duration,
@@ -167,6 +173,28 @@ impl From<CheckpointCopy> for String {
     }
 }
 
+/// How plugins that run are asked whether they are well.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthSettings {
+    /// What is done about a plugin that is not well, besides telling.
+    pub action: HealthAction,
+    /// How often plugins are asked, and how often they must answer alike.
+    pub check: HealthConfig,
+}
+
+/// What is done about a plugin that is not well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthAction {
+    /// Nothing but telling.
+    Tell,
+    /// It is started again.
+    Restart,
+    /// Its breaker refuses calls until it is well again.
+    Breaker,
+}
+
 /// What is particular to one plugin.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -188,6 +216,15 @@ pub struct PluginConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn health_is_asked_as_the_policies_would_but_for_the_limit() {
+        let health = crate::config::Config::defaults().unwrap().health;
+        assert_eq!(health.action, HealthAction::Tell);
+        let timeout = Duration::from_secs(5);
+        let own = HealthConfig::default();
+        assert_eq!(health.check, HealthConfig { timeout, ..own });
+    }
 
     #[test]
     fn checkpoints_go_nowhere_that_depends_on_where_one_stands() {

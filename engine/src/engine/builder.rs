@@ -13,12 +13,14 @@ use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimeError, RuntimePaths, 
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Engine, Shared, private_dir, strays::strays};
+use super::{Engine, Shared, plugins, private_dir, strays::strays};
 use crate::{
     builtin,
     bus::Bus,
     config::{Config, Sources},
+    disabled::Disabled,
     error::EngineError,
+    health::HealthWatch,
     history::RunHistory,
     home::Home,
     session::Sessions,
@@ -127,7 +129,8 @@ impl EngineBuilder {
         let bus = Bus::new(sinks);
         let history = RunHistory::open_with(&home, &config.journal, Arc::new(bus.clone())).await?;
         let sessions = Sessions::new(history.sqlite(), config.session.clone());
-        let (events, host) = (Arc::new(bus.clone()), Arc::new(sessions.clone()));
+        let health = HealthWatch::new(config.health.clone(), bus.clone())?;
+        let (events, host) = (health.tap(bus.clone()), Arc::new(sessions.clone()));
         let (runtime, warnings) = self.runtime(&home, &config, events, host).await?;
         let config = Arc::new(config);
         let shared = Arc::new(Shared {
@@ -136,6 +139,8 @@ impl EngineBuilder {
             places: Arc::new(Semaphore::new(config.run.in_flight_max.get())),
             config,
             runtime,
+            disabled: Disabled::of(&home),
+            health,
             bus,
             telemetry,
             active: history.active().clone(),
@@ -209,6 +214,7 @@ impl EngineBuilder {
                 Some(Err(error)) => return Err(error.into()),
             }
         }
+        plugins::disable(&runtime, &Disabled::of(home))?;
         // What is disabled must not run, not even to start.
         runtime.start_all().await;
         let warnings = strays(&config.plugins, &runtime.plugins());
@@ -227,6 +233,7 @@ impl Engine {
         tokio::spawn(Arc::clone(&shared).watch_inbox(alive.clone()));
         tokio::spawn(Arc::clone(&shared).sweep_journal(alive.clone()));
         tokio::spawn(Arc::clone(&shared).revive_runs(alive.clone()));
+        tokio::spawn(HealthWatch::run(Arc::clone(&shared), alive.clone()));
         let ended = alive.clone();
         tokio::spawn(async move { ended.run_until_cancelled(sessions.keep_swept()).await });
         let stop = shared.stop.clone();

@@ -7,12 +7,11 @@ use std::{
 
 use orchestrator_contract::{PhaseName, PluginId, StepId};
 use orchestrator_manifest::parse_duration;
-use semver::VersionReq;
 use serde_json::Value;
 
 use super::{
     Output,
-    decode::plugin_and_range,
+    decode::plugin_and_releases,
     document::{Document, FallbackDocument, StepDocument},
     error::EvalError,
     expression::{Expression, ExpressionFault, StepRef},
@@ -21,7 +20,7 @@ use super::{
     interpolate::{self, Finder, InputExpr, Place},
     located::{Located, Part},
     scope::Scope,
-    step::{Condition, FallbackSpec, StepSpec},
+    step::{Condition, FallbackSpec, Releases, StepSpec},
     words::{listed, pointer, quoted, suggest},
 };
 
@@ -178,11 +177,11 @@ impl<'a> Compiler<'a> {
             self.need(needed, &format!("{at}/needs/{index}"), Part::Value);
         }
         // What is wrong with these was reported when they were read.
-        let (plugin, range) = plugin_and_range(&step.plugin).unwrap_or(("", VersionReq::STAR));
+        let (plugin, releases) = plugin_and_releases(&step.plugin).unwrap_or(("", Releases::ANY));
         let spec = StepSpec {
             id: StepId::new(step.id.as_str()),
             plugin: PluginId::new(plugin),
-            range,
+            releases,
             phase: PhaseName::new(step.phase.as_str()),
             input: self.value(&step.input, &format!("{at}/input")),
             timeout: step.timeout.as_deref().and_then(timeout),
@@ -208,10 +207,10 @@ impl<'a> Compiler<'a> {
             FallbackDocument::Value { value } => FallbackSpec::Value(self.value(value, at)),
             FallbackDocument::Phase { plugin, phase } => {
                 // What is wrong with it was reported when it was read.
-                let (plugin, range) = plugin_and_range(plugin).unwrap_or(("", VersionReq::STAR));
+                let (plugin, releases) = plugin_and_releases(plugin).unwrap_or(("", Releases::ANY));
                 FallbackSpec::Phase {
                     plugin: PluginId::new(plugin),
-                    range,
+                    releases,
                     phase: PhaseName::new(phase.as_str()),
                 }
             }

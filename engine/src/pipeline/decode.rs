@@ -10,7 +10,6 @@ use orchestrator_manifest::{
     located::{Node, NodeKind},
     parse_duration,
 };
-use semver::VersionReq;
 use serde_json::Value;
 
 use self::fields::{Decoder, Table};
@@ -23,6 +22,7 @@ use super::{
     fault::{Fault, Rule},
     input::{FieldType, InputField},
     located::{Located, Part},
+    step::Releases,
     words::{listed, quoted},
 };
 
@@ -52,13 +52,13 @@ pub(super) fn document(located: &Located) -> (Option<Document>, Vec<Fault>) {
     (document, decoder.into_faults())
 }
 
-/// Splits `id@range`; without a range any version will do.
-pub(super) fn plugin_and_range(text: &str) -> Result<(&str, VersionReq), String> {
-    let (id, range) = text.split_once('@').unwrap_or((text, "*"));
+/// Splits `id@range` or `id@channel`; without either any release will do.
+pub(super) fn plugin_and_releases(text: &str) -> Result<(&str, Releases), String> {
+    let (id, releases) = text.split_once('@').unwrap_or((text, "*"));
     PluginName::parse(id).map_err(|error| error.to_string())?;
-    let range = VersionReq::parse(range.trim())
-        .map_err(|error| format!("{} is no range of versions: {error}", quoted(range)))?;
-    Ok((id, range))
+    let releases = Releases::parse(releases)
+        .map_err(|error| format!("{} is no range of versions: {error}", quoted(releases)))?;
+    Ok((id, releases))
 }
 
 fn read(decoder: &mut Decoder<'_>, root: &Node) -> Option<Document> {
@@ -295,14 +295,14 @@ fn plugin(decoder: &mut Decoder<'_>, table: &Table<'_>) -> String {
     let Some(text) = decoder.required_text(table, "plugin") else {
         return String::new();
     };
-    match plugin_and_range(&text) {
-        Ok((id, range)) if range == VersionReq::STAR => id.to_owned(),
-        Ok((id, range)) => format!("{id}@{range}"),
+    match plugin_and_releases(&text) {
+        Ok((id, releases)) if releases == Releases::ANY => id.to_owned(),
+        Ok((id, releases)) => format!("{id}@{releases}"),
         Err(reason) => {
             decoder.require(false, table, "plugin", Rule::BadPlugin, || {
                 (
                     format!("{} names no plugin: {reason}", quoted(&text)),
-                    "write `git-history`, or `git-history@^0.1` for a range of versions".to_owned(),
+                    "write `git-history`, `git-history@^0.1` for a range of versions, or `git-history@beta` for a channel".to_owned(),
                 )
             });
             String::new()

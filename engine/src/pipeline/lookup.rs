@@ -2,13 +2,13 @@
 
 use orchestrator_contract::{PhaseName, PluginId};
 use orchestrator_plugin_runtime::{PluginProblem, ResolveError};
-use semver::{Version, VersionReq};
+use semver::Version;
 
 use super::{
     Pipeline,
     fault::{Fault, PipelineErrors, Rule},
     located::Part,
-    step::{FallbackSpec, StepSpec},
+    step::{FallbackSpec, Releases, StepSpec},
     words::{listed, quoted, suggest},
 };
 
@@ -54,14 +54,14 @@ impl From<ResolveError> for Lookup {
 
 /// Knows the plugins that are installed.
 pub trait PluginLookup {
-    /// Looks for the best version of a plugin within a range.
-    fn phases(&self, id: &str, range: &VersionReq) -> Lookup;
+    /// Looks for the best release of a plugin among those that will do.
+    fn phases(&self, id: &str, releases: &Releases) -> Lookup;
 }
 
 /// A phase that a step calls, or falls back to.
 struct Wanted<'s> {
     plugin: &'s PluginId,
-    range: &'s VersionReq,
+    releases: &'s Releases,
     phase: &'s PhaseName,
     /// Where it is named.
     pointer: String,
@@ -71,18 +71,18 @@ impl<'s> Wanted<'s> {
     fn of(step: &'s StepSpec) -> impl Iterator<Item = Self> {
         let own = Wanted {
             plugin: &step.plugin,
-            range: &step.range,
+            releases: &step.releases,
             phase: &step.phase,
             pointer: step.pointer(),
         };
         let fallback = match &step.fallback {
             Some(FallbackSpec::Phase {
                 plugin,
-                range,
+                releases,
                 phase,
             }) => Some(Wanted {
                 plugin,
-                range,
+                releases,
                 phase,
                 pointer: format!("{}/fallback", step.pointer()),
             }),
@@ -102,7 +102,7 @@ impl Pipeline {
         let wanted = self.steps().iter().flat_map(Wanted::of);
         let faults: Vec<_> = wanted
             .filter_map(|wanted| {
-                let found = plugins.phases(wanted.plugin.as_str(), wanted.range);
+                let found = plugins.phases(wanted.plugin.as_str(), wanted.releases);
                 self.missing(&wanted, found)
             })
             .collect();
@@ -145,7 +145,7 @@ impl Pipeline {
                 (
                     "plugin",
                     Rule::NoVersion,
-                    format!("no version of {plugin} matches `{}`", wanted.range),
+                    format!("no version of {plugin} matches `{}`", wanted.releases),
                     format!("there is {}", listed(available.iter().map(String::as_str))),
                 )
             }
@@ -182,14 +182,14 @@ steps:
     struct Installed;
 
     impl PluginLookup for Installed {
-        fn phases(&self, id: &str, range: &VersionReq) -> Lookup {
+        fn phases(&self, id: &str, releases: &Releases) -> Lookup {
             match id {
                 "good" => Lookup::Found(vec!["run".to_owned(), "stop".to_owned()]),
                 "goood" => Lookup::UnknownPlugin {
                     nearest: Some("good".to_owned()),
                 },
                 "old" => {
-                    assert_eq!(range.to_string(), "^2");
+                    assert_eq!(releases.to_string(), "^2");
                     Lookup::NoVersion {
                         available: vec![Version::new(1, 2, 3)],
                     }

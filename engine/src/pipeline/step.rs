@@ -1,9 +1,10 @@
 //! One step, ready to be evaluated.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use minijinja::value::ValueKind;
 use orchestrator_contract::{Payload, PhaseName, PluginId, StepId};
+use orchestrator_manifest::Channel;
 use semver::VersionReq;
 use serde_json::Value;
 
@@ -15,6 +16,52 @@ use super::{
     words::printable,
 };
 
+/// Which releases of a plugin will do: what a pipeline writes behind its name and `@`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Releases {
+    /// Versions within this range.
+    pub range: VersionReq,
+    /// Releases of this channel, where the pipeline names one.
+    pub channel: Option<Channel>,
+}
+
+impl Releases {
+    /// Whatever there is.
+    pub const ANY: Self = Self {
+        range: VersionReq::STAR,
+        channel: None,
+    };
+
+    /// Reads a range, `^1.2`, or the name of a channel, `beta`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the range.
+    pub(super) fn parse(text: &str) -> Result<Self, semver::Error> {
+        let text = text.trim();
+        let mut channels = [Channel::Stable, Channel::Beta, Channel::Deprecated].into_iter();
+        match channels.find(|channel| channel.as_str() == text) {
+            Some(channel) => Ok(Self {
+                channel: Some(channel),
+                ..Self::ANY
+            }),
+            None => Ok(Self {
+                range: VersionReq::parse(text)?,
+                channel: None,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Releases {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.channel {
+            Some(channel) => channel.fmt(out),
+            None => self.range.fmt(out),
+        }
+    }
+}
+
 /// One step of a pipeline: a call of one phase of one plugin.
 #[derive(Clone, Debug)]
 pub struct StepSpec {
@@ -22,8 +69,8 @@ pub struct StepSpec {
     pub id: StepId,
     /// The plugin.
     pub plugin: PluginId,
-    /// The versions of it that will do.
-    pub range: VersionReq,
+    /// The releases of it that will do.
+    pub releases: Releases,
     /// The phase.
     pub phase: PhaseName,
     /// What the phase works on.
@@ -52,8 +99,8 @@ pub enum FallbackSpec {
     Phase {
         /// The plugin.
         plugin: PluginId,
-        /// The versions of it that will do.
-        range: VersionReq,
+        /// The releases of it that will do.
+        releases: Releases,
         /// The phase.
         phase: PhaseName,
     },

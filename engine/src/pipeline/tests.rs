@@ -122,7 +122,7 @@ fn steps_come_in_an_order_in_which_they_can_run() {
     assert_eq!(collect.timeout, Some(std::time::Duration::from_secs(120)));
     assert_eq!(collect.policy, json!({"retry": {"max_attempts": 5}}));
     assert_eq!(
-        pipeline.step("classify").unwrap().1.range.to_string(),
+        pipeline.step("classify").unwrap().1.releases.to_string(),
         "^0.1"
     );
     assert_eq!(pipeline.concurrency().map(NonZeroUsize::get), Some(4));

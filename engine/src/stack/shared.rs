@@ -138,6 +138,17 @@ impl Stacks {
         self.built.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The breaker of all phases of a plugin that have no policies of their own;
+    /// nothing when each of them has.
+    pub(crate) fn breaker_of(&self, handle: &PluginHandle) -> Option<Breaker> {
+        let id = handle.id().as_str();
+        let mut phases = handle.phases().iter();
+        let phase = phases.find(|phase| !self.config.has_own_policies(id, &phase.name))?;
+        let policy = self.config.phase_policy(id, phase, None).ok()?;
+        let shared = self.shared((handle.id().clone(), None), &policy).ok()?;
+        Some(shared.breaker)
+    }
+
     fn build(
         &self,
         handle: &PluginHandle,
@@ -166,7 +177,8 @@ impl Stacks {
             total: timeout.or(policy.deadline.total).unwrap_or(phase.timeout),
             metrics: telemetry.phase(plugin.as_str(), &phase.name),
             teller: Teller::new(self.bus.clone()),
-            plugin: innermost(handle.clone()),
+            // Kept for runs to come, which have handles of their own that count.
+            plugin: innermost(handle.uncounted()),
         });
         stack.map_err(misfit)
     }

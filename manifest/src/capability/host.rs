@@ -1,191 +1,133 @@
-//! Hosts and ports, compared label by label.
+//! Hosts and ports: what a plugin may be granted, and what it asks to be connected to.
 //!
-//! A name stands for itself alone: it is never looked up here, an address is
-//! never a spelling of a name, and a name never covers an address. Which
-//! addresses a granted name may lead to is decided where it is connected.
+//! A name stands for itself alone: it is never looked up here, an address is never a
+//! spelling of a name, and a name never covers an address. Which addresses a granted name
+//! may lead to is decided where it is connected.
+
+mod destination;
+mod range;
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
-/// A host and port to connect to, or a pattern of them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host {
-    name: Name,
-    port: Option<u16>,
+pub use self::{
+    destination::{Destination, DestinationError},
+    range::AddressRange,
+};
+
+/// The longest name of a host.
+const NAME_MAX: usize = 253;
+/// The longest label of one.
+const LABEL_MAX: usize = 63;
+
+/// A host and a port, in one spelling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The host.
+    pub host: Host,
+    /// The port, never 0.
+    pub port: u16,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Name {
-    /// Every name; no address.
-    Any,
-    /// Every name beneath this one, not the name itself.
-    Beneath(String),
-    /// This name, in lower case without a closing dot.
-    Exact(String),
-    V4(Ipv4Addr),
-    V6(Ipv6Addr),
+/// A name in lower case without a closing dot, or an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A name.
+    Name(String),
+    /// An address.
+    ///
+    /// Never one of version 4 that is spelled as one of version 6.
+    Address(IpAddr),
 }
 
-/// Why a text is no host and port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HostError {
-    /// No colon and port at the end.
-    #[error("the port is missing; write `host:443`, or `host:*` for every port")]
-    NoPort,
-    /// A port that is no number from 1 to 65535.
-    #[error("the port is not a number from 1 to 65535")]
-    BadPort,
-    /// Not a host name.
-    #[error("not a host name: labels of a-z, 0-9 and `-`, joined by dots")]
-    BadName,
-    /// An address in an unusual spelling.
-    #[error("not an address in its usual spelling, such as 192.0.2.1 or [2001:db8::1]")]
-    BadAddress,
+impl Target {
+    /// Reads `host:port`; `None` for what is neither a name nor an address, and for port 0.
+    pub fn parse(authority: &str, default_port: Option<u16>) -> Option<Self> {
+        let (host, port) = match authority.rsplit_once(':') {
+            // The colon may be one of an address in brackets.
+            Some((host, port)) if !port.ends_with(']') => (host, parse_port(port)?),
+            _ => (authority, default_port?),
+        };
+        Self::new(Host::parse(host)?, port)
+    }
+
+    /// `None` for port 0.
+    pub fn new(host: Host, port: u16) -> Option<Self> {
+        (port > 0).then_some(Self { host, port })
+    }
+}
+
+/// Digits alone: no sign, no space, no leading zero.
+fn parse_port(text: &str) -> Option<u16> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| is_plain)
 }
 
 impl Host {
-    pub(crate) fn parse(text: &str) -> Result<Self, HostError> {
-        let (host, port) = text.rsplit_once(':').ok_or(HostError::NoPort)?;
-        if host.starts_with('[') && !host.ends_with(']') {
-            return Err(HostError::NoPort);
+    /// Reads a name, or an address; one of version 6 is in brackets.
+    pub fn parse(text: &str) -> Option<Self> {
+        let inner = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        if let Some(inner) = inner {
+            return inner.parse::<Ipv6Addr>().ok().map(Self::from);
         }
-        Ok(Self {
-            name: Name::parse(host)?,
-            port: parse_port(port)?,
-        })
+        if is_number(text) {
+            return text.parse().ok().map(Self::Address);
+        }
+        name(text).map(Self::Name)
     }
+}
 
-    /// The port, or `None` for every port.
-    pub fn port(&self) -> Option<u16> {
-        self.port
-    }
-
-    /// The host as it is written: a name in lower case, `*.` and a name, `*`,
-    /// or an address (version 6 in brackets).
-    pub fn name(&self) -> String {
-        self.name.to_string()
-    }
-
-    /// Returns whether `host` (a name or address as a program would connect
-    /// to it) and `port` lie within this scope.
-    pub fn allows(&self, host: &str, port: u16) -> bool {
-        Name::parse(host).is_ok_and(|name| {
-            self.covers(&Self {
-                name,
-                port: Some(port),
-            })
-        })
-    }
-
-    pub(crate) fn covers(&self, request: &Self) -> bool {
-        let port = self.port.is_none() || self.port == request.port;
-        port && self.name.covers(&request.name)
+impl<A: Into<IpAddr>> From<A> for Host {
+    fn from(address: A) -> Self {
+        Self::Address(address.into().to_canonical())
     }
 }
 
 impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => write!(f, "{}:{port}", self.name),
-            None => write!(f, "{}:*", self.name),
-        }
-    }
-}
-
-fn parse_port(text: &str) -> Result<Option<u16>, HostError> {
-    if text == "*" {
-        return Ok(None);
-    }
-    let is_plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-    match text.parse() {
-        Ok(port) if is_plain => Ok(Some(port)),
-        _ => Err(HostError::BadPort),
-    }
-}
-
-impl Name {
-    fn parse(text: &str) -> Result<Self, HostError> {
-        if text == "*" {
-            return Ok(Self::Any);
-        }
-        if let Some(inner) = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
-            let address: Ipv6Addr = inner.parse().map_err(|_| HostError::BadAddress)?;
-            // ::ffff:127.0.0.1 is a second spelling of 127.0.0.1.
-            return match address.to_ipv4_mapped() {
-                Some(_) => Err(HostError::BadAddress),
-                None => Ok(Self::V6(address)),
-            };
-        }
-        if let Some(above) = text.strip_prefix("*.") {
-            return name(above).map(Self::Beneath);
-        }
-        if looks_numeric(text) {
-            return text
-                .parse()
-                .map(Self::V4)
-                .map_err(|_| HostError::BadAddress);
-        }
-        name(text).map(Self::Exact)
-    }
-
-    fn covers(&self, request: &Self) -> bool {
-        match (self, request) {
-            (Self::Any, Self::Any | Self::Beneath(_) | Self::Exact(_)) => true,
-            (Self::Beneath(above), Self::Exact(name)) => is_beneath(above, name),
-            (Self::Beneath(above), Self::Beneath(name)) => name == above || is_beneath(above, name),
-            _ => self == request,
-        }
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Any => f.write_str("*"),
-            Self::Beneath(above) => write!(f, "*.{above}"),
-            Self::Exact(name) => f.write_str(name),
-            Self::V4(address) => address.fmt(f),
-            Self::V6(address) => write!(f, "[{address}]"),
+            Self::Name(name) => out.write_str(name),
+            Self::Address(IpAddr::V4(address)) => address.fmt(out),
+            Self::Address(IpAddr::V6(address)) => write!(out, "[{address}]"),
         }
     }
 }
 
-fn is_beneath(above: &str, name: &str) -> bool {
-    name.strip_suffix(above)
-        .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}", self.host, self.port)
+    }
 }
 
-/// Whatever an address parser somewhere might take for a number (`127.1`,
-/// `0x7f.1`, `2130706433`) is an address here, and then has to be written as
-/// one. This is the "ends in a number" rule of the URL standard.
-fn looks_numeric(text: &str) -> bool {
-    let text = text.strip_suffix('.').unwrap_or(text);
-    let last = text.rsplit('.').next().unwrap_or(text);
-    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    let is_hex = hex.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-    is_hex || (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn name(text: &str) -> Result<String, HostError> {
+/// The name that `text` is, in lower case without a closing dot. What is not ASCII has to
+/// come as punycode: two spellings of one name would be compared as two names.
+fn name(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
+        (1..=LABEL_MAX).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label
                 .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
-    if text.len() > 253 || looks_numeric(text) || !text.split('.').all(is_label) {
-        return Err(HostError::BadName);
-    }
-    Ok(text.to_ascii_lowercase())
+    let is_name = text.len() <= NAME_MAX && text.split('.').all(is_label);
+    (is_name && !is_number(text)).then(|| text.to_ascii_lowercase())
+}
+
+/// Whether some parser of addresses might take `text` for one (`127.1`, `0x7f.1`): by the
+/// rule of the URL standard, what ends in a number.
+fn is_number(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let last = text.rsplit('.').next().unwrap_or(text);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_hexadecimal =
+        hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    is_hexadecimal || (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -193,92 +135,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_exact_name_is_allowed() {
-        let grant = Host::parse("example.com:443").unwrap();
-        for host in ["example.com", "EXAMPLE.com", "example.com."] {
-            assert!(grant.allows(host, 443), "{host}");
-            assert!(!grant.allows(host, 80), "{host}");
-        }
-        for host in [
-            "evilexample.com",
-            "example.com.evil.net",
-            "example.com..",
-            "xn--exmple-cua.com",
-            "ex\u{430}mple.com",
-            "example.com@b",
-            "a@example.com",
-            "93.184.215.14",
-            "0x7f.1",
-            "127.1",
-            "2130706433",
-            "::ffff:127.0.0.1",
-            "[::ffff:127.0.0.1]",
-            "[::1%lo]",
-            "[::1]",
-            "",
-            ".",
-            "example.com\0",
-            "example.com ",
-            "api.example.com",
-            "*",
+    fn one_spelling_for_each() {
+        for (text, same) in [
+            ("Example.COM:443", "example.com:443"),
+            ("example.com.:443", "example.com:443"),
+            ("xn--BCHER-kva.example:1", "xn--bcher-kva.example:1"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("[2001:DB8:0::1]:80", "[2001:db8::1]:80"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("example.com", "example.com:80"),
+            ("[::1]", "[::1]:80"),
         ] {
-            assert!(!grant.allows(host, 443), "{host:?}");
+            let target = Target::parse(text, Some(80)).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(target.to_string(), same);
         }
     }
 
     #[test]
-    fn host_and_port_stay_together() {
-        let grants = ["a.example:443", "b.example:22"].map(|text| Host::parse(text).unwrap());
-        assert!(!grants.iter().any(|grant| grant.allows("a.example", 22)));
-        assert!(Host::parse("a.example:*").unwrap().allows("a.example", 22));
-    }
-
-    #[test]
-    fn wildcards_stop_at_labels_and_never_cover_addresses() {
-        let beneath = Host::parse("*.example.com:443").unwrap();
-        assert!(beneath.allows("api.example.com", 443));
-        assert!(beneath.allows("a.b.example.com", 443));
-        for host in ["example.com", "evilexample.com", ".example.com", "*"] {
-            assert!(!beneath.allows(host, 443), "{host}");
-        }
-        let any = Host::parse("*:443").unwrap();
-        assert!(any.allows("anything.example", 443));
-        for address in ["169.254.169.254", "127.0.0.1", "[::1]"] {
-            assert!(!any.allows(address, 443), "{address}");
-            let granted = Host::parse(&format!("{address}:443")).unwrap();
-            assert!(granted.allows(address, 443), "{address}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_host_and_port_is_refused() {
+    fn what_could_be_read_in_two_ways_is_refused() {
         for text in [
-            "example.com",
-            ":443",
-            "example.com:",
-            "example.com:0",
-            "example.com:65536",
-            "example.com:+443",
-            "example.com:0443",
-            "0.0.5:80",
-            "0x7f.1:80",
-            "127.1:80",
-            "1:80",
-            "::1:80",
-            "[::ffff:127.0.0.1]:80",
-            "[::1:80",
-            "[::1]",
-            "a_b:80",
-            "-a:80",
-            "a..b:80",
-            "é.com:80",
-            "*.com.*:80",
-            "ex*mple.com:80",
-            "*.1:80",
+            "",
+            ":80",
+            "a",
+            "a:",
+            "a:0",
+            "a:080",
+            "a:+80",
+            "a:65536",
+            "a:80:80",
+            "a b:80",
             "a@b:80",
-            "http://a:80",
+            "a\0b:80",
+            "a..b:80",
+            ".:80",
+            "-a:80",
+            "a-:80",
+            "a_b:80",
+            "bücher.example:80",
+            "127.1:80",
+            "2130706433:80",
+            "0x7f.1:80",
+            "0x7f000001:80",
+            "127.0.0.0x1:80",
+            "0177.0.0.1:80",
+            "127.0.0.1.:80",
+            "1.2.3.4.5:80",
+            "::1:80",
+            "[::1%lo]:80",
+            "[::1:80",
+            "[127.0.0.1]:80",
+            "[]:80",
+            "a/b:80",
+            "a?b:80",
+            "a#b:80",
+            "a%2eb:80",
         ] {
-            assert!(Host::parse(text).is_err(), "{text:?}");
+            assert_eq!(Target::parse(text, None), None, "{text:?}");
         }
+        let long = "a.".repeat(127);
+        assert!(name(&long).is_some() && name(&format!("a{long}")).is_none());
+        assert!(name(&"a".repeat(63)).is_some() && name(&"a".repeat(64)).is_none());
     }
 }

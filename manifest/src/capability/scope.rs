@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     ScopeKind,
-    host::{Host, HostError},
+    host::{Destination, DestinationError},
 };
 use crate::text::is_printable;
 
@@ -20,8 +20,10 @@ pub enum Scope {
     Folder(String),
     /// One program, by its absolute path.
     Program(String),
-    /// A host and a port.
-    Host(Host),
+    /// Every program, also one that the plugin makes itself.
+    AnyProgram,
+    /// Hosts and ports.
+    Host(Destination),
     /// A topic, or with `*` as its last word every topic beneath it.
     Topic(String),
     /// One environment variable.
@@ -60,7 +62,7 @@ pub enum ScopeError {
     Variable,
     /// Not a host and port.
     #[error(transparent)]
-    Host(#[from] HostError),
+    Host(#[from] DestinationError),
 }
 
 impl Scope {
@@ -79,9 +81,10 @@ impl Scope {
             ScopeKind::OptionalAll if text == "all" => Ok(Self::All),
             ScopeKind::OptionalAll => Err(ScopeError::NotAll),
             ScopeKind::Folder => absolute(text).map(Self::Folder),
+            ScopeKind::Program if text == "*" => Ok(Self::AnyProgram),
             ScopeKind::Program if text.ends_with('/') => Err(ScopeError::Dots),
             ScopeKind::Program => absolute(text).map(Self::Program),
-            ScopeKind::Host => Ok(Self::Host(Host::parse(text)?)),
+            ScopeKind::Host => Ok(Self::Host(text.parse::<Destination>()?)),
             ScopeKind::Topic => topic(text).map(Self::Topic),
             ScopeKind::Variable => variable(text).map(Self::Variable),
         }
@@ -93,7 +96,10 @@ impl Scope {
             (Self::Folder(grant), Self::Folder(request)) => is_beneath(grant, request),
             (Self::Host(grant), Self::Host(request)) => grant.covers(request),
             (Self::Topic(grant), Self::Topic(request)) => topic_covers(grant, request),
-            (Self::Program(_) | Self::Variable(_) | Self::All, _) => self == request,
+            (Self::AnyProgram, Self::Program(_)) => true,
+            (Self::AnyProgram | Self::Program(_) | Self::Variable(_) | Self::All, _) => {
+                self == request
+            }
             (Self::Folder(_) | Self::Host(_) | Self::Topic(_), _) => false,
         }
     }
@@ -106,6 +112,7 @@ impl fmt::Display for Scope {
                 f.write_str(text)
             }
             Self::Host(host) => host.fmt(f),
+            Self::AnyProgram => f.write_str("*"),
             Self::All => f.write_str("all"),
         }
     }
@@ -228,6 +235,9 @@ mod tests {
                 false,
             ),
             ("process:spawn=/usr/bin/git", "process:spawn=git", false),
+            ("process:spawn=*", "process:spawn=/usr/bin/git", true),
+            ("process:spawn=*", "process:spawn=*", true),
+            ("process:spawn=/usr/bin/git", "process:spawn=*", false),
             ("env:read=AWS_REGION", "env:read=AWS_REGION", true),
             ("env:read=AWS_REGION", "env:read=AWS_REGION_2", false),
             ("env:read=AWS_REGION", "env:read=aws_region", false),
@@ -240,6 +250,8 @@ mod tests {
             "env:read=A=B",
             "env:read=1A",
             "process:spawn=/bin/",
+            "process:spawn=**",
+            "process:spawn=",
         ] {
             assert!(Capability::parse_grant(bad).is_err(), "{bad:?}");
         }

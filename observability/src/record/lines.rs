@@ -6,7 +6,8 @@
 //! apart.
 
 use orchestrator_contract::{
-    BreakerState, Event, LogLevel, PluginState, RunOutcome, StepOutcome, ViolationAction,
+    BreakerState, Event, LogLevel, PluginState, ReloadOutcome, RunOutcome, StepOutcome,
+    ViolationAction,
 };
 use tracing::Level;
 
@@ -40,8 +41,10 @@ pub(super) fn write(event: &Event) {
         | Event::BreakerChanged { .. } => policy(event),
         Event::PluginStateChanged { .. }
         | Event::PluginRestarted { .. }
-        | Event::PluginLog { .. }
-        | Event::ResourceViolation { .. } => plugin(event),
+        | Event::PluginHealthChanged { .. }
+        | Event::PluginReloaded { .. } => plugin(event),
+        Event::PluginLog { .. } => written(event),
+        Event::CapabilityDenied { .. } | Event::ResourceViolation { .. } => bounds(event),
         // Samples and commits come many times a second and are metrics alone.
         _ => {}
     }
@@ -230,12 +233,48 @@ fn plugin(event: &Event) {
                 plugin = %plugin, plugin_version = %version, state = state.as_str(),
                 reason = %reason, "plugin changed its state");
         }
+        Event::PluginHealthChanged {
+            plugin,
+            version,
+            healthy,
+            reason,
+        } => {
+            let level = match healthy {
+                true => Level::INFO,
+                false => Level::WARN,
+            };
+            line!(level, target: "events", event = "plugin.health_changed",
+                plugin = %plugin, plugin_version = %version, healthy, reason = %reason,
+                "plugin changed its health");
+        }
         Event::PluginRestarted {
             plugin,
             reason,
             delay_ms,
         } => tracing::warn!(target: "events", event = "plugin.restarted",
             plugin = %plugin, reason = %reason, delay_ms, "plugin starts again"),
+        Event::PluginReloaded {
+            plugin,
+            from,
+            version,
+            outcome,
+            reason,
+        } => {
+            let level = match outcome {
+                ReloadOutcome::Switched => Level::INFO,
+                ReloadOutcome::Failed => Level::ERROR,
+            };
+            line!(level, target: "events", event = "plugin.reloaded", plugin = %plugin,
+                from = from.as_deref(), plugin_version = version.as_deref(),
+                outcome = outcome.as_str(), reason = %reason, "plugin was reloaded");
+        }
+        _ => {}
+    }
+}
+
+/// What a plugin did not get, or took too much of.
+fn bounds(event: &Event) {
+    match event {
         Event::ResourceViolation {
             plugin,
             resource,
@@ -244,38 +283,52 @@ fn plugin(event: &Event) {
             action,
         } => {
             let level = match action {
-                ViolationAction::Warn => Level::WARN,
+                ViolationAction::Warn | ViolationAction::Throttle => Level::WARN,
                 ViolationAction::Kill => Level::ERROR,
             };
             line!(level, target: "events", event = "plugin.violation", plugin = %plugin,
                 resource = %resource, current, limit, action = action.as_str(),
                 "plugin used more than it may");
         }
-        Event::PluginLog {
+        Event::CapabilityDenied {
             plugin,
-            stream,
-            level,
-            message,
-            run,
-            trace,
-        } => {
-            let level = match level {
-                LogLevel::Trace => Level::TRACE,
-                LogLevel::Debug => Level::DEBUG,
-                LogLevel::Info => Level::INFO,
-                LogLevel::Warn => Level::WARN,
-                LogLevel::Error => Level::ERROR,
-            };
-            let say = || {
-                line!(level, target: "plugin", event = "plugin.log", plugin = %plugin,
-                    stream = stream.as_str(), run_id = run.as_ref().map(tracing::field::display),
-                    "{message}");
-            };
-            match trace {
-                Some(trace) => in_trace(*trace, say),
-                None => say(),
-            }
-        }
+            capability,
+            resource,
+            rule,
+            suppressed,
+        } => tracing::warn!(target: "events", event = "plugin.denied", plugin = %plugin,
+            capability = %capability, resource = %resource, rule = rule.as_str(), suppressed,
+            "plugin was refused what it was not granted"),
         _ => {}
+    }
+}
+
+fn written(event: &Event) {
+    let Event::PluginLog {
+        plugin,
+        stream,
+        level,
+        message,
+        run,
+        trace,
+    } = event
+    else {
+        return;
+    };
+    let level = match level {
+        LogLevel::Trace => Level::TRACE,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Error => Level::ERROR,
+    };
+    let say = || {
+        line!(level, target: "plugin", event = "plugin.log", plugin = %plugin,
+            stream = stream.as_str(), run_id = run.as_ref().map(tracing::field::display),
+            "{message}");
+    };
+    match trace {
+        Some(trace) => in_trace(*trace, say),
+        None => say(),
     }
 }

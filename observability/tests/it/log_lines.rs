@@ -182,6 +182,8 @@ fn what_happens_many_times_a_second_writes_no_line() {
             memory_bytes: 1,
             cpu_percent: 1.0,
             cpu_micros: 1,
+            tasks: 1,
+            open_files: 1,
         });
     });
     assert_eq!(lines, Vec::<serde_json::Value>::new());

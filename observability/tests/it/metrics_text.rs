@@ -1,9 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
 use orchestrator_contract::{
-    BreakerState, ErrorKind, Event, EventSink, FallbackKind, LogLevel, LogStream, PhaseName,
-    PluginId, PluginState, RefusedBy, RunId, RunOutcome, SessionId, StepId, StepOutcome,
-    TraceContext, ViolationAction,
+    BreakerState, DenialRule, ErrorKind, Event, EventSink, FallbackKind, LogLevel, LogStream,
+    PhaseName, PluginId, PluginState, RefusedBy, ReloadOutcome, RunId, RunOutcome, SessionId,
+    StepId, StepOutcome, TraceContext, ViolationAction,
 };
 use orchestrator_observability::{Build, Telemetry, names};
 
@@ -63,6 +63,21 @@ fn plugin_events() -> Vec<Event> {
             memory_bytes: 1 << 20,
             cpu_percent: 99.5,
             cpu_micros: 250_000,
+            tasks: 7,
+            open_files: 12,
+        },
+        Event::PluginHealthChanged {
+            plugin: plugin(),
+            version: "1.0.0".into(),
+            healthy: true,
+            reason: "".into(),
+        },
+        Event::PluginReloaded {
+            plugin: plugin(),
+            from: Some("1.0.0".into()),
+            version: Some("1.1.0".into()),
+            outcome: ReloadOutcome::Switched,
+            reason: "8 bytes of state moved".into(),
         },
         Event::PluginRestarted {
             plugin: plugin(),
@@ -75,6 +90,13 @@ fn plugin_events() -> Vec<Event> {
             current: 2,
             limit: 1,
             action: ViolationAction::Kill,
+        },
+        Event::CapabilityDenied {
+            plugin: plugin(),
+            capability: "network:access".into(),
+            resource: "example.com:443".into(),
+            rule: DenialRule::NotGranted,
+            suppressed: 2,
         },
         Event::PluginLog {
             plugin: plugin(),
@@ -200,7 +222,9 @@ fn events_become_the_other_metrics() {
         r#"orchestrator_plugin_state{plugin="git-history",state="running"} 1"#,
         r#"orchestrator_plugin_state{plugin="git-history",state="crash_loop"} 0"#,
         r#"orchestrator_plugin_restarts_total{plugin="git-history"} 1"#,
+        r#"orchestrator_plugin_reloads_total{plugin="git-history",outcome="switched"} 1"#,
         r#"orchestrator_plugin_cpu_seconds_total{plugin="git-history"} 0.25"#,
+        r#"orchestrator_plugin_denials_total{plugin="git-history",capability="network:access",rule="not_granted"} 3"#,
         r#"orchestrator_plugin_resource_violations_total{plugin="git-history",resource="memory",action="kill"} 1"#,
         r#"orchestrator_plugin_log_lines_total{plugin="git-history",level="error"} 1"#,
         r#"orchestrator_plugin_phase_attempts_total{plugin="git-history",phase="collect"} 1"#,
@@ -298,6 +322,8 @@ fn a_version_that_is_refused_says_nothing_about_the_one_that_runs() {
     for line in [
         r#"orchestrator_plugin_memory_usage_bytes{plugin="git-history"} 1048576"#,
         r#"orchestrator_plugin_cpu_usage_percent{plugin="git-history"} 99.5"#,
+        r#"orchestrator_plugin_tasks{plugin="git-history"} 7"#,
+        r#"orchestrator_plugin_open_files{plugin="git-history"} 12"#,
         r#"orchestrator_plugin_state{plugin="git-history",state="running"} 1"#,
         r#"orchestrator_plugin_state{plugin="git-history",state="error"} 0"#,
     ] {

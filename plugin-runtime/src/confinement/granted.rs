@@ -2,10 +2,8 @@
 
 use std::ffi::OsString;
 
-use orchestrator_manifest::{Capability, Scope, Token};
+use orchestrator_manifest::{Capability, Destination, Scope, Token};
 use orchestrator_sandbox::{Grants, Layer, Layers, Network};
-
-use crate::egress::{Destination, DestinationError};
 
 /// What the kernel shall allow a plugin.
 #[derive(Clone)]
@@ -38,15 +36,8 @@ pub(super) enum Holder {
 
 impl Allowed {
     /// Adds `capabilities` to what a program `needs`.
-    ///
-    /// # Errors
-    ///
-    /// When a grant of the network names what the proxy cannot tell from something else.
-    pub(super) fn new(
-        needs: Grants,
-        capabilities: &[Capability],
-    ) -> Result<Self, DestinationError> {
-        let reach = reach(capabilities)?;
+    pub(super) fn new(needs: Grants, capabilities: &[Capability]) -> Self {
+        let reach = reach(capabilities);
         let grants = needs.network(match reach {
             Reach::Nothing => Network::None,
             Reach::Granted(_) => Network::Gateway,
@@ -57,15 +48,16 @@ impl Allowed {
                 (Token::FileRead, Some(path)) => grants.read(path),
                 (Token::FileWrite, Some(path)) => grants.write(path),
                 (Token::ProcessSpawn, Some(path)) => grants.execute(path),
+                (Token::ProcessSpawn, None) => grants.execute_anything(),
                 (Token::SystemInfo, _) => grants.system_information(),
                 // The network is above; the host gives the others, or keeps them.
                 _ => grants,
             }
         };
-        Ok(Self {
+        Self {
             grants: capabilities.iter().fold(grants, add),
             reach,
-        })
+        }
     }
 
     /// The same on a host that has no network to give which is not its own.
@@ -77,22 +69,17 @@ impl Allowed {
     }
 }
 
-fn reach(capabilities: &[Capability]) -> Result<Reach, DestinationError> {
-    let scopes = capabilities.iter().filter_map(Capability::scope);
-    let hosts: Vec<_> = scopes
-        .filter_map(|scope| match scope {
-            Scope::Host(host) => Some(host),
-            _ => None,
-        })
+fn reach(capabilities: &[Capability]) -> Reach {
+    let granted: Vec<_> = capabilities
+        .iter()
+        .filter_map(destination)
+        .cloned()
         .collect();
-    if hosts.is_empty() {
-        return Ok(Reach::Nothing);
+    match () {
+        () if granted.is_empty() => Reach::Nothing,
+        () if granted.iter().any(Destination::is_everything) => Reach::Everything,
+        () => Reach::Granted(granted),
     }
-    if capabilities.iter().any(is_whole_network) {
-        return Ok(Reach::Everything);
-    }
-    let granted = hosts.iter().map(|host| host.to_string().parse());
-    Ok(Reach::Granted(granted.collect::<Result<_, _>>()?))
 }
 
 /// Who holds a plugin to `capability` while `layers` are in force.
@@ -124,11 +111,14 @@ pub(super) fn variables(capabilities: &[Capability]) -> Vec<(String, OsString)> 
 }
 
 fn is_whole_network(capability: &Capability) -> bool {
-    let host = match capability.scope() {
-        Some(Scope::Host(host)) => host,
-        _ => return false,
-    };
-    host.name() == "*" && host.port().is_none()
+    destination(capability).is_some_and(Destination::is_everything)
+}
+
+fn destination(capability: &Capability) -> Option<&Destination> {
+    match capability.scope() {
+        Some(Scope::Host(destination)) => Some(destination),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -141,7 +131,7 @@ mod tests {
     }
 
     fn reached(texts: &[&str]) -> Reach {
-        reach(&granted(texts)).unwrap()
+        reach(&granted(texts))
     }
 
     #[test]
@@ -153,6 +143,7 @@ mod tests {
             "*:443",
             "*.example.com:*",
             "192.0.2.1:*",
+            "10.0.0.0/8:8000-8099",
             "[2001:db8::1]:80",
         ] {
             let grant = format!("network:access={part}");

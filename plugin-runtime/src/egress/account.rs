@@ -8,10 +8,11 @@ use std::{
     },
 };
 
-use orchestrator_contract::PluginId;
+use orchestrator_contract::{DenialRule, PluginId};
+use orchestrator_manifest::Target;
 use tokio::time::Instant;
 
-use super::{EgressRule, refusal::Refusal};
+use super::refusal::Refusal;
 use crate::{logs::TokenBucket, settings::LogSettings};
 
 /// Something that a plugin was not let through to.
@@ -25,7 +26,7 @@ pub struct EgressDenial {
     /// shortened.
     pub resource: String,
     /// Why not.
-    pub rule: EgressRule,
+    pub rule: DenialRule,
     /// Where the name leads to, when that is why.
     pub address: Option<IpAddr>,
     /// How many denials before this one were not told, because there were too many.
@@ -36,6 +37,12 @@ pub struct EgressDenial {
 pub trait EgressObserver: Send + Sync + 'static {
     /// Called for each denial, as many as the settings say. Must not block.
     fn denied(&self, denial: EgressDenial);
+
+    /// Called for everything that would have to be named, where nothing is denied
+    /// ([`Egress::observing`](super::Egress::observing)). Must not block.
+    fn reached(&self, target: &Target) {
+        let _ = target;
+    }
 }
 
 /// What a plugin's proxy has done so far.
@@ -114,6 +121,11 @@ impl Account {
             suppressed,
         });
         false
+    }
+
+    /// Tells that `target` would have to be named.
+    pub(super) fn reached(&self, target: &Target) {
+        self.observer.reached(target);
     }
 
     /// Counts a connection that stands until the guard is dropped.

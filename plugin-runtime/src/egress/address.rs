@@ -1,67 +1,8 @@
-//! Which addresses are the internet's, and ranges of them.
+//! Which addresses are the internet's.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Addresses that have the first `prefix` bits in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
-    first: IpAddr,
-    prefix: u8,
-}
-
-impl Range {
-    /// `None` when `first` is not the first address of the range.
-    pub(super) fn new(first: IpAddr, prefix: u8) -> Option<Self> {
-        let range = Self { first, prefix };
-        let (bits, width) = bits(first);
-        let fits = u32::from(prefix) <= width && bits & !mask(prefix, width) == 0;
-        fits.then_some(range)
-    }
-
-    pub(super) fn one(address: IpAddr) -> Self {
-        let (_, width) = bits(address);
-        Self {
-            first: address,
-            prefix: u8::try_from(width).unwrap_or(u8::MAX),
-        }
-    }
-
-    pub(super) fn contains(self, address: IpAddr) -> bool {
-        let ((first, width), (bits, its_width)) = (bits(self.first), bits(address));
-        width == its_width && bits & mask(self.prefix, width) == first
-    }
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, width) = bits(self.first);
-        let is_one = u32::from(self.prefix) == width;
-        match (self.first, is_one) {
-            (IpAddr::V4(first), true) => write!(out, "{first}"),
-            (IpAddr::V4(first), false) => write!(out, "{first}/{}", self.prefix),
-            (IpAddr::V6(first), true) => write!(out, "[{first}]"),
-            (IpAddr::V6(first), false) => write!(out, "[{first}/{}]", self.prefix),
-        }
-    }
-}
-
-/// The bits of an address, and how many there are.
-fn bits(address: IpAddr) -> (u128, u32) {
-    match address {
-        IpAddr::V4(address) => (u128::from(address.to_bits()), Ipv4Addr::BITS),
-        IpAddr::V6(address) => (address.to_bits(), Ipv6Addr::BITS),
-    }
-}
-
-/// The first `prefix` of `width` bits.
-fn mask(prefix: u8, width: u32) -> u128 {
-    let all = u128::MAX >> (u128::BITS - width);
-    let others = width.saturating_sub(u32::from(prefix));
-    all & u128::MAX.checked_shl(others).unwrap_or(0)
-}
+use orchestrator_manifest::AddressRange;
 
 /// What of version 4 is not the internet's: IANA's special-purpose registry, multicast, what
 /// is reserved, and one address at which a cloud answers about its machines, which lies
@@ -102,11 +43,8 @@ const SIX_TO_FOUR: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0),
 /// or its neighbours, for no group, and no other spelling of one that is.
 pub(super) fn is_public(address: IpAddr) -> bool {
     let within = |(first, prefix): (Ipv6Addr, u8)| {
-        let range = Range {
-            first: first.into(),
-            prefix,
-        };
-        range.contains(address)
+        let range = AddressRange::new(first.into(), prefix);
+        range.is_some_and(|range| range.contains(address))
     };
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_4(address),
@@ -123,10 +61,9 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_4(address: Ipv4Addr) -> bool {
-    let mut ranges = NOT_PUBLIC.iter().map(|(first, prefix)| Range {
-        first: IpAddr::V4(*first),
-        prefix: *prefix,
-    });
+    let mut ranges = NOT_PUBLIC
+        .iter()
+        .filter_map(|(first, prefix)| AddressRange::new(IpAddr::V4(*first), *prefix));
     !ranges.any(|range| range.contains(address.into()))
 }
 
@@ -209,23 +146,5 @@ mod tests {
         ] {
             assert!(!is_public(address(text)), "{text}");
         }
-    }
-
-    #[test]
-    fn a_range_has_what_its_prefix_says() {
-        let range = |text, prefix| Range::new(address(text), prefix);
-        let ten = range("10.0.0.0", 8).expect("a range");
-        assert!(ten.contains(address("10.255.0.1")) && !ten.contains(address("11.0.0.0")));
-        assert!(!ten.contains(address("::a00:1")));
-        let odd = range("192.168.4.0", 22).expect("a range");
-        assert!(odd.contains(address("192.168.7.255")) && !odd.contains(address("192.168.8.0")));
-        let six = range("fd00::", 8).expect("a range");
-        assert!(six.contains(address("fdff::1")) && !six.contains(address("fe00::")));
-        let all = range("::", 0).expect("a range");
-        assert!(all.contains(address("ff02::1")));
-        assert!(range("10.0.0.1", 8).is_none() && range("10.0.0.0", 33).is_none());
-        let one = Range::one(address("::1"));
-        assert!(one.contains(address("::1")) && !one.contains(address("::2")));
-        assert_eq!(format!("{ten} {six} {one}"), "10.0.0.0/8 [fd00::/8] [::1]");
     }
 }

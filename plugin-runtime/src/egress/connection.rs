@@ -1,11 +1,13 @@
 //! One connection of a plugin: what it asks for, whether it gets that, and what follows.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use orchestrator_contract::DenialRule;
+use orchestrator_manifest::{Host, Target};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,14 +17,14 @@ use tokio::{
 };
 
 use super::{
-    Destination, EgressRule, EgressSettings,
+    Destination, EgressSettings,
     account::Account,
+    address::is_public,
     destination::{is_granted, may_be_reached},
     names::Names,
     refusal::Refusal,
     relay::relay,
     request::{Intake, Protocol, Request, Route, Unread},
-    target::{Host, Target},
 };
 
 /// How many addresses of a name are tried.
@@ -33,13 +35,14 @@ const DENIAL_PAUSE: Duration = Duration::from_millis(100);
 /// kernel would take back the answer.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 256 << 10;
-/// How much may wait for the plugin. It is on this machine: more than this does not make it
+/// How much may wait for an end that is on this machine: more than this does not make it
 /// faster, and what waits has left the processor's cache when it is read.
-const PLUGIN_SEND_BYTES: usize = 128 << 10;
+const LOCAL_SEND_BYTES: usize = 128 << 10;
 
 /// What all connections of a plugin have in common.
 pub(super) struct Proxy {
-    pub(super) granted: Vec<Destination>,
+    /// `None` denies nothing and tells everything.
+    pub(super) granted: Option<Vec<Destination>>,
     pub(super) settings: EgressSettings,
     /// A permit for each connection there may be.
     pub(super) free: Arc<Semaphore>,
@@ -70,8 +73,12 @@ impl Proxy {
     /// Connects to what was asked for, where it is granted. The name is looked up once, and
     /// what was found is what is judged and connected to.
     async fn connect(&self, target: &Target) -> Result<TcpStream, Refusal> {
-        if !is_granted(&self.granted, target) {
-            return Err(Refusal::denied(EgressRule::NotGranted, target));
+        match &self.granted {
+            Some(granted) if !is_granted(granted, target) => {
+                return Err(Refusal::denied(DenialRule::NotGranted, target));
+            }
+            Some(_) => {}
+            None => self.account.reached(target),
         }
         let end = Instant::now() + self.settings.connect_timeout;
         let mut addresses = match &target.host {
@@ -81,9 +88,9 @@ impl Proxy {
                 .unwrap_or(Err(Refusal::ConnectTimeout))?,
         };
         let first = addresses.first().copied();
-        addresses.retain(|address| may_be_reached(&self.granted, *address, target.port));
+        addresses.retain(|address| self.may_be_reached(*address, target.port));
         if addresses.is_empty() {
-            let mut refusal = Refusal::denied(EgressRule::NotPublic, target);
+            let mut refusal = Refusal::denied(DenialRule::NotPublic, target);
             if let Refusal::Denied { address, .. } = &mut refusal {
                 *address = first;
             }
@@ -106,6 +113,17 @@ impl Proxy {
         Err(failure)
     }
 
+    fn may_be_reached(&self, address: IpAddr, port: u16) -> bool {
+        let Some(granted) = &self.granted else {
+            let itself = Target::new(Host::from(address), port);
+            if let Some(itself) = itself.filter(|_| !is_public(address)) {
+                self.account.reached(&itself);
+            }
+            return true;
+        };
+        may_be_reached(granted, address, port)
+    }
+
     /// The connection stands.
     async fn join(
         &self,
@@ -116,7 +134,14 @@ impl Proxy {
     ) {
         let _open = self.account.opened();
         let _ = server.set_nodelay(true);
-        let _ = set_socket_send_buffer_size(&client, PLUGIN_SEND_BYTES);
+        let _ = set_socket_send_buffer_size(&client, LOCAL_SEND_BYTES);
+        // What is far away needs as much as is on its way.
+        if server
+            .peer_addr()
+            .is_ok_and(|server| server.ip().is_loopback())
+        {
+            let _ = set_socket_send_buffer_size(&server, LOCAL_SEND_BYTES);
+        }
         // What the server gets at once: a head, and what came with the request.
         let mut first = match &request.route {
             Route::Forward { head } => head.clone(),
@@ -160,7 +185,7 @@ impl Proxy {
 
     /// One connection too many: it is told so, and no more is done about it.
     pub(super) fn turn_away(&self, client: &TcpStream) {
-        let refusal = Refusal::denied(EgressRule::TooManyConnections, "");
+        let refusal = Refusal::denied(DenialRule::TooManyConnections, "");
         self.account.refused(&refusal);
         // All of it fits, or the plugin does not read.
         let _ = client.try_write(&Protocol::Http.refused(&refusal));

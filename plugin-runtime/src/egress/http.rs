@@ -1,9 +1,10 @@
 //! The side of the proxy that speaks HTTP: `CONNECT`, and requests for `http:` URLs.
 
+use orchestrator_manifest::Target;
+
 use super::{
     refusal::Refusal,
     request::{Request, Route},
-    target::Target,
 };
 
 /// How many headers a request may have.

@@ -2,37 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-/// The rule by which a connection is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EgressRule {
-    /// No grant names host and port.
-    NotGranted,
-    /// The name leads to addresses that are not public alone, and no grant names those.
-    NotPublic,
-    /// Host or port are in no spelling that has one meaning alone.
-    Malformed,
-    /// The plugin has as many connections as it may have.
-    TooManyConnections,
-}
-
-impl EgressRule {
-    /// The rule in records and labels.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotGranted => "not_granted",
-            Self::NotPublic => "not_public",
-            Self::Malformed => "malformed",
-            Self::TooManyConnections => "too_many_connections",
-        }
-    }
-}
-
-impl fmt::Display for EgressRule {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.as_str())
-    }
-}
+use orchestrator_contract::DenialRule;
 
 /// Why there is no connection. Its text is what the plugin is told: nothing about the
 /// host's network but what was asked for.
@@ -40,7 +10,7 @@ impl fmt::Display for EgressRule {
 pub(super) enum Refusal {
     /// By a rule.
     Denied {
-        rule: EgressRule,
+        rule: DenialRule,
         /// What was asked for, escaped and shortened.
         resource: String,
         /// Where it would have led to.
@@ -63,7 +33,7 @@ pub(super) enum Refusal {
 const SHOWN_CHARS: usize = 300;
 
 impl Refusal {
-    pub(super) fn denied(rule: EgressRule, resource: impl fmt::Display) -> Self {
+    pub(super) fn denied(rule: DenialRule, resource: impl fmt::Display) -> Self {
         let resource = resource.to_string();
         Self::Denied {
             rule,
@@ -74,19 +44,19 @@ impl Refusal {
 
     /// `text` should have been host and port.
     pub(super) fn no_target(text: &str) -> Self {
-        Self::denied(EgressRule::Malformed, text)
+        Self::denied(DenialRule::Malformed, text)
     }
 
     /// Status and phrase of HTTP.
     pub(super) fn status(&self) -> (u16, &'static str) {
         match self {
             Self::Denied {
-                rule: EgressRule::Malformed,
+                rule: DenialRule::Malformed,
                 ..
             }
             | Self::Malformed(_) => (400, "Bad Request"),
             Self::Denied {
-                rule: EgressRule::TooManyConnections,
+                rule: DenialRule::TooManyConnections,
                 ..
             }
             | Self::Busy => (503, "Service Unavailable"),
@@ -115,18 +85,19 @@ impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied { rule, resource, .. } => match rule {
-                EgressRule::NotGranted => {
+                DenialRule::NotGranted => {
                     write!(out, "the plugin was not granted network:access={resource}")
                 }
-                EgressRule::NotPublic => write!(
+                DenialRule::NotPublic => write!(
                     out,
                     "{resource} leads to addresses that are not public, and were not granted \
                      themselves"
                 ),
-                EgressRule::Malformed => write!(out, "`{resource}` is no host and port"),
-                EgressRule::TooManyConnections => {
+                DenialRule::Malformed => write!(out, "`{resource}` is no host and port"),
+                DenialRule::TooManyConnections => {
                     out.write_str("the plugin has as many connections as it may have")
                 }
+                DenialRule::SystemCall => out.write_str("the kernel refuses it"),
             },
             Self::Malformed(reason) => out.write_str(reason),
             Self::TooLarge => out.write_str("the request has more, or longer, headers than it may"),

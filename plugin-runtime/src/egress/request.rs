@@ -3,12 +3,13 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
+use orchestrator_manifest::Target;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::{http, refusal::Refusal, socks, target::Target};
+use super::{http, refusal::Refusal, socks};
 
 /// Room that is made for what is read next. Nearly every request fits.
 const READ_BYTES: usize = 1 << 10;

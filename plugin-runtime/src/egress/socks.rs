@@ -3,10 +3,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use orchestrator_contract::DenialRule;
+use orchestrator_manifest::{Host, Target};
+
 use super::{
-    refusal::{EgressRule, Refusal},
+    refusal::Refusal,
     request::{Request, Route},
-    target::{Host, Target},
 };
 
 /// The first byte of everything.
@@ -81,7 +83,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
         return Ok(None);
     };
     let port = u16::from_be_bytes([port[0], port[1]]);
-    let malformed = |host: String| Refusal::denied(EgressRule::Malformed, format!("{host}:{port}"));
+    let malformed = |host: String| Refusal::denied(DenialRule::Malformed, format!("{host}:{port}"));
     let host = host.map_err(malformed)?;
     let shown = host.to_string();
     let target = Target::new(host, port).ok_or_else(|| malformed(shown))?;

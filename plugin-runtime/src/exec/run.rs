@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exec, environment::Variables};
 use crate::{
     logs::{Origin, PIPE_READ_BYTES, Tail, drain},
+    monitor::WatchGuard,
     process::{DRAIN_AFTER_END, Process, StartError, explain, input_pipe, output_pipe},
     program::Program,
 };
@@ -68,7 +69,7 @@ impl Exec {
                 message: explain(&error),
             },
         })?;
-        let watch = self.monitor.watch(process.pid(), &self.outlet, self.watch);
+        let watch = self.monitor.watch(&process, &self.outlet, &self.bounds);
         let running = Running {
             process: Some(process),
             grace: self.settings.kill_grace,
@@ -116,16 +117,31 @@ impl Exec {
             .and_then(|process| process.cpu_time())
             .unwrap_or_default();
         watch.ended(cpu_time);
-        let usage = Usage {
-            cpu_ms: u64::try_from(cpu_time.as_millis()).unwrap_or(u64::MAX),
-            ..Usage::default()
-        };
+        self.look_back(&program, &watch, status)?;
         Ok(Finished {
             status,
             output,
             tail,
-            usage,
+            usage: usage(cpu_time),
         })
+    }
+
+    /// Whether an end says that the process went to the end of its limits or grants.
+    fn look_back(
+        &self,
+        program: &Program,
+        watch: &WatchGuard,
+        status: ExitStatus,
+    ) -> Result<(), CallError> {
+        let killed = watch.killed_for_memory();
+        // What is made of a tree of which a part was killed is no answer, unless it says so.
+        if let Some(error) = killed.filter(|_| status != ExitStatus::Exited(0)) {
+            return Err(error);
+        }
+        if program.filters_calls() {
+            self.outlet.ended_in_filter(status);
+        }
+        Ok(())
     }
 
     async fn begin(
@@ -145,12 +161,7 @@ impl Exec {
         for (name, value) in variables {
             spec = spec.variable(name, value);
         }
-        Ok((
-            Process::start(spec, program.egress()).await?,
-            stdin,
-            stdout,
-            stderr,
-        ))
+        Ok((Process::start(spec, program).await?, stdin, stdout, stderr))
     }
 
     fn too_much_output(&self) -> CallError {
@@ -161,6 +172,13 @@ impl Exec {
             resource: "output".to_owned(),
             message: format!("stdout is longer than {limit} bytes"),
         }
+    }
+}
+
+fn usage(cpu_time: Duration) -> Usage {
+    Usage {
+        cpu_ms: u64::try_from(cpu_time.as_millis()).unwrap_or(u64::MAX),
+        ..Usage::default()
     }
 }
 

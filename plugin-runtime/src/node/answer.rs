@@ -27,8 +27,13 @@ pub(super) enum Answer {
 /// What was asked.
 #[derive(Clone, Debug)]
 pub(super) enum Question {
-    Call { origin: Origin, session: SessionId },
+    Call {
+        origin: Origin,
+        session: SessionId,
+    },
     Reconcile,
+    /// For its state, or to take one.
+    State,
 }
 
 /// What a whole result means.
@@ -59,15 +64,15 @@ pub(super) fn answer(
     };
     let output = Payload::new(header.content_type, bytes);
     match (question, header.reconcile) {
-        (Question::Call { .. }, None) => Ok(Answer::Reply(PhaseReply {
+        (Question::Call { .. } | Question::State, None) => Ok(Answer::Reply(PhaseReply {
             output,
             metadata: header.metadata,
             usage: header.usage,
         })),
         (Question::Reconcile, Some(status)) => Ok(Answer::Reconciled(status, output)),
-        (Question::Call { .. }, Some(_)) => Err(CallError::protocol(
+        (Question::Call { .. } | Question::State, Some(_)) => Err(CallError::protocol(
             "wrong_answer",
-            "a call was answered like a reconcile question",
+            "it was answered like a reconcile question",
         )),
         (Question::Reconcile, None) => Err(CallError::protocol(
             "wrong_answer",
@@ -89,6 +94,7 @@ fn as_plugins_own(error: CallError) -> CallError {
             }
         }
         CallError::Overloaded { .. }
+        | CallError::Disabled
         | CallError::Unavailable { .. }
         | CallError::Timeout { .. } => CallError::transient(message),
         CallError::Crash { .. } | CallError::Protocol { .. } => CallError::Unknown { message },

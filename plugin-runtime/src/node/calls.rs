@@ -244,6 +244,8 @@ impl CallTable {
     /// When the first of the calls that were given up must have ended.
     pub(super) fn first_overdue(&self, grace: Duration) -> Option<Instant> {
         let given_up = self.open.iter().filter_map(|(_, call)| match call.state {
+            // Who does not answer that in time goes on serving.
+            State::Abandoned(_) if matches!(call.question, Question::State) => None,
             State::Abandoned(since) => Some(since + grace),
             _ => None,
         });

@@ -19,13 +19,13 @@ use bytes::Bytes;
 use orchestrator_contract::{
     CallError, PhaseCall, PhaseName, PhaseReply, Reconciled,
     frame::{
-        CallHeader, Cancel, CancelMode, Chunk, Frame, FrameDecoder, PAYLOAD_PER_FRAME, Reconcile,
-        ReconcileStatus,
+        CallHeader, Cancel, CancelMode, Chunk, Frame, FrameDecoder, GetState, Health, HealthCheck,
+        Hello, PAYLOAD_PER_FRAME, Reconcile, ReconcileStatus, RestoreState,
     },
     patience::{LOOKS, ROUNDS},
 };
 use tokio::{
-    sync::{Notify, Semaphore, SemaphorePermit},
+    sync::{Notify, Semaphore, SemaphorePermit, watch},
     task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until, timeout_at},
 };
@@ -39,10 +39,13 @@ use super::{
 };
 use crate::{
     exec::{Waiting, remaining_ms},
-    logs::Origin,
+    logs::{Origin, escape},
     outlet::Outlet,
     settings::NodeSettings,
 };
+
+/// How much is kept of what a plugin says is wrong with it.
+const PROBLEM_BYTES_MAX: usize = 1024;
 
 /// One connection to one process.
 pub(super) struct Connection {
@@ -58,6 +61,12 @@ pub(super) struct Connection {
     waiting: Arc<AtomicU64>,
     /// A caller read something that the reader's task has to see to.
     pub(super) left: Notify,
+    /// Questions about its health so far; nothing when it answers none.
+    checks: Option<AtomicU64>,
+    /// Its last answer to one.
+    health: watch::Sender<Health>,
+    /// Whether the process hands on what it has, and takes what another had.
+    pub(super) keeps_state: bool,
     /// Calls were given up, and the supervisor has to see to it that they end.
     abandoned: Notify,
 }
@@ -70,6 +79,7 @@ impl Connection {
         waiting: Arc<AtomicU64>,
         socket: Socket,
         decoder: FrameDecoder,
+        hello: &Hello,
     ) -> Arc<Self> {
         let socket = Arc::new(socket);
         Arc::new(Self {
@@ -82,6 +92,12 @@ impl Connection {
             credit: Semaphore::new(0),
             waiting,
             left: Notify::new(),
+            checks: hello.health.then(AtomicU64::default),
+            health: watch::Sender::new(Health {
+                check: 0,
+                problem: None,
+            }),
+            keeps_state: hello.state,
             abandoned: Notify::new(),
         })
     }
@@ -148,6 +164,78 @@ impl Connection {
             Answer::Reconciled(ReconcileStatus::Unknown, _) => Reconciled::Unknown,
             Answer::Reply(_) => return Err(wrong_answer()),
         })
+    }
+
+    /// Asks whether it is well, and waits for its answer. Who answers no such
+    /// question is well. Spends no credit, so that a busy plugin can answer.
+    pub(super) async fn health(&self) -> Result<(), String> {
+        let Some(checks) = &self.checks else {
+            return Ok(());
+        };
+        let check = checks.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut told = self.health.subscribe();
+        self.send(Frame::HealthCheck(HealthCheck { check })).await;
+        // A later answer says more than the one that was asked for.
+        let answer = told.wait_for(|health| health.check >= check).await;
+        match answer.map(|health| health.problem.clone()) {
+            Ok(None) => Ok(()),
+            Ok(Some(problem)) => Err(problem),
+            Err(_) => Err("its process has just ended".to_owned()),
+        }
+    }
+
+    /// The plugin says whether it is well.
+    ///
+    /// # Errors
+    ///
+    /// When nobody asked.
+    pub(super) fn told_health(&self, mut health: Health) -> Result<(), CallError> {
+        let asked = self.checks.as_ref();
+        let asked = asked.map_or(0, |checks| checks.load(Ordering::Relaxed));
+        if health.check == 0 || health.check > asked {
+            let message = format!("there was no health check {}", health.check);
+            return Err(CallError::protocol("unknown_check", message));
+        }
+        let bound = |problem: String| escape(problem.as_bytes(), PROBLEM_BYTES_MAX);
+        health.problem = health.problem.map(bound);
+        self.health.send_replace(health);
+        Ok(())
+    }
+
+    /// Asks for what the next process needs to go on. Dropping the future gives the
+    /// question up.
+    pub(super) async fn get_state(self: Arc<Self>) -> Result<Bytes, CallError> {
+        let credit = self.take_credit(None).await?;
+        self.outbox.room().await.map_err(|_| self.gone())?;
+        let open = self.open(Question::State)?;
+        let frame = Frame::GetState(GetState { call: open.id });
+        let open = self.ask(open, credit, &frame, Leave::Gathered)?;
+        match open.await? {
+            Answer::Reply(reply) => Ok(reply.output.bytes),
+            Answer::Reconciled(..) => Err(wrong_answer()),
+        }
+    }
+
+    /// Lets the process go on with what an earlier one had. Dropping the future gives
+    /// the question up.
+    pub(super) async fn restore_state(
+        self: Arc<Self>,
+        mut state: Bytes,
+        from_version: String,
+    ) -> Result<(), CallError> {
+        let credit = self.take_credit(None).await?;
+        self.outbox.room().await.map_err(|_| self.gone())?;
+        let open = self.open(Question::State)?;
+        let header = RestoreState {
+            call: open.id,
+            from_version,
+            length: state.len() as u64,
+        };
+        let first = state.split_to(state.len().min(PAYLOAD_PER_FRAME));
+        let frame = Frame::RestoreState(header, first);
+        let open = self.ask(open, credit, &frame, Leave::Gathered)?;
+        self.send_rest(open.id, state).await;
+        open.await.map(drop)
     }
 
     /// Sends a frame that belongs to no call.

@@ -148,13 +148,17 @@ fn give(connection: &Connection, frame: Frame) -> Result<Option<HostCall>, CallE
                 .log(LogStream::Protocol, log.level, &log.message, origin);
         }
         Frame::HostCall(question) => return Ok(Some(question)),
+        Frame::Health(health) => connection.told_health(health)?,
         frame @ (Frame::Hello(_)
         | Frame::Welcome(_)
         | Frame::Call(..)
         | Frame::Cancel(_)
         | Frame::Drain(_)
         | Frame::Reconcile(_)
-        | Frame::HostResult(_)) => return Err(unexpected(&frame)),
+        | Frame::HealthCheck(_)
+        | Frame::HostResult(_)
+        | Frame::GetState(_)
+        | Frame::RestoreState(..)) => return Err(unexpected(&frame)),
         // The contract may learn further frames; until they are handled here they
         // are as good as unknown.
         frame => return Err(unexpected(&frame)),

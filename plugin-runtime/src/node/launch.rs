@@ -22,6 +22,7 @@ use crate::{
     exec::same_phases,
     logs::{Tail, drain},
     monitor::WatchGuard,
+    outlet::Outlet,
     process::{DRAIN_AFTER_END, Process, StartError, describe, explain, output_pipe},
 };
 use std::sync::atomic::AtomicU64;
@@ -40,6 +41,8 @@ pub(super) struct Running {
     pub(super) writer: JoinSet<io::Result<()>>,
     drains: JoinSet<()>,
     pub(super) tail: Arc<Tail>,
+    /// Where to say that its filter of system calls has ended it, if it has one.
+    filtered: Option<Arc<Outlet>>,
 }
 
 /// Why a start failed.
@@ -61,6 +64,7 @@ struct Hatching {
     drains: JoinSet<()>,
     tail: Arc<Tail>,
     socket: Socket,
+    filtered: Option<Arc<Outlet>>,
 }
 
 /// Starts the process and shakes hands. Dropping the future kills it.
@@ -79,7 +83,7 @@ pub(super) async fn launch(parts: &NodeParts, waiting: Arc<AtomicU64>) -> Result
         error = watch.violated() => Err(Handshake::Fault(error)),
     };
     match shaken {
-        Ok(()) => Ok(hatching.run(parts, waiting, decoder)),
+        Ok(hello) => Ok(hatching.run(parts, waiting, decoder, &hello)),
         Err(fault) => Err(hatching.fail(fault, limit).await),
     }
 }
@@ -111,10 +115,8 @@ async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
     for (name, value) in parts.identity.variables() {
         spec = spec.variable(name, value);
     }
-    let process = Process::start(spec, parts.program.egress()).await?;
-    let watch = parts
-        .monitor
-        .watch(process.pid(), &parts.outlet, parts.watch);
+    let process = Process::start(spec, &parts.program).await?;
+    let watch = parts.monitor.watch(&process, &parts.outlet, &parts.bounds);
     let tail = Arc::new(Tail::new(parts.crash_output_bytes));
     let mut drains = JoinSet::new();
     let outlet = || (Arc::clone(&parts.outlet), Arc::clone(&tail));
@@ -128,6 +130,10 @@ async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
         drains,
         tail,
         socket,
+        filtered: parts
+            .program
+            .filters_calls()
+            .then(|| Arc::clone(&parts.outlet)),
     })
 }
 
@@ -135,7 +141,7 @@ async fn shake(
     parts: &NodeParts,
     socket: &Socket,
     decoder: &mut FrameDecoder,
-) -> Result<(), Handshake> {
+) -> Result<Hello, Handshake> {
     let mut space = vec![0; READ_BYTES];
     let hello = loop {
         let next = decoder.next();
@@ -168,7 +174,7 @@ async fn shake(
         )
     })?;
     let written = socket.write_all(&bytes).await;
-    written.map_err(|_| Handshake::Gone)
+    written.map(|()| hello).map_err(|_| Handshake::Gone)
 }
 
 fn compare(parts: &NodeParts, hello: &Hello) -> Result<(), Handshake> {
@@ -197,10 +203,17 @@ pub(super) fn half_frame(pending: usize) -> CallError {
 }
 
 impl Hatching {
-    fn run(self, parts: &NodeParts, waiting: Arc<AtomicU64>, decoder: FrameDecoder) -> Running {
+    fn run(
+        self,
+        parts: &NodeParts,
+        waiting: Arc<AtomicU64>,
+        decoder: FrameDecoder,
+        hello: &Hello,
+    ) -> Running {
         let outlet = Arc::clone(&parts.outlet);
         let settings = parts.settings.clone();
-        let connection = Connection::new(outlet, settings, waiting, self.socket, decoder);
+        let socket = self.socket;
+        let connection = Connection::new(outlet, settings, waiting, socket, decoder, hello);
         let mut reader = JoinSet::new();
         reader.spawn(read(Arc::clone(&connection)));
         let mut writer = JoinSet::new();
@@ -214,6 +227,7 @@ impl Hatching {
             writer,
             drains: self.drains,
             tail: self.tail,
+            filtered: self.filtered,
         }
     }
 
@@ -226,12 +240,15 @@ impl Hatching {
             true => by_itself.await.ok().and_then(Result::ok),
             false => None,
         };
-        // Fails only when nothing is left to end.
-        let _ = self.process.end().await;
+        end(&self.process, self.filtered.as_deref()).await;
         self.watch
             .ended(self.process.cpu_time().unwrap_or_default());
         finish_drains(&mut self.drains).await;
         let tail = self.tail.text();
+        let fault = match (self.watch.killed_for_memory(), gone) {
+            (Some(error), true) => Handshake::Fault(error),
+            _ => fault,
+        };
         let reason = match fault {
             Handshake::Mismatch(rule, message) => {
                 let cause = LifecycleError::Handshake {
@@ -255,8 +272,7 @@ impl Running {
     /// Kills the process, reads what it still wrote, and ends every call. `error`
     /// gets the process's last output and makes the calls' error of it.
     pub(super) async fn end(mut self, error: impl FnOnce(String) -> CallError, after: &CallError) {
-        // Fails only when nothing is left to end.
-        let _ = self.process.end().await;
+        end(&self.process, self.filtered.as_deref()).await;
         self.watch
             .ended(self.process.cpu_time().unwrap_or_default());
         finish_drains(&mut self.drains).await;
@@ -270,6 +286,14 @@ impl Drop for Running {
             reason: "the plugin's process was ended by its host".to_owned(),
         };
         self.connection.close(&error, &error);
+    }
+}
+
+/// Ends the process, and says so where its filter of system calls did that before.
+async fn end(process: &Process, filtered: Option<&Outlet>) {
+    // Fails only when nothing is left to end.
+    if let (Ok(status), Some(outlet)) = (process.end().await, filtered) {
+        outlet.ended_in_filter(status);
     }
 }
 

@@ -89,7 +89,7 @@ fn ask(
     }
     let session = match belongs(connection, question.call, "host call")? {
         Some(Question::Call { session, .. }) => Some(session),
-        Some(Question::Reconcile) | None => None,
+        Some(Question::Reconcile | Question::State) | None => None,
     };
     let connection = Arc::clone(connection);
     questions.spawn(async move {

@@ -20,13 +20,15 @@ use tokio::{
 };
 
 use super::{
-    Command, Counters, Link, NodeParts,
+    Command, Counters, Link, NodeParts, Then,
     launch::{Failure, Running, half_frame, launch},
     reader::End,
 };
 use crate::{
     PluginProblem,
     error::LifecycleError,
+    health::FIRST_CHECK,
+    lifecycle::now_ms,
     process::{DRAIN_AFTER_END, Process, describe},
     supervisor::{Restarts, Verdict},
 };
@@ -54,14 +56,15 @@ enum Ending {
     /// By itself or for a fault. What went wrong, and what calls get, made of the
     /// process's last output.
     Fault(String, Cause),
-    /// Because the plugin is stopped, however the process took that.
+    /// Because it was told to, however the process took that.
     Stopped(Stop),
 }
 
-/// The command to end for good.
+/// The command to end.
 struct Stop {
     /// How long the process may take to finish.
     grace: Duration,
+    then: Then,
     /// Told when it has ended; nobody asked when the plugin is dropped.
     done: Option<oneshot::Sender<()>>,
 }
@@ -71,6 +74,18 @@ enum Cause {
     Ended(String),
     /// It broke a rule or a limit.
     Error(CallError),
+}
+
+impl Ending {
+    /// The same, with the error that explains why the process is gone, where there is one.
+    fn explained(self, error: Option<CallError>) -> Self {
+        match (self, error) {
+            (Self::Fault(_, Cause::Ended(_)), Some(error)) => {
+                Self::Fault(error.to_string(), Cause::Error(error))
+            }
+            (ending, _) => ending,
+        }
+    }
 }
 
 impl Supervisor {
@@ -115,9 +130,31 @@ impl Supervisor {
                 self.restarts.reset();
                 Next::Start
             }
-            Some(Command::Stop { done, .. }) => Next::Stop(Some(done)),
+            Some(Command::End { grace, then, done }) => {
+                let done = Some(done);
+                self.ended(Stop { grace, then, done })
+            }
             None => Next::Stop(None),
         }
+    }
+
+    /// There is no process any more, as somebody wanted.
+    fn ended(&mut self, stop: Stop) -> Next {
+        let next = match stop.then {
+            Then::Never => return Next::Stop(stop.done),
+            Then::Start(_) => {
+                self.link.send_replace(Link::Starting);
+                Next::Start
+            }
+            Then::Rest => {
+                self.link.send_replace(Link::Idle);
+                Next::Rest
+            }
+        };
+        self.restarts.reset();
+        // Nobody may be waiting for the news.
+        let _ = stop.done.map(|done| done.send(()));
+        next
     }
 
     /// Starts the process and stays with it until it has ended.
@@ -131,19 +168,15 @@ impl Supervisor {
         let waiting = Arc::clone(&self.counters.waiting);
         let launched = tokio::select! {
             launched = launch(&self.parts, waiting) => launched,
-            stop = stop_command(&mut self.commands) => return Next::Stop(stop.done),
+            stop = stop_command(&mut self.commands) => return self.ended(stop),
         };
         match launched {
             Ok(running) => {
                 self.counters
                     .pid
                     .store(running.process.pid(), Ordering::Relaxed);
-                let ending = self.accompany(running).await;
-                self.counters.pid.store(0, Ordering::Relaxed);
-                match ending {
-                    Ending::Stopped(stop) => Next::Stop(stop.done),
-                    Ending::Fault(reason, _) => self.after_end(&reason, started).await,
-                }
+                self.counters.started_at.store(now_ms(), Ordering::Relaxed);
+                self.stay_with(running, started).await
             }
             Err(Failure::Passing { reason, tail }) => {
                 if !tail.is_empty() {
@@ -160,6 +193,45 @@ impl Supervisor {
                 Next::Rest
             }
         }
+    }
+
+    /// Asks a process that has just started whether it is well, and stays with it
+    /// until it has ended.
+    async fn stay_with(&mut self, running: Running, started: Instant) -> Next {
+        let first = tokio::select! {
+            well = timeout(FIRST_CHECK, running.connection.health()) => {
+                well.unwrap_or_else(|_| Err(format!("timeout after {FIRST_CHECK:?}")))
+            }
+            // Whoever accompanies it finds out why.
+            _ = running.process.wait() => Ok(()),
+            stop = stop_command(&mut self.commands) => {
+                drop(running);
+                self.gone();
+                return self.ended(stop);
+            }
+        };
+        if let Err(message) = first {
+            let id = self.parts.outlet.plugin().to_string();
+            let problem = PluginProblem::new(&LifecycleError::Health { id, message });
+            let error = problem.to_call_error();
+            running.end(|_| error.clone(), &error).await;
+            self.gone();
+            self.parts.life.fail(PluginState::Error, problem);
+            // Last, so that who is told finds everything done.
+            self.link.send_replace(Link::Down(error));
+            return Next::Rest;
+        }
+        let ending = self.accompany(running).await;
+        self.gone();
+        match ending {
+            Ending::Stopped(stop) => self.ended(stop),
+            Ending::Fault(reason, _) => self.after_end(&reason, started).await,
+        }
+    }
+
+    /// There is no process any more.
+    fn gone(&self) {
+        self.counters.pid.store(0, Ordering::Relaxed);
     }
 
     /// Lets calls in and waits for the end of the process.
@@ -187,12 +259,18 @@ impl Supervisor {
             )),
             stop = stop_command(&mut self.commands) => Ending::Stopped(stop),
         };
+        let ending = ending.explained(running.watch.killed_for_memory());
         if let Ending::Stopped(stop) = &ending {
-            drain(
-                &mut running,
-                stop.grace.min(self.parts.settings.drain_grace),
-            )
-            .await;
+            let mut grace = stop.grace;
+            if let Then::Start(reason) = &stop.then {
+                // Calls that come from here on wait for the next process.
+                self.go(PluginState::Starting, reason);
+                self.link.send_replace(Link::Starting);
+            } else {
+                // Its calls have ended by then.
+                grace = grace.min(self.parts.settings.drain_grace);
+            }
+            drain(&mut running, grace).await;
         }
         self.finish(running, ending).await
     }
@@ -205,7 +283,11 @@ impl Supervisor {
             Ending::Stopped(_) => "it is stopping".to_owned(),
         };
         let after = self.unavailable(&reason);
-        self.link.send_replace(Link::Down(after.clone()));
+        let starts_again =
+            matches!(&ending, Ending::Stopped(stop) if matches!(stop.then, Then::Start(_)));
+        if !starts_again {
+            self.link.send_replace(Link::Down(after.clone()));
+        }
         match &ending {
             Ending::Fault(_, Cause::Error(error)) => {
                 if let CallError::ResourceLimit { resource, .. } = error
@@ -238,7 +320,14 @@ impl Supervisor {
     async fn after_end(&mut self, reason: &str, started: Instant) -> Next {
         // The command may have come in the same moment as the end.
         if let Some(stop) = stop_waiting(&mut self.commands) {
-            return Next::Stop(stop.done);
+            return self.ended(stop);
+        }
+        self.parts.life.note_problem(reason);
+        if self.parts.life.is_on_trial() {
+            // Another one serves, and nobody waits for this one.
+            self.link.send_replace(Link::Down(self.unavailable(reason)));
+            self.go(PluginState::Error, reason);
+            return Next::Rest;
         }
         match self.restarts.ended(started.elapsed(), fastrand::f64()) {
             Verdict::CrashLoop => {
@@ -263,7 +352,7 @@ impl Supervisor {
                 });
                 tokio::select! {
                     () = sleep(delay) => Next::Start,
-                    stop = stop_command(&mut self.commands) => Next::Stop(stop.done),
+                    stop = stop_command(&mut self.commands) => self.ended(stop),
                 }
             }
         }
@@ -287,13 +376,13 @@ async fn stop_command(commands: &mut mpsc::Receiver<Command>) -> Stop {
     loop {
         match commands.recv().await {
             Some(Command::Start) => {}
-            Some(Command::Stop { grace, done }) => {
+            Some(Command::End { grace, then, done }) => {
                 let done = Some(done);
-                return Stop { grace, done };
+                return Stop { grace, then, done };
             }
             None => {
-                let (grace, done) = (Duration::ZERO, None);
-                return Stop { grace, done };
+                let (grace, then, done) = (Duration::ZERO, Then::Never, None);
+                return Stop { grace, then, done };
             }
         }
     }
@@ -302,9 +391,9 @@ async fn stop_command(commands: &mut mpsc::Receiver<Command>) -> Stop {
 /// The command to stop, if it has come; requests to start are met already.
 fn stop_waiting(commands: &mut mpsc::Receiver<Command>) -> Option<Stop> {
     while let Ok(command) = commands.try_recv() {
-        if let Command::Stop { grace, done } = command {
+        if let Command::End { grace, then, done } = command {
             let done = Some(done);
-            return Some(Stop { grace, done });
+            return Some(Stop { grace, then, done });
         }
     }
     None

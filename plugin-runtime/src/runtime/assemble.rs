@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use orchestrator_contract::{EventSink, HostService, PluginId, PluginState};
+use orchestrator_contract::{Event, EventSink, HostService, PluginId, PluginState};
 use orchestrator_manifest::{Kind, Manifest};
 use serde_json::Value;
 
@@ -23,33 +23,33 @@ use crate::{
     monitor::Monitor,
     node::{Node, NodeParts},
     outlet::Outlet,
+    registry::Plugins,
     unused::unused_keys,
 };
 
 /// What every plugin is surrounded by.
-pub(super) struct Surroundings<'a> {
-    pub(super) settings: &'a RuntimeSettings,
-    pub(super) rules: &'a Rules,
-    pub(super) events: Arc<dyn EventSink>,
-    pub(super) host: Arc<dyn HostService>,
-    pub(super) monitor: Arc<Monitor>,
+pub(crate) struct Surroundings {
+    pub(crate) settings: RuntimeSettings,
+    pub(crate) rules: Rules,
+    pub(crate) events: Arc<dyn EventSink>,
+    pub(crate) host: Arc<dyn HostService>,
+    pub(crate) monitor: Arc<Monitor>,
 }
 
 /// The registry.
 pub(super) struct Assembled {
-    pub(super) entries: BTreeMap<Identity, Arc<Entry>>,
-    pub(super) order: Vec<Identity>,
+    pub(super) plugins: Plugins,
     pub(super) faults: Vec<DiscoveryFault>,
 }
 
 /// A plugin before it is known whether it has what it needs.
-struct Draft {
-    known: Known,
+pub(crate) struct Draft {
+    pub(crate) known: Known,
     life: Arc<Lifecycle>,
-    outcome: Result<Content, PluginProblem>,
+    pub(crate) outcome: Result<Content, PluginProblem>,
 }
 
-enum Content {
+pub(crate) enum Content {
     Builtin(Arc<dyn Plugin>, Arc<Value>),
     Native(Box<Prepared>),
 }
@@ -60,7 +60,7 @@ enum Content {
 ///
 /// When two builtins are the same or one is of another kind.
 pub(super) fn assemble(
-    surroundings: &Surroundings<'_>,
+    surroundings: &Surroundings,
     loaded: Loaded,
     builtins: Vec<Builtin>,
 ) -> Result<Assembled, RuntimeError> {
@@ -84,7 +84,7 @@ pub(super) fn assemble(
                 shadowed.extend(candidate.known.facts.shadowed);
             }
             None => {
-                let mut draft = surroundings.package(candidate);
+                let mut draft = surroundings.package(candidate, false);
                 // A higher version would take the builtin's place in every pipeline.
                 if compiled_in.contains(&identity.id) {
                     draft.outcome = Err(PluginProblem::of(&LoadError::NameOfBuiltin));
@@ -104,12 +104,24 @@ pub(super) fn assemble(
             .filter_map(|needed| entries.get(needed).cloned());
         entries[identity].depend_on(needed.collect());
     }
+    tell_who_is_needed(entries.values());
     let faults = loaded.discovery.faults;
     Ok(Assembled {
-        entries,
-        order,
+        plugins: Plugins { entries, order },
         faults,
     })
+}
+
+/// Lets every plugin know the ones that need it.
+pub(crate) fn tell_who_is_needed<'a>(entries: impl Iterator<Item = &'a Arc<Entry>> + Clone) {
+    for entry in entries.clone() {
+        let needs_it = |other: &&Arc<Entry>| {
+            let needed = other.dependencies();
+            needed.iter().any(|needed| Arc::ptr_eq(needed, entry))
+        };
+        let dependants = entries.clone().filter(needs_it);
+        entry.be_needed_by(dependants.map(Arc::downgrade).collect());
+    }
 }
 
 /// Refuses plugins that do not get what they need, and orders the others.
@@ -120,12 +132,8 @@ fn settle(
     for (identity, draft) in &*drafts {
         match &draft.outcome {
             Ok(_) => {
-                let needs = draft.known.manifest.dependencies.iter();
-                let needs = needs.map(|(id, range)| (id.to_string(), range.clone()));
-                let needs = Needs {
-                    place: draft.known.facts.place,
-                    plugins: needs.collect(),
-                };
+                let known = &draft.known;
+                let needs = needs(&known.manifest, &known.facts);
                 usable.insert(identity.clone(), needs);
             }
             Err(problem) => {
@@ -143,14 +151,25 @@ fn settle(
     (resolution.order, resolution.needs)
 }
 
-fn identity(manifest: &Manifest) -> Identity {
+/// What a plugin that can be used needs.
+pub(crate) fn needs(manifest: &Manifest, facts: &Facts) -> Needs {
+    let plugins = manifest.dependencies.iter();
+    let plugins = plugins.map(|(id, range)| (id.to_string(), range.clone()));
+    Needs {
+        place: facts.place,
+        channel: facts.channel,
+        plugins: plugins.collect(),
+    }
+}
+
+pub(crate) fn identity(manifest: &Manifest) -> Identity {
     Identity {
         id: manifest.id.to_string(),
         version: manifest.version.clone(),
     }
 }
 
-impl Surroundings<'_> {
+impl Surroundings {
     fn builtin(&self, builtin: Builtin) -> Result<Draft, RuntimeError> {
         let Builtin { manifest, plugin } = builtin;
         if manifest.kind != Kind::Builtin {
@@ -168,6 +187,7 @@ impl Surroundings<'_> {
             label: "builtin".to_owned(),
             warnings: unused_keys(&manifest),
             digest: manifest.digest(),
+            channel: manifest.channel,
             trust_level: Some(3),
             verified: true,
             ..Facts::default()
@@ -176,7 +196,7 @@ impl Surroundings<'_> {
             manifest: Arc::new(manifest),
             facts,
         };
-        let life = self.life(&known);
+        let life = self.life(&known, false);
         Ok(Draft {
             known,
             life,
@@ -184,9 +204,10 @@ impl Surroundings<'_> {
         })
     }
 
-    fn package(&self, candidate: Candidate) -> Draft {
+    /// One that is on trial tells nobody what becomes of it.
+    pub(crate) fn package(&self, candidate: Candidate, on_trial: bool) -> Draft {
         let Candidate { known, outcome } = candidate;
-        let life = self.life(&known);
+        let life = self.life(&known, on_trial);
         Draft {
             known,
             life,
@@ -194,10 +215,10 @@ impl Surroundings<'_> {
         }
     }
 
-    fn life(&self, known: &Known) -> Arc<Lifecycle> {
+    fn life(&self, known: &Known, on_trial: bool) -> Arc<Lifecycle> {
         let plugin = PluginId::new(known.manifest.id.as_str());
         let version = known.manifest.version.to_string().into();
-        let life = Lifecycle::new(plugin, version, Arc::clone(&self.events));
+        let life = Lifecycle::new(plugin, version, Arc::clone(&self.events), on_trial);
         if known.facts.verified {
             // The first change of a new life is always legal.
             let _ = life.go(PluginState::Verified, "its origin was checked");
@@ -205,7 +226,7 @@ impl Surroundings<'_> {
         Arc::new(life)
     }
 
-    fn entry(&self, draft: Draft) -> Entry {
+    pub(crate) fn entry(&self, draft: Draft) -> Entry {
         let Draft {
             known,
             life,
@@ -243,10 +264,10 @@ impl Surroundings<'_> {
             Arc::clone(&self.host),
             &self.settings.log,
         ));
-        let settings = self.settings;
+        let settings = &self.settings;
         let Prepared {
             program,
-            watch,
+            bounds,
             config,
         } = match content {
             Content::Native(prepared) => *prepared,
@@ -255,11 +276,15 @@ impl Surroundings<'_> {
                 return Body::Builtin(BuiltinBody::new(plugin, outlet, config, timeout));
             }
         };
-        let program = program.let_out(|granted| {
+        let program = program.let_out(|hold| {
             let plugin = PluginId::new(manifest.id.as_str());
-            let resolver = Arc::new(SystemResolver);
-            let settings = settings.egress.clone();
-            Egress::new(plugin, granted, settings, resolver, Arc::new(Denials))
+            let (settings, resolver) = (settings.egress.clone(), Arc::new(SystemResolver));
+            if let Some(lessons) = hold.lessons() {
+                return Egress::observing(plugin, settings, resolver, Arc::new(lessons.clone()));
+            }
+            let granted = hold.destinations().to_vec();
+            let denials = Arc::new(Denials(Arc::clone(&self.events)));
+            Egress::new(plugin, granted, settings, resolver, denials)
         });
         let version = manifest.version.to_string();
         let grants = known.facts.grants.clone();
@@ -277,7 +302,7 @@ impl Surroundings<'_> {
                 outlet,
                 life: Arc::clone(life),
                 monitor,
-                watch,
+                bounds,
                 settings: settings.node.clone(),
                 restart: settings.restart.clone(),
                 crash_output_bytes,
@@ -289,7 +314,7 @@ impl Surroundings<'_> {
                 identity,
                 outlet,
                 monitor,
-                watch,
+                bounds,
                 settings: settings.exec.clone(),
                 crash_output_bytes,
             }))),
@@ -298,7 +323,7 @@ impl Surroundings<'_> {
 }
 
 /// Tells of what a plugin was refused of the network.
-struct Denials;
+struct Denials(Arc<dyn EventSink>);
 
 impl EgressObserver for Denials {
     fn denied(&self, denial: EgressDenial) {
@@ -310,7 +335,12 @@ impl EgressObserver for Denials {
             suppressed,
             ..
         } = denial;
-        let rule = rule.as_str();
-        tracing::warn!(%plugin, capability, resource, rule, suppressed, "a plugin was refused");
+        self.0.emit(Event::CapabilityDenied {
+            plugin,
+            capability: capability.into(),
+            resource: resource.into(),
+            rule,
+            suppressed,
+        });
     }
 }

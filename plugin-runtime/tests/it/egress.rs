@@ -2,6 +2,7 @@
 //! their own.
 
 mod hostile;
+mod https;
 mod names;
 mod programs;
 mod tunnel;

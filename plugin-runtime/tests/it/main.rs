@@ -5,17 +5,25 @@
 
 mod builtin;
 mod confined;
+mod confined_faults;
+mod counter_plugin;
+mod denials;
 mod discovery;
 mod egress;
+mod endurance;
 mod exec;
 mod exec_faults;
 mod hygiene;
+mod learned;
+mod limits;
 mod load;
 mod monitor;
 mod node;
 mod node_faults;
 mod node_plugin;
+mod operate;
 mod outputs;
+mod reload;
 mod status;
 mod support;
 mod swaps;

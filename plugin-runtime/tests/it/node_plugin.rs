@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use orchestrator_contract::{
     CallError, ContentType, HostOperation, LogLevel, PhaseName, Usage,
     frame::{
-        CallHeader, Chunk, Credit, Frame, FrameDecoder, Hello, HostCall, Log, PAYLOAD_PER_FRAME,
-        Progress, ReconcileStatus, ResultHeader,
+        CallHeader, Chunk, Credit, Frame, FrameDecoder, Health, Hello, HostCall, Log,
+        PAYLOAD_PER_FRAME, Progress, ReconcileStatus, ResultHeader,
     },
 };
 use serde_json::json;
@@ -98,6 +98,12 @@ struct Node {
     hanging: Vec<u64>,
     /// Closes its end long before it is done, when it is asked to finish.
     closes_first: bool,
+    /// Answers the calls that hang, when it is asked to finish.
+    finishes: bool,
+    /// Does not end, when it is asked to finish.
+    deaf: bool,
+    /// What it says is wrong with it.
+    problem: Option<String>,
 }
 
 impl Node {
@@ -110,6 +116,9 @@ impl Node {
             asking: HashMap::new(),
             hanging: Vec::new(),
             closes_first: false,
+            finishes: false,
+            deaf: false,
+            problem: None,
         }
     }
 
@@ -130,6 +139,13 @@ impl Node {
                 self.linger();
             }
             "closes-first" => self.closes_first = true,
+            "finishes" => {
+                self.finishes = true;
+                std::thread::park_timeout(Duration::from_millis(300));
+            }
+            "health-sick" => self.problem = Some("the disk is gone".to_owned()),
+            "deaf" => self.deaf = true,
+            "slow-start" => std::thread::park_timeout(Duration::from_millis(500)),
             _ => {}
         }
         let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap();
@@ -146,6 +162,8 @@ impl Node {
             },
             version: "1.0.0".to_owned(),
             phases,
+            health: mode.starts_with("health"),
+            state: false,
         }));
         let Some(Frame::Welcome(welcome)) = self.next() else {
             exit(9)
@@ -205,8 +223,20 @@ impl Node {
                 self.send(&Frame::Result(header, Bytes::from_static(output)));
                 self.send(&Frame::Credit(Credit { calls: 1 }));
             }
+            Frame::HealthCheck(question) => {
+                let (check, problem) = (question.check, self.problem.clone());
+                self.send(&Frame::Health(Health { check, problem }));
+            }
             Frame::Drain(_) => {
                 println!("draining");
+                if self.deaf {
+                    self.linger();
+                }
+                if self.finishes {
+                    for call in std::mem::take(&mut self.hanging) {
+                        self.reply(call, &Bytes::from_static(b"\"finished\""));
+                    }
+                }
                 if self.closes_first {
                     self.stream.shutdown(std::net::Shutdown::Both).unwrap();
                     std::thread::park_timeout(Duration::from_secs(1));

@@ -49,7 +49,8 @@ async fn everything_that_a_manifest_says_of_the_plugin_is_told() {
         ),
         (
             "/limits",
-            json!({ "memory_bytes": 64 << 20, "cpu_percent": null, "tasks": null, "files": null }),
+            json!({ "memory_bytes": 64 << 20, "cpu_percent": null, "tasks": null, "files": null,
+                "disk_bytes": null }),
         ),
         ("/has_config_schema", json!(true)),
         ("/sensitive_fields", json!(["token"])),

@@ -17,7 +17,10 @@ use rustix::{
 };
 
 use super::{
+    confinement::Handed,
+    group::Group,
     keeper::{Fate, Unanswered},
+    observe::Observer,
     raw,
 };
 use crate::ExitStatus;
@@ -29,7 +32,7 @@ use crate::ExitStatus;
 /// group by starting a session of its own; so is all of it when the host is killed.
 pub struct Child {
     process: Arc<Process>,
-    gateway: Option<TcpListener>,
+    handed: Handed,
     kill_on_drop: bool,
 }
 
@@ -37,13 +40,13 @@ impl Child {
     pub(super) fn new(process: Arc<Process>) -> Self {
         Self {
             process,
-            gateway: None,
+            handed: Handed::default(),
             kill_on_drop: true,
         }
     }
 
-    pub(super) fn with_gateway(mut self, gateway: Option<TcpListener>) -> Self {
-        self.gateway = gateway;
+    pub(super) fn with(mut self, handed: Handed) -> Self {
+        self.handed = handed;
         self
     }
 
@@ -56,7 +59,14 @@ impl Child {
     /// where that is what it was [granted](crate::Network::Gateway). It blocks. As long as it,
     /// or what was accepted from it, is open, the kernel keeps that network.
     pub fn take_gateway(&mut self) -> Option<TcpListener> {
-        self.gateway.take()
+        self.handed.gateway.take()
+    }
+
+    /// What tells of the process's calls, once, where it is
+    /// [observed](crate::Grants::observed). Until it is run, the process waits; when it is
+    /// dropped, what would be told fails.
+    pub fn take_observer(&mut self) -> Option<Observer> {
+        self.handed.observer.take()
     }
 
     /// The descriptor that becomes readable when the process has ended.
@@ -87,6 +97,11 @@ impl Child {
     /// once it has ended.
     pub fn cpu_time(&self) -> Option<Duration> {
         self.process.ended()?.ok().map(|exit| exit.cpu_time)
+    }
+
+    /// The group of the process and of what it starts, where it was given one.
+    pub fn group(&self) -> Option<&Group> {
+        self.process.group.as_ref()
     }
 
     /// Sends `signal` to the process group. Does nothing when the process has ended,
@@ -186,6 +201,7 @@ pub(super) struct Process {
     pidfd: OwnedFd,
     /// That of the keeper whose child it is.
     keeper: Fate,
+    group: Option<Group>,
     state: Mutex<State>,
 }
 
@@ -207,11 +223,12 @@ pub(super) struct Exit {
 }
 
 impl Process {
-    pub(super) fn new(pid: Pid, pidfd: OwnedFd, keeper: Fate) -> Self {
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd, keeper: Fate, group: Option<Group>) -> Self {
         Self {
             pid,
             pidfd,
             keeper,
+            group,
             state: Mutex::default(),
         }
     }
@@ -240,6 +257,10 @@ impl Process {
             Some(lost) => Err(*lost),
             None => reap(self.pid),
         };
+        // Whoever learns of the end can ask what the group has seen.
+        if let Some(group) = &self.group {
+            group.remove();
+        }
         let mut state = self.lock();
         state.ended = Some(end);
         let waiting = std::mem::take(&mut state.waiting);

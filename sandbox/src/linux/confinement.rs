@@ -3,12 +3,14 @@
 use std::{
     ffi::{CStr, c_int},
     io,
+    net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     sync::Arc,
 };
 
 use libc::sock_filter;
 use rustix::{
+    io::Errno,
     process::{getegid, geteuid},
     rand::{GetRandomFlags, getrandom},
 };
@@ -19,9 +21,10 @@ use super::{
     image::Image,
     landlock,
     namespaces::highest_id,
+    observe::Observer,
     probe::{Host, NOT_ASKED},
     root::Root,
-    seccomp::{self, Rules, Start},
+    seccomp::{self, Filters, Rules, Start},
 };
 use crate::{
     ConfinementError, Grants, Layer, Layers, Network, SandboxReport,
@@ -42,10 +45,12 @@ pub struct Confinement(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     granted: Vec<Arc<Granted>>,
-    system: System,
-    rules: Rules,
+    system: Arc<System>,
+    filters: Filters,
     network: Network,
+    observed: bool,
     processes: Option<&'static CStr>,
+    scratch_bytes: Option<u64>,
     landlock: u32,
     report: SandboxReport,
 }
@@ -68,8 +73,10 @@ impl Confinement {
         let mut report = SandboxReport::default();
         for layer in Layer::ALL {
             let moot = layer == Layer::Network && grants.network == Network::Unrestricted;
-            let is_needed = minimum.contains(layer) || needs(grants.network, layer);
-            let is_wanted = is_needed || wanted.contains(layer);
+            let sees_paths = matches!(layer, Layer::Landlock | Layer::Root);
+            let is_needed = minimum.contains(layer) || needs(grants, layer);
+            let is_wanted =
+                is_needed || (wanted.contains(layer) && !(grants.observed && sees_paths));
             // Everything else that is a namespace needs the first.
             let below = match layer {
                 Layer::Network | Layer::Root => report.in_force.contains(Layer::Processes),
@@ -111,30 +118,36 @@ impl Confinement {
         report: SandboxReport,
     ) -> Result<Self, ConfinementError> {
         // A filter sees no path: without a private root the files of others have one.
+        let is_granted = |(_, access): &(_, Access)| *access == Access::Write;
         let writes = report.in_force.contains(Layer::Root)
-            && grants
-                .paths
-                .iter()
-                .any(|(_, access)| *access == Access::Write);
+            && (grants.scratch_bytes.is_some() || grants.paths.iter().any(is_granted));
         Ok(Self(Arc::new(Inner {
+            observed: grants.observed,
             granted: open_all(&grants.paths)?,
-            system: System::open(grants.execution)?,
-            rules: Rules {
+            system: System::of(grants.execution, grants.network)?,
+            filters: Filters::new(Rules {
                 execution: match grants.execution {
+                    _ if grants.observed => seccomp::Execution::Anything,
                     Execution::Nothing => seccomp::Execution::Nothing,
                     Execution::Files => seccomp::Execution::Files,
                     Execution::Anything => seccomp::Execution::Anything,
                 },
-                network: grants.network,
-                writes,
-                system_information: grants.system_information,
-            },
+                // In a network namespace there is no way out anyhow, and what is tried is seen.
+                network: match grants.observed {
+                    true => Network::Unrestricted,
+                    false => grants.network,
+                },
+                writes: writes || grants.observed,
+                system_information: grants.system_information || grants.observed,
+                observed: grants.observed,
+            }),
             network: grants.network,
             processes: match (grants.system_information, grants.own_processes) {
                 (true, _) => Some(c"hidepid=invisible"),
                 (false, true) => Some(c"hidepid=invisible,subset=pid"),
                 (false, false) => None,
             },
+            scratch_bytes: grants.scratch_bytes,
             landlock,
             report,
         })))
@@ -149,7 +162,7 @@ impl Confinement {
     pub(super) fn prepare(&self, image: &Image) -> io::Result<Prepared> {
         let inner = &*self.0;
         let has = |layer| inner.report.in_force.contains(layer);
-        let anything = inner.rules.execution == seccomp::Execution::Anything;
+        let anything = inner.filters.rules.execution == seccomp::Execution::Anything;
         let mut granted = inner.system.now().map_err(io::Error::other)?;
         granted.extend(inner.granted.iter().cloned());
         let ruleset = || {
@@ -163,7 +176,7 @@ impl Confinement {
         Ok(Prepared {
             confinement: self.clone(),
             ruleset: has(Layer::Landlock).then(ruleset).transpose()?,
-            handover: (inner.network == Network::Gateway)
+            handover: (inner.network == Network::Gateway || inner.observed)
                 .then(Handover::new)
                 .transpose()?,
             granted,
@@ -181,6 +194,13 @@ pub(super) struct Prepared {
     token: u64,
 }
 
+/// What a new process has handed to the host.
+#[derive(Default)]
+pub(super) struct Handed {
+    pub(super) gateway: Option<TcpListener>,
+    pub(super) observer: Option<Observer>,
+}
+
 /// What the new process does to itself, in the words of system calls.
 pub(super) struct Confining {
     /// Flags of `clone`.
@@ -189,8 +209,10 @@ pub(super) struct Confining {
     /// That of processes in the namespace, where it can be bounded.
     pub(super) highest_id: Option<String>,
     pub(super) root: Option<Root>,
-    /// The number of what the gateway is handed over with.
+    /// The number of what the host is handed something with.
     pub(super) handover: Option<RawFd>,
+    pub(super) has_gateway: bool,
+    pub(super) is_observed: bool,
     /// The number of the rules of landlock until the image is executed.
     pub(super) ruleset: Option<RawFd>,
     pub(super) filter: Option<Vec<sock_filter>>,
@@ -205,9 +227,24 @@ impl Prepared {
         ruleset.into_iter().chain(handover)
     }
 
-    /// How the gateway comes to the host.
-    pub(super) fn handover(&self) -> Option<&Handover> {
-        self.handover.as_ref()
+    /// What the process has handed over before its image was executed.
+    pub(super) fn handed_over(&self) -> Result<Handed, Errno> {
+        let Some(handover) = &self.handover else {
+            return Ok(Handed::default());
+        };
+        let inner = &self.confinement.0;
+        // In the order in which the process sends them.
+        let gateway = (inner.network == Network::Gateway).then(|| handover.receive());
+        let gateway = gateway.transpose()?.map(TcpListener::from);
+        let calls = inner.observed.then(|| handover.receive()).transpose()?;
+        Ok(Handed {
+            gateway,
+            observer: calls.map(|calls| Observer {
+                calls,
+                granted: self.granted.clone(),
+                has_scratch: inner.scratch_bytes.is_some(),
+            }),
+        })
     }
 
     /// For a process that has its image under this number, and its other [descriptors]
@@ -221,14 +258,16 @@ impl Prepared {
             image: image.unsigned_abs(),
             token: self.token,
         };
-        let root = || Root::new(&self.granted, inner.processes);
-        let filter = || seccomp::filter(inner.rules, start);
+        let root = || Root::new(&self.granted, inner.processes, inner.scratch_bytes);
+        let filter = || inner.filters.of(start);
         let processes = processes.filter(|_| layers.contains(Layer::Processes));
         let mut numbers = image + 1..;
         Confining {
             namespaces: namespaces(layers),
             ruleset: self.ruleset.as_ref().and_then(|_| numbers.next()),
             handover: self.handover.as_ref().and_then(|_| numbers.next()),
+            has_gateway: inner.network == Network::Gateway,
+            is_observed: inner.observed,
             highest_id: processes.and_then(highest_id),
             maps: layers.contains(Layer::Processes).then(Maps::new),
             root: layers.contains(Layer::Root).then(root),
@@ -253,9 +292,14 @@ impl Maps {
     }
 }
 
-/// Without these, a process that is to have a gateway would have a way around it.
-fn needs(network: Network, layer: Layer) -> bool {
-    network == Network::Gateway && matches!(layer, Layer::Processes | Layer::Network)
+/// Without these, a process that is to have a gateway would have a way around it, and one
+/// that is to be observed would not be seen.
+fn needs(grants: &Grants, layer: Layer) -> bool {
+    match layer {
+        Layer::Processes | Layer::Network => grants.network == Network::Gateway,
+        Layer::Seccomp => grants.observed,
+        _ => false,
+    }
 }
 
 fn namespaces(layers: Layers) -> c_int {

@@ -8,7 +8,6 @@
 
 use std::{
     mem::MaybeUninit,
-    net::TcpListener,
     os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd},
 };
 
@@ -29,7 +28,7 @@ const BACKLOG: i32 = 128;
 /// Room for one descriptor.
 const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(1));
 
-/// How one new process hands its listener to the host.
+/// How one new process hands descriptors to the host.
 pub(super) struct Handover {
     ours: OwnedFd,
     theirs: OwnedFd,
@@ -42,13 +41,13 @@ impl Handover {
         Ok(Self { ours, theirs })
     }
 
-    /// What the new process needs for [`hand_over`].
+    /// What the new process needs for [`send`].
     pub(super) fn theirs(&self) -> BorrowedFd<'_> {
         self.theirs.as_fd()
     }
 
-    /// What the process has sent, which it did before its image was executed.
-    pub(super) fn receive(&self) -> Result<TcpListener, Errno> {
+    /// The next that the process has sent, which it did before its image was executed.
+    pub(super) fn receive(&self) -> Result<OwnedFd, Errno> {
         let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -63,12 +62,12 @@ impl Handover {
             _ => None,
         });
         // Nothing comes where the host may open no more descriptors.
-        sent.map(TcpListener::from).ok_or(Errno::MFILE)
+        sent.ok_or(Errno::MFILE)
     }
 }
 
 /// Child: listens in its own network and sends the socket through `handover`.
-pub(super) fn hand_over(handover: RawFd) -> Result<(), Errno> {
+pub(super) fn open_gateway(handover: RawFd) -> Result<(), Errno> {
     let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
     let listener = socket_with(AddressFamily::INET, kind, flags, None)?;
     // Left open: the program does not get it.
@@ -76,9 +75,14 @@ pub(super) fn hand_over(handover: RawFd) -> Result<(), Errno> {
     raw::loopback_up(listener)?;
     bind(listener, &GATEWAY)?;
     listen(listener, BACKLOG)?;
+    send(handover, listener)
+}
+
+/// Child: sends `descriptor` through `handover`.
+pub(super) fn send(handover: RawFd, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [listener];
+    let descriptors = [descriptor];
     if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         return Err(Errno::INVAL);
     }

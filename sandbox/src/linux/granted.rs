@@ -8,7 +8,7 @@ use std::{
         unix::ffi::OsStringExt,
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use rustix::{
@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use crate::{
-    ConfinementError,
+    ConfinementError, Network,
     confinement::{Access, Execution},
 };
 
@@ -38,6 +38,26 @@ const DEVICES: &[&str] = &[
     "/dev/full",
     "/dev/random",
     "/dev/urandom",
+];
+/// Whom the machine trusts, and how the usual library for TLS is set up.
+const CERTIFICATES: &[&str] = &[
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/ca-certificates/extracted",
+];
+/// What the C library looks names up by. Who has a gateway leaves that to it.
+const NAMES: &[&str] = &[
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
 ];
 /// Bounds the work of one start, and the descriptors held for it.
 const PATHS_MAX: usize = 128;
@@ -67,37 +87,63 @@ impl Granted {
 /// of the system puts in place of it is granted too.
 #[derive(Debug)]
 pub(super) struct System {
-    execution: Execution,
+    kind: Kind,
     opened: Mutex<Vec<Arc<Granted>>>,
 }
 
+/// What it depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind {
+    has_programs: bool,
+    network: Network,
+}
+
 impl System {
-    pub(super) fn open(execution: Execution) -> Result<Self, ConfinementError> {
-        Ok(Self {
-            execution,
-            opened: Mutex::new(open_system(execution)?),
-        })
+    /// That of everybody who was granted as much: they share its descriptors.
+    pub(super) fn of(
+        execution: Execution,
+        network: Network,
+    ) -> Result<Arc<Self>, ConfinementError> {
+        static USED: Mutex<Vec<Weak<System>>> = Mutex::new(Vec::new());
+
+        let kind = Kind {
+            has_programs: execution == Execution::Anything,
+            network,
+        };
+        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        used.retain(|system| system.strong_count() > 0);
+        let mut others = used.iter().filter_map(Weak::upgrade);
+        if let Some(same) = others.find(|system| system.kind == kind) {
+            return Ok(same);
+        }
+        let system = Arc::new(Self {
+            kind,
+            opened: Mutex::new(open_system(kind)?),
+        });
+        used.push(Arc::downgrade(&system));
+        Ok(system)
     }
 
     /// What is there now.
     pub(super) fn now(&self) -> Result<Vec<Arc<Granted>>, ConfinementError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if !opened.iter().all(|granted| granted.is_there()) {
-            *opened = open_system(self.execution)?;
+            *opened = open_system(self.kind)?;
         }
         Ok(opened.clone())
     }
 }
 
-fn open_system(execution: Execution) -> Result<Vec<Arc<Granted>>, ConfinementError> {
-    let programs = match execution {
-        Execution::Anything => PROGRAMS,
-        Execution::Nothing | Execution::Files => &[],
-    };
+fn open_system(kind: Kind) -> Result<Vec<Arc<Granted>>, ConfinementError> {
+    let only = |condition: bool, paths| if condition { paths } else { &[][..] };
+    let is_online = kind.network != Network::None;
+    let looks_up_names = kind.network == Network::Unrestricted;
     let of_the_system = [
         (LIBRARIES, Access::Read),
         (LOADERS, Access::Execute),
-        (programs, Access::Read),
+        (only(kind.has_programs, PROGRAMS), Access::Read),
+        (only(is_online, CERTIFICATES), Access::Read),
+        (only(looks_up_names, NAMES), Access::Read),
         (DEVICES, Access::Write),
     ];
     let mut granted = Vec::new();
@@ -171,13 +217,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_was_granted_as_much_shares_what_was_opened() {
+        let of = |execution, network| System::of(execution, network).expect("it is there");
+        // A network that no other test of this process has.
+        let one = of(Execution::Nothing, Network::Gateway);
+        let same = of(Execution::Files, Network::Gateway);
+        assert!(Arc::ptr_eq(&one, &same));
+        let more = of(Execution::Anything, Network::Gateway);
+        let elsewhere = of(Execution::Nothing, Network::None);
+        assert!(!Arc::ptr_eq(&one, &more) && !Arc::ptr_eq(&one, &elsewhere));
+        let used = Arc::downgrade(&one);
+        drop((one, same));
+        assert!(used.upgrade().is_none(), "nobody needs it any more");
+    }
+
+    #[test]
     fn an_update_of_the_system_is_granted_too() {
         let directory = tempfile::tempdir().expect("a directory");
         let [old, new] = ["old", "new"].map(|name| directory.path().join(name));
         std::fs::write(&old, "old").expect("a file");
         std::fs::write(&new, "new").expect("a file");
         let system = System {
-            execution: Execution::Nothing,
+            kind: Kind {
+                has_programs: false,
+                network: Network::None,
+            },
             opened: Mutex::new(vec![open(&old, Access::Read).expect("it is there")]),
         };
         assert_eq!(system.now().expect("the same").len(), 1);

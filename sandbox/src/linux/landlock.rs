@@ -43,6 +43,8 @@ const SCOPES: u64 = 1 << 0 | 1 << 1;
 
 /// What may be done with the process's own `/proc`.
 pub(super) const OWN_PROCESSES: u64 = READ;
+/// What may be done in a directory of the process's own.
+pub(super) const SCRATCH: u64 = WRITE;
 
 /// The rules for a process that runs `image` and may do what was `granted`.
 pub(super) fn ruleset(

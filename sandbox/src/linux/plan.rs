@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
     ffi::{CString, OsStr, c_char, c_int},
     os::{
-        fd::{AsFd, BorrowedFd, RawFd},
+        fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     ptr,
@@ -26,9 +26,9 @@ use crate::{Limits, SpawnError, Spec, Step};
 /// a bound of the kernel (`SCM_MAX_FD`).
 pub(super) const DESCRIPTORS_MAX: usize = 253;
 
-/// How many of them are not the program's: the image, the keeper, the ruleset and what
-/// the gateway is handed over with.
-const OURS: usize = 4;
+/// How many of them are not the program's: the image, the keeper, the ruleset, what the
+/// gateway is handed over with and the entries of three groups.
+const OURS: usize = 7;
 
 /// A descriptor of the host and the number it is to have in the new process.
 pub(super) struct Placement<'spec> {
@@ -64,6 +64,8 @@ pub(super) struct Plan<'spec> {
     /// The number of the image while it is executed: one above all that are wanted.
     image_number: RawFd,
     pub(super) confining: Option<Confining>,
+    /// The numbers of the entries of its groups.
+    pub(super) groups: Vec<RawFd>,
     /// The ranges of numbers, both ends included, that are to be closed.
     pub(super) gaps: Vec<(u32, u32)>,
     pub(super) limits: Vec<(Resource, Rlimit)>,
@@ -75,12 +77,13 @@ pub(super) struct Plan<'spec> {
 }
 
 impl<'spec> Plan<'spec> {
-    /// Prepares `spec` with what was prepared of its confinement; stdin, stdout and
-    /// stderr that it does not list are `null`.
+    /// Prepares `spec` with what was prepared of its confinement and the entries of its
+    /// groups; stdin, stdout and stderr that it does not list are `null`.
     pub(super) fn new(
         spec: &'spec Spec,
         null: BorrowedFd<'spec>,
         prepared: Option<&'spec Prepared>,
+        entries: &'spec [OwnedFd],
     ) -> Result<Self, SpawnError> {
         let invalid = |reason: String| SpawnError::Invalid {
             program: spec.image.name().to_owned(),
@@ -121,10 +124,13 @@ impl<'spec> Plan<'spec> {
         let confining =
             prepared.map(|prepared| prepared.confining(image_number, spec.limits.processes));
         let others = prepared.into_iter().flat_map(Prepared::descriptors);
+        let others = others.chain(entries.iter().map(AsFd::as_fd));
         for (number, source) in (image_number + 1..).zip(others) {
             placements.push(Placement::new(number, source, true));
         }
+        let last = placements.iter().rev().take(entries.len());
         Ok(Self {
+            groups: last.map(|placement| placement.number).collect(),
             keeper: Cell::new(-1),
             outlives_host: spec.outlives_host,
             gaps: gaps(placements.iter().map(|placement| placement.number)),

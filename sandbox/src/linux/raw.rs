@@ -11,6 +11,7 @@
 //! for them.
 
 mod layers;
+mod notice;
 
 use std::{
     ffi::{CStr, c_int, c_long, c_void},
@@ -35,9 +36,10 @@ use rustix::{
 
 pub(super) use layers::{
     confine_signals, filter_calls, filters_are_taken, landlock_allow, landlock_allow_port,
-    landlock_restrict, landlock_ruleset, landlock_version, loopback_up, own_ruleset,
+    landlock_restrict, landlock_ruleset, landlock_version, loopback_up, observe_calls, own_ruleset,
     set_mount_attributes,
 };
+pub(super) use notice::{Notice, go_on, is_waiting, next_notice};
 
 use super::{
     keeper::Order,

@@ -40,6 +40,11 @@ const DESCRIPTORS: [(&str, &str); 4] = [
 /// Where the new root is put together, in the process's own mount namespace. Any
 /// directory will do.
 const SITE: &CStr = c"/tmp";
+/// [`crate::SCRATCH`] below the new root.
+const SCRATCH: &CStr = c"tmp";
+/// One file may be made for so many bytes, and a few more. An empty one takes memory too.
+const SCRATCH_BYTES_PER_FILE: u64 = 4096;
+const SCRATCH_FILES_MIN: u64 = 64;
 
 /// `MOUNT_ATTR_…` of the kernel.
 const READ_ONLY: u64 = 1;
@@ -55,6 +60,8 @@ pub(super) struct Root {
     links: Vec<(CString, CString)>,
     binds: Vec<Bind>,
     processes: Option<&'static CStr>,
+    /// Options of the mount.
+    scratch: Option<CString>,
 }
 
 struct Bind {
@@ -68,13 +75,18 @@ struct Bind {
 }
 
 impl Root {
-    pub(super) fn new(granted: &[Arc<Granted>], processes: Option<&'static CStr>) -> Self {
+    pub(super) fn new(
+        granted: &[Arc<Granted>],
+        processes: Option<&'static CStr>,
+        scratch_bytes: Option<u64>,
+    ) -> Self {
         let mut root = Self {
             directories: Vec::new(),
             files: Vec::new(),
             links: Vec::new(),
             binds: Vec::new(),
             processes,
+            scratch: scratch_bytes.and_then(scratch_options),
         };
         let mut sorted: Vec<&Granted> = granted.iter().map(Arc::as_ref).collect();
         // What is mounted first does not hide the rest.
@@ -146,7 +158,7 @@ impl Root {
     }
 
     /// Child: makes this the root of the process, in a mount namespace of its own. Its
-    /// `/proc` is added to `rules`.
+    /// `/proc` and its scratch directory are added to `rules`.
     pub(super) fn enter(&self, rules: Option<RawFd>) -> Result<(), Errno> {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change(c"/", private)?;
@@ -163,6 +175,10 @@ impl Root {
             c"mode=0755,size=1m,nr_inodes=8192",
         )?;
         chdir(SITE)?;
+        if let Some(options) = &self.scratch {
+            // First: what was granted may lie below it.
+            mount_scratch(options, rules)?;
+        }
         self.furnish()?;
         if let Some(options) = self.processes {
             mount_processes(options, rules)?;
@@ -225,12 +241,31 @@ fn mount_processes(options: &CStr, rules: Option<RawFd>) -> Result<(), Errno> {
     // The owner of what is in it may be root, to whom much can be written there.
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(c"proc", c"proc", c"proc", flags, options)?;
+    allow(rules, c"proc", landlock::OWN_PROCESSES)
+}
+
+/// Child: mounts a directory of the process's own.
+fn mount_scratch(options: &CStr, rules: Option<RawFd>) -> Result<(), Errno> {
+    exists_already(mkdirat(CWD, SCRATCH, Mode::from_raw_mode(0o755)))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount(c"tmpfs", SCRATCH, c"tmpfs", flags, options)?;
+    allow(rules, SCRATCH, landlock::SCRATCH)
+}
+
+/// Child: adds what was mounted at `path` to `rules`.
+fn allow(rules: Option<RawFd>, path: &CStr, access: u64) -> Result<(), Errno> {
     if let Some(rules) = rules {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let processes = openat(CWD, c"proc", flags, Mode::empty())?.into_raw_fd();
-        raw::landlock_allow(rules, landlock::OWN_PROCESSES, processes)?;
+        let mounted = openat(CWD, path, flags, Mode::empty())?.into_raw_fd();
+        raw::landlock_allow(rules, access, mounted)?;
     }
     Ok(())
+}
+
+/// A small file takes a page, so there is no room for more of them.
+fn scratch_options(bytes: u64) -> Option<CString> {
+    let files = bytes / SCRATCH_BYTES_PER_FILE + SCRATCH_FILES_MIN;
+    CString::new(format!("mode=0700,size={bytes},nr_inodes={files}")).ok()
 }
 
 fn exists_already(made: Result<(), Errno>) -> Result<(), Errno> {

@@ -9,6 +9,8 @@ mod calls;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Mutex, PoisonError};
+
 use libc::sock_filter;
 
 use crate::Network;
@@ -22,6 +24,8 @@ pub(super) struct Rules {
     /// The metadata of files may be changed. Of which ones, is not for this layer to say.
     pub(super) writes: bool,
     pub(super) system_information: bool,
+    /// What could have been refused by another layer is told.
+    pub(super) observed: bool,
 }
 
 /// Which programs may be executed after the first.
@@ -44,7 +48,69 @@ pub(super) struct Start {
     pub(super) token: u64,
 }
 
-/// The filter that keeps a process to `rules` from its `start` on.
-pub(super) fn filter(rules: Rules, start: Start) -> Vec<sock_filter> {
-    bpf::program(&calls::decisions(rules, start))
+/// The filters of many starts with the same rules. One is made once, since that takes
+/// longer than all else that a start prepares; the others differ in their token.
+#[derive(Debug)]
+pub(super) struct Filters {
+    pub(super) rules: Rules,
+    last: Mutex<Option<Filter>>,
+}
+
+impl Filters {
+    pub(super) fn new(rules: Rules) -> Self {
+        let last = Mutex::new(None);
+        Self { rules, last }
+    }
+
+    /// The filter that keeps a process to the rules from its `start` on.
+    pub(super) fn of(&self, start: Start) -> Vec<sock_filter> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = last.take_if(|filter| filter.image == start.image);
+        let filter = fits.unwrap_or_else(|| Filter::new(self.rules, start.image));
+        let program = filter.with(start.token);
+        *last = Some(filter);
+        program
+    }
+}
+
+/// A filter for starts with the same number of the image.
+#[derive(Debug)]
+struct Filter {
+    image: u32,
+    program: Vec<sock_filter>,
+    /// Where the halves of the token are compared, if they are.
+    token: [Option<usize>; 2],
+}
+
+impl Filter {
+    fn new(rules: Rules, image: u32) -> Self {
+        /// Nothing else is compared with its halves.
+        const TOKEN: u64 = 0xD1B5_4A32_97E6_0C8F;
+        let start = Start {
+            image,
+            token: TOKEN,
+        };
+        let program = bpf::program(&calls::decisions(rules, start));
+        let place = |half: u32| program.iter().position(|step| step.k == half);
+        Self {
+            image,
+            token: halves(TOKEN).map(place),
+            program,
+        }
+    }
+
+    fn with(&self, token: u64) -> Vec<sock_filter> {
+        let mut program = self.program.clone();
+        for (place, half) in self.token.into_iter().zip(halves(token)) {
+            if let Some(step) = place.and_then(|place| program.get_mut(place)) {
+                step.k = half;
+            }
+        }
+        program
+    }
+}
+
+/// Low and high.
+fn halves(token: u64) -> [u32; 2] {
+    [token as u32, (token >> 32) as u32]
 }

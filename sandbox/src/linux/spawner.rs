@@ -24,7 +24,7 @@ use rustix::{
 use super::{
     child::{Child, Process},
     confinement::Prepared,
-    gateway::Handover,
+    group::{self, Group},
     keeper::{Keeper, Unanswered, Unstarted},
     pending::{Pending, Reply},
     plan::Plan,
@@ -36,6 +36,11 @@ use crate::{SpawnError, Spec, Step};
 /// How many starts may wait. One takes about a millisecond, so a longer queue would
 /// only hide that the machine cannot keep up.
 const QUEUE: usize = 256;
+/// After which time groups are removed that were not empty yet.
+const LEFT_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
 
 /// Starts the process that `spec` describes, on the spawner's thread, without
 /// blocking the calling one. Starts are carried out one after the other.
@@ -173,7 +178,8 @@ fn bump(counter: &OwnedFd) {
 fn run(queue: &Receiver<Start>, woken: &OwnedFd, mut watch: Watch, null: &File, leave: &Leave) {
     let mut keeper = None::<Keeper>;
     loop {
-        for process in watch.wait() {
+        let is_left = group::remove_left();
+        for process in watch.wait(is_left.then_some(&LEFT_PAUSE)) {
             process.end(|pid| match &mut keeper {
                 Some(keeper) => keeper.reap(pid),
                 None => Err(Unanswered::Killed),
@@ -183,7 +189,10 @@ fn run(queue: &Receiver<Start>, woken: &OwnedFd, mut watch: Watch, null: &File, 
         // The counter only says that something came; the queue is emptied anyway.
         let _ = rustix::io::read(woken, &mut [0_u8; 8]);
         if leave.asked.load(Ordering::Acquire) {
-            return keeper.map_or((), Keeper::retire);
+            if let Some(keeper) = keeper {
+                keeper.retire();
+            }
+            return group::leave(leave.host);
         }
         while let Ok(Start { spec, reply }) = queue.try_recv() {
             if !reply.is_unwanted() {
@@ -201,6 +210,23 @@ fn forbids_namespaces(errno: Errno) -> bool {
         errno,
         Errno::PERM | Errno::NOSPC | Errno::INVAL | Errno::USERS | Errno::NOSYS
     )
+}
+
+/// A group that is removed unless a process has it.
+struct Unused(Option<Group>);
+
+impl Unused {
+    fn used(mut self) -> Option<Group> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        if let Some(group) = self.0.take() {
+            group.remove();
+        }
+    }
 }
 
 /// Has a process made, and watches over it.
@@ -227,7 +253,11 @@ fn start(
             program: program(),
             source,
         })?;
-    let plan = Plan::new(spec, null.as_fd(), prepared.as_ref())?;
+    let group = (!spec.group.is_empty()).then(|| Group::new(&spec.group));
+    let (group, entries) = group.transpose().map_err(no_process)?.unzip();
+    let group = Unused(group);
+    let entries = entries.unwrap_or_default();
+    let plan = Plan::new(spec, null.as_fd(), prepared.as_ref(), &entries)?;
     let has_namespaces = plan.namespaces() != 0;
     let pid = keeper
         .start(Box::new(plan))
@@ -247,16 +277,15 @@ fn start(
         })?;
     // Its id stays its own until the keeper is told to take its zombie away.
     let watched = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
-        let process = Arc::new(Process::new(pid, pidfd, keeper.fate()));
+        let process = Arc::new(Process::new(pid, pidfd, keeper.fate(), group.used()));
         watch.add(&process).map(|()| process)
     });
     match watched {
         Ok(process) => {
-            let handover = prepared.as_ref().and_then(Prepared::handover);
-            let gateway = handover.map(Handover::receive).transpose();
             let child = Child::new(process);
-            match gateway {
-                Ok(gateway) => Ok(child.with_gateway(gateway)),
+            let handed = prepared.as_ref().map(Prepared::handed_over).transpose();
+            match handed {
+                Ok(handed) => Ok(child.with(handed.unwrap_or_default())),
                 // The child is dropped, and so killed.
                 Err(errno) => Err(no_process(errno.into())),
             }

@@ -13,7 +13,7 @@ use std::{convert::Infallible, ffi::c_int};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::Mode,
-    io::Errno,
+    io::{Errno, write},
     process::{
         Signal, chdir, getpid, set_child_subreaper, set_parent_process_death_signal, setrlimit,
         setsid, umask,
@@ -23,7 +23,7 @@ use rustix::{
 
 use super::{
     confinement::Confining,
-    gateway::hand_over,
+    gateway::{open_gateway, send},
     namespaces::{become_nobody, bound_ids, drop_capabilities},
     plan::Plan,
     raw,
@@ -58,6 +58,11 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     // change the host's, and `execveat` sets it anew.
     set_no_new_privs(true).map_err(at(Step::NoNewPrivileges))?;
     place_descriptors(plan).map_err(at(Step::Descriptors))?;
+    for group in &plan.groups {
+        // Whoever writes to it is in it.
+        let entry = raw::descriptor(*group);
+        write(entry, b"0").map_err(at(Step::Group))?;
+    }
     if let Some(confining) = &plan.confining {
         enter_namespaces(confining)?;
     }
@@ -78,14 +83,22 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     if let Some(ruleset) = ruleset {
         raw::landlock_restrict(ruleset).map_err(at(Step::Landlock))?;
     }
-    let filter = plan
-        .confining
-        .as_ref()
-        .and_then(|confining| confining.filter.as_ref());
-    if let Some(filter) = filter {
-        raw::filter_calls(filter).map_err(at(Step::Seccomp))?;
+    if let Some(confining) = &plan.confining {
+        filter_calls(confining).map_err(at(Step::Seccomp))?;
     }
     Err((Step::Exec, plan.execute()))
+}
+
+/// The last step: the filter allows little more than to execute the image.
+fn filter_calls(confining: &Confining) -> Result<(), Errno> {
+    match (&confining.filter, confining.handover) {
+        (Some(filter), Some(handover)) if confining.is_observed => {
+            let calls = raw::observe_calls(filter)?;
+            send(handover, raw::descriptor(calls))
+        }
+        (Some(filter), _) => raw::filter_calls(filter),
+        (None, _) => Ok(()),
+    }
 }
 
 /// The process was made in its namespaces; here it settles there.
@@ -96,8 +109,8 @@ fn enter_namespaces(confining: &Confining) -> Result<(), (Step, Errno)> {
     if let Some(highest) = &confining.highest_id {
         bound_ids(highest).map_err(|errno| (Step::Limits, errno))?;
     }
-    if let Some(handover) = confining.handover {
-        hand_over(handover).map_err(|errno| (Step::Gateway, errno))?;
+    if let Some(handover) = confining.handover.filter(|_| confining.has_gateway) {
+        open_gateway(handover).map_err(|errno| (Step::Gateway, errno))?;
     }
     if let Some(root) = &confining.root {
         let entered = root.enter(confining.ruleset);

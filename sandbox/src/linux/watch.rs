@@ -8,7 +8,10 @@ use std::{
 
 use rustix::{
     buffer::spare_capacity,
-    event::epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+    },
     io::Errno,
 };
 
@@ -49,12 +52,12 @@ impl Watch {
         Ok(())
     }
 
-    /// Blocks until the thread is woken or processes have ended, which are no longer
-    /// watched then.
-    pub(super) fn wait(&mut self) -> Vec<Arc<Process>> {
+    /// Blocks until the thread is woken, processes have ended, which are no longer
+    /// watched then, or the time is over.
+    pub(super) fn wait(&mut self, timeout: Option<&Timespec>) -> Vec<Arc<Process>> {
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
         // Interrupted or short of memory: returning too early does no harm.
-        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), None);
+        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout);
         let mut ended = Vec::new();
         for event in events {
             let key = event.data.u64();

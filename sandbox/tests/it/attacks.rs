@@ -5,8 +5,10 @@
 mod files;
 mod gateway;
 mod kernel;
+mod observed;
 mod programs;
 mod resources;
+pub(crate) use resources::FORKS;
 
 use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -69,7 +71,7 @@ async fn script(grants: Grants, text: &str) -> String {
 }
 
 /// The C program `source`, built in the test.
-fn c_program(source: &str) -> Image {
+pub(crate) fn c_program(source: &str) -> Image {
     let directory = tempfile::tempdir().expect("a directory");
     let (from, to) = (directory.path().join("it.c"), directory.path().join("it"));
     std::fs::write(&from, source).expect("a file");

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use orchestrator_sandbox::{Grants, RunDirectory, SpawnError, Spec, sample, spawn};
+use orchestrator_sandbox::{
+    Grants, GroupLimits, RunDirectory, SpawnError, Spec, groups, sample, spawn,
+};
 
 use crate::{
     attacks::confined,
@@ -170,4 +172,34 @@ fn nothing_runs() -> bool {
     let keeper = keeper();
     let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
     children.expect("the keeper runs").is_empty()
+}
+
+/// A host whose plugin is in a group and has started something that it lets go of.
+#[tokio::test]
+#[ignore = "started by the tests of groups"]
+async fn grouped() {
+    if std::env::var_os(RUN_DIRECTORY).is_none() {
+        return;
+    }
+    let (mut reader, writer) = pipe();
+    let text = "(setsid sh -c 'echo $$; exec sleep 600' &); exec sleep 600";
+    let limits = GroupLimits {
+        memory_bytes: Some(32 << 20),
+        ..GroupLimits::default()
+    };
+    let plugin = shell(text).descriptor(1, writer).group(limits);
+    let _plugin = spawn(plugin).await.expect("it starts");
+    let stray = read_until(&mut reader, |text| text.ends_with('\n')).await;
+    println!("\n{stray}ready");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+/// A host that has control groups and no plugins.
+#[test]
+#[ignore = "started by the tests of groups"]
+fn sweeps() {
+    if std::env::var_os(RUN_DIRECTORY).is_some() {
+        assert!(groups().memory.is_some());
+        println!("swept");
+    }
 }

@@ -7,6 +7,7 @@ mod child;
 mod confinement;
 mod descendants;
 mod exec;
+mod group;
 mod helper;
 mod host_death;
 mod keeper;

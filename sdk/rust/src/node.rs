@@ -12,6 +12,7 @@ mod inherited;
 mod link;
 mod outbox;
 mod socket;
+mod state;
 
 use std::{
     ffi::OsStr, io, os::unix::net::UnixStream, process::ExitCode, sync::Arc, time::Duration,
@@ -123,6 +124,8 @@ fn hello<P>(served: &Served<P>) -> Frame {
         plugin: PluginId::from(served.info.id.as_str()),
         version: served.info.version.clone(),
         phases: phases.map(|name| PhaseName::from(name.as_str())).collect(),
+        health: true,
+        state: served.info.keeps_state,
     })
 }
 

@@ -12,7 +12,8 @@ const CONCURRENT_CALLS: u32 = 16;
 /// A plugin: who it is and how it answers.
 ///
 /// One value answers every call of a process; state it keeps for itself is lost
-/// when the process ends, which for kind `exec` is after each call.
+/// when the process ends, which for kind `exec` is after each call. Over a reload
+/// [`Self::get_state`] and [`Self::restore_state`] keep it.
 pub trait Plugin: Send + Sync + 'static {
     /// Who the plugin is; must agree with its manifest. Asked once.
     fn info(&self) -> Info;
@@ -56,6 +57,49 @@ pub trait Plugin: Send + Sync + 'static {
         let _ = (phase, idempotency_key, setup);
         std::future::ready(Reconciled::Unknown)
     }
+
+    /// Can calls be answered? Asked right after the start and then from time to
+    /// time, of kind `node` only. Calls run on the same thread, so one that
+    /// blocks it delays the answer. The default is well.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong, for the operator.
+    fn health(&self, setup: &Setup) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = setup;
+        std::future::ready(Ok(()))
+    }
+
+    /// What the next process needs to go on where this one is, when an operator
+    /// reloads the plugin. Asked of kind `node` only, when [`Info::keeps_state`] says
+    /// that there is something: once to try, also while calls are open, and once more
+    /// when none is; what it gave then counts. The default gives nothing.
+    ///
+    /// The host bounds the size, 1 MiB unless its operator says otherwise, and waits
+    /// for seconds. Dropped when it does not.
+    ///
+    /// # Errors
+    ///
+    /// The reload ends with it, and this process goes on.
+    fn get_state(&self) -> impl Future<Output = Result<Vec<u8>, Error>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// Goes on with what an earlier process gave, which may have been of another
+    /// version, older or newer. Comes before the first call, up to two times; the
+    /// later one replaces the earlier.
+    ///
+    /// # Errors
+    ///
+    /// The reload ends with it, and the earlier process goes on.
+    fn restore_state(
+        &self,
+        state: &[u8],
+        from_version: &str,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = (state, from_version);
+        std::future::ready(Ok(()))
+    }
 }
 
 /// Who a plugin is.
@@ -65,6 +109,7 @@ pub struct Info {
     pub(crate) version: String,
     pub(crate) phases: Vec<String>,
     pub(crate) concurrent_calls: u32,
+    pub(crate) keeps_state: bool,
 }
 
 impl Info {
@@ -79,7 +124,16 @@ impl Info {
             version: version.into(),
             phases: phases.into_iter().map(Into::into).collect(),
             concurrent_calls: CONCURRENT_CALLS,
+            keeps_state: false,
         }
+    }
+
+    /// The plugin has something to lose with its process, and hands it on:
+    /// [`Plugin::get_state`] and [`Plugin::restore_state`] are its own.
+    #[must_use]
+    pub fn keeps_state(mut self) -> Self {
+        self.keeps_state = true;
+        self
     }
 
     /// How many calls one process takes at once, from 1; 16 unless set. The

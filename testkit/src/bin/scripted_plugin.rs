@@ -6,16 +6,27 @@
 //! | `once` | keeps a note of its result, which is its effect and which it can be asked for, then sleeps `ms` |
 //! | `flaky` | sleeps `ms`, then fails for now in one of `of` attempts |
 //! | `echo` | answers its input |
+//! | `tally` | counts its calls, over reloads too; the one phase where the plugin's id begins with `tally` |
 //! | `wait` | answers once the file `gate` is there, at most a minute later |
 
-use std::{fs, io::Write as _, path::Path, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use orchestrator_sdk::{
     Context, Error, Info, Input, Payload, PhaseReply, Plugin, Reconciled, Reply, Setup, serve,
 };
 use serde::{Deserialize, Serialize};
 
-struct Scripted;
+#[derive(Default)]
+struct Scripted {
+    /// Calls of `tally`.
+    tally: AtomicU64,
+}
 
 #[derive(Deserialize)]
 struct Work {
@@ -50,12 +61,20 @@ struct Config {
 impl Plugin for Scripted {
     fn info(&self) -> Info {
         let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap_or_else(|_| "scripted".to_owned());
+        if id.starts_with("tally") {
+            let version = std::env::var("ORCHESTRATOR_VERSION").unwrap_or_default();
+            return Info::new(id, version, ["tally"]).keeps_state();
+        }
         Info::new(id, "1.0.0", ["work", "once", "flaky", "echo", "wait"]).concurrent_calls(64)
     }
 
     async fn call(&self, phase: &str, input: Input, context: &Context) -> Result<Reply, Error> {
         if phase == "echo" {
             return Ok(Reply::new(input.into_payload()));
+        }
+        if phase == "tally" {
+            let n = self.tally.fetch_add(1, Ordering::Relaxed) + 1;
+            return Reply::json(&Count { n });
         }
         let work: Work = input.json()?;
         let count = Count { n: work.n + 1 };
@@ -75,6 +94,17 @@ impl Plugin for Scripted {
             append(&work.log, &line)?;
         }
         Reply::json(&count)
+    }
+
+    async fn get_state(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.tally.load(Ordering::Relaxed).to_be_bytes().to_vec())
+    }
+
+    async fn restore_state(&self, state: &[u8], _: &str) -> Result<(), Error> {
+        let tally = state.try_into().map_err(Error::permanent)?;
+        let tally = u64::from_be_bytes(tally);
+        self.tally.store(tally, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn reconcile(&self, _: &str, key: &str, setup: &Setup) -> Reconciled {
@@ -139,5 +169,5 @@ fn unlucky(key: &str, attempt: u32, of: u64) -> bool {
 }
 
 fn main() -> std::process::ExitCode {
-    serve(Scripted)
+    serve(Scripted::default())
 }

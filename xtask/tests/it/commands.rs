@@ -111,8 +111,8 @@ fn a_command_that_does_not_exist_is_found() {
             Some("orchestrator grant add"),
         ),
         (
-            "see `orchestrator plugin enable`",
-            Some("orchestrator plugin enable"),
+            "see `orchestrator plugin upgrade`",
+            Some("orchestrator plugin upgrade"),
         ),
         ("\n  orchestrator sign --add", Some("orchestrator sign ")),
     ] {

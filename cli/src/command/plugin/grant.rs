@@ -75,9 +75,12 @@ impl Revoke {
         match self.capabilities.as_slice() {
             [] => store.revoke(&self.plugin, None)?,
             some => {
+                let mut revoked = Ok(());
                 for capability in some {
-                    store.revoke(&self.plugin, Some(capability))?;
+                    // One that is not there keeps no other from being taken back.
+                    revoked = revoked.and(store.revoke(&self.plugin, Some(capability)));
                 }
+                revoked?;
             }
         }
         show(context, &store, Some(&self.plugin)).await
@@ -178,7 +181,11 @@ impl Row<'_> {
 
 /// The package in a directory, or the newest version of a plugin. Verified as
 /// loading does it, because a grant is bound to who published it.
-async fn package(context: &Context, home: &Home, text: &str) -> Result<Verified<Package>> {
+pub(super) async fn package(
+    context: &Context,
+    home: &Home,
+    text: &str,
+) -> Result<Verified<Package>> {
     let dir = match text.contains('/') {
         true => PathBuf::from(text),
         false => find(context, home, text).await?,

@@ -212,12 +212,18 @@ fn text(plugin: &PluginStatus) -> String {
         );
     }
     confinement(&mut lines, plugin);
-    let limits = &plugin.limits;
-    lines.maybe("max memory", limits.memory_bytes.map(size));
-    let percent = limits.cpu_percent.map(|percent| format!("{percent} %"));
-    lines.maybe("max processor", percent);
-    lines.maybe("max tasks", limits.tasks);
-    lines.maybe("max files", limits.files);
+    for held in &plugin.limits_held {
+        let limit = match held.resource {
+            "memory" | "disk" => size(held.limit),
+            "cpu" => format!("{} %", held.limit),
+            _ => held.limit.to_string(),
+        };
+        let by = held.by.join(", ");
+        lines.line(
+            &format!("max {}", held.resource),
+            format!("{limit} (by {by})"),
+        );
+    }
     lines.maybe("process", plugin.pid);
     lines.maybe("restarts", Some(plugin.restarts).filter(|many| *many > 0));
     for copy in &plugin.shadowed {

@@ -137,7 +137,9 @@ impl Follow {
     }
 }
 
-async fn wait(
+/// Waits for the run and shows its progress meanwhile; also tells whether somebody
+/// interrupted it.
+pub(crate) async fn wait(
     context: &Context,
     engine: &Engine,
     handle: RunHandle,

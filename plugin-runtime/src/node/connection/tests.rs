@@ -33,7 +33,15 @@ fn connection() -> (Arc<Connection>, Plugin) {
     let (socket, settings) = (Socket::new(ours).unwrap(), NodeSettings::default());
     let (outlet, waiting) = (Arc::new(outlet), Arc::default());
     let decoder = FrameDecoder::new();
-    let connection = Connection::new(outlet, settings, waiting, socket, decoder);
+    let hello = Hello {
+        protocol: 1,
+        plugin: "p".into(),
+        version: String::new(),
+        phases: Vec::new(),
+        health: true,
+        state: false,
+    };
+    let connection = Connection::new(outlet, settings, waiting, socket, decoder, &hello);
     connection.add_credit(4).unwrap();
     // As after deep sleeps, so that callers look for their answers.
     while !connection.intake().patience.looks() {
@@ -157,6 +165,8 @@ async fn a_caller_leaves_questions_and_faults_to_the_reader() {
         plugin: "p".into(),
         version: String::new(),
         phases: Vec::new(),
+        health: true,
+        state: false,
     });
     let (reader, writer) = (
         tokio::spawn(reader::read(connection.clone())),

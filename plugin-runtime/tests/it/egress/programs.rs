@@ -12,11 +12,11 @@ use tokio::net::unix::pipe::Receiver;
 
 use super::*;
 
-fn python() -> Option<Spec> {
+pub(super) fn python() -> Option<Spec> {
     installed("/usr/bin/python3").map(|python| python.argument("-I").argument("-c"))
 }
 
-fn installed(path: &str) -> Option<Spec> {
+pub(super) fn installed(path: &str) -> Option<Spec> {
     let path = Path::new(path);
     let image = path.exists().then(|| Image::interpreter(path))?;
     let name = path.file_name()?;
@@ -25,7 +25,12 @@ fn installed(path: &str) -> Option<Spec> {
 
 /// Runs `spec` where nothing but the proxy can be reached, and tells what it wrote.
 async fn run(spec: Spec, port: u16) -> (Scene, ExitStatus, String) {
-    let grants = Grants::new().network(Network::Gateway);
+    run_with(Grants::new(), spec, port).await
+}
+
+/// The same with further `grants`.
+pub(super) async fn run_with(grants: Grants, spec: Spec, port: u16) -> (Scene, ExitStatus, String) {
+    let grants = grants.network(Network::Gateway);
     let confinement = Confinement::new(&grants, Layers::ALL, Layers::ALL);
     let confinement = confinement.expect("this host has all layers");
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");

@@ -192,6 +192,21 @@ pub(in crate::linux) fn filters_are_taken() -> Result<(), Errno> {
 
 /// Child: has every later system call of the process go through `filter`.
 pub(in crate::linux) fn filter_calls(filter: &[sock_filter]) -> Result<(), Errno> {
+    set_filter(filter, 0).map(drop)
+}
+
+/// Child: the same, and returns where the host is told of the calls that the filter wants
+/// told, which wait for its answer. The program does not get that descriptor.
+pub(in crate::linux) fn observe_calls(filter: &[sock_filter]) -> Result<RawFd, Errno> {
+    // A call that the host looks at is not interrupted: not every program repeats it.
+    let flags =
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let calls = set_filter(filter, flags)?;
+    // A descriptor number always fits.
+    Ok(calls as RawFd)
+}
+
+fn set_filter(filter: &[sock_filter], flags: libc::c_ulong) -> Result<libc::c_long, Errno> {
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?,
         filter: filter.as_ptr().cast_mut(),
@@ -202,11 +217,11 @@ pub(in crate::linux) fn filter_calls(filter: &[sock_filter]) -> Result<(), Errno
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0_u32,
+            flags,
             &raw const program,
         )
     };
-    check(taken).map(drop)
+    check(taken)
 }
 
 /// Child: sets `attributes` (`MOUNT_ATTR_…`) on the mount at `path` below `descriptor`,

@@ -25,6 +25,8 @@ pub(super) enum Action {
     Allow,
     /// Fails with this error number.
     Refuse(i32),
+    /// Waits until the host has seen it.
+    Tell,
     /// Ends the process.
     Kill,
 }
@@ -34,6 +36,7 @@ impl Action {
         match self {
             Self::Allow => libc::SECCOMP_RET_ALLOW,
             Self::Refuse(errno) => libc::SECCOMP_RET_ERRNO | errno.unsigned_abs(),
+            Self::Tell => libc::SECCOMP_RET_USER_NOTIF,
             Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
         }
     }

@@ -10,7 +10,7 @@ use libc::{
 use super::{
     Execution, Rules, Start,
     bpf::{
-        Action::{self, Allow, Kill, Refuse},
+        Action::{self, Allow, Kill, Refuse, Tell},
         Decision::{self, If, Return},
         Word::{self, High, Low},
     },
@@ -102,6 +102,21 @@ const OF_SOCKETS: &[c_long] = &[
     libc::SYS_listen,
 ];
 
+/// What depends on paths and addresses, which a filter does not see, and what a grant alone
+/// allows: the host looks at each of these when the process is observed.
+#[rustfmt::skip]
+pub(super) const OBSERVED: &[c_long] = &[
+    libc::SYS_open, libc::SYS_openat, libc::SYS_openat2, libc::SYS_creat, libc::SYS_execve,
+    libc::SYS_connect, libc::SYS_mkdir, libc::SYS_mkdirat, libc::SYS_rmdir, libc::SYS_unlink,
+    libc::SYS_unlinkat, libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2,
+    libc::SYS_link, libc::SYS_linkat, libc::SYS_symlink, libc::SYS_symlinkat,
+    libc::SYS_truncate, libc::SYS_chmod, libc::SYS_fchmodat, libc::SYS_fchmodat2,
+    libc::SYS_utime, libc::SYS_utimes, libc::SYS_utimensat, libc::SYS_futimesat,
+    libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_chdir, libc::SYS_stat, libc::SYS_lstat,
+    libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_access, libc::SYS_faccessat,
+    libc::SYS_faccessat2, libc::SYS_readlink, libc::SYS_readlinkat, libc::SYS_sysinfo,
+];
+
 /// Said not to exist, so that libraries use what they used before. `clone3` has its
 /// flags in memory, where a filter cannot read them; `clone` does the same.
 const ABSENT: &[c_long] = &[
@@ -178,6 +193,11 @@ pub(super) fn decisions(rules: Rules, start: Start) -> BTreeMap<u32, Decision> {
     on(&[libc::SYS_memfd_create], memory_file(rules.execution));
     sockets(rules.network, &mut on);
     processes(rules.execution, start, &mut on);
+    if rules.observed {
+        on(OBSERVED, Return(Tell));
+        // Nobody could be told of the start.
+        on(&[libc::SYS_execveat], the_start(start, Tell));
+    }
     all
 }
 
@@ -262,7 +282,16 @@ fn processes(execution: Execution, start: Start, on: &mut impl FnMut(&[c_long], 
         on(&[libc::SYS_fork, libc::SYS_vfork], Return(Allow));
         on(&[libc::SYS_execve], Return(Allow));
     }
-    let the_start = [
+    let execveat = match execution {
+        Execution::Anything => Return(Allow),
+        Execution::Nothing | Execution::Files => the_start(start, REFUSED),
+    };
+    on(&[libc::SYS_execveat], execveat);
+}
+
+/// Allows the start, and `others` for every other `execveat`.
+fn the_start(start: Start, others: Action) -> Decision {
+    [
         (Low(0), start.image),
         (Low(4), AT_EMPTY_PATH.unsigned_abs()),
         (Low(5), start.token as u32),
@@ -271,13 +300,8 @@ fn processes(execution: Execution, start: Start, on: &mut impl FnMut(&[c_long], 
     .into_iter()
     .rev()
     .fold(Return(Allow), |then, (word, value)| {
-        equals(word, value, then, Return(REFUSED))
-    });
-    let execveat = match execution {
-        Execution::Anything => Return(Allow),
-        Execution::Nothing | Execution::Files => the_start,
-    };
-    on(&[libc::SYS_execveat], execveat);
+        equals(word, value, then, Return(others))
+    })
 }
 
 fn equals(word: Word, value: u32, then: Decision, otherwise: Decision) -> Decision {

@@ -1,15 +1,16 @@
 //! The filter, interpreted as the kernel would, for every number and class of argument.
 
+mod documented;
+
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W,
     sock_filter,
 };
 
 use super::{
-    Execution, Rules, Start,
+    Execution, Filters, Rules, Start,
     bpf::{Action, Decision, Word, X86_64},
-    calls::{FIRST_UNKNOWN, FIRST_X32, decisions},
-    filter,
+    calls::{FIRST_UNKNOWN, FIRST_X32, OBSERVED, decisions},
 };
 use crate::Network;
 
@@ -32,6 +33,16 @@ fn call(number: i64, arguments: [u64; 6]) -> Call {
         number: number as u32,
         arguments,
     }
+}
+
+/// A filter that others have had before, with another token.
+fn filter(rules: Rules, start: Start) -> Vec<sock_filter> {
+    let filters = Filters::new(rules);
+    let image = start.image ^ 1;
+    for earlier in [Start { image, ..start }, Start { token: 1, ..start }] {
+        filters.of(earlier);
+    }
+    filters.of(start)
 }
 
 /// What the kernel does with the program, instruction by instruction. Panics where the
@@ -108,15 +119,27 @@ fn every_rule() -> impl Iterator<Item = Rules> {
                 network,
                 writes: bits & 1 > 0,
                 system_information: bits & 2 > 0,
+                observed: false,
             })
         })
+        .chain([OBSERVING])
 }
+
+/// All that there is of an observed process.
+const OBSERVING: Rules = Rules {
+    execution: Execution::Anything,
+    network: Network::Unrestricted,
+    writes: true,
+    system_information: true,
+    observed: true,
+};
 
 const NOTHING: Rules = Rules {
     execution: Execution::Nothing,
     network: Network::None,
     writes: false,
     system_information: false,
+    observed: false,
 };
 
 /// Values at which some decision changes, in both halves of an argument.
@@ -169,6 +192,19 @@ fn classes() -> Vec<u64> {
     both.chain([START.token]).collect()
 }
 
+/// One argument after the other, the rest as in the call that starts, and others.
+fn tried(classes: &[u64]) -> impl Iterator<Item = [u64; 6]> {
+    let started = [7, 0, 0, 0, 0x1000, START.token];
+    (0..6).flat_map(move |place| {
+        classes.iter().flat_map(move |class| {
+            [started, [0; 6], [1, 1, 6, 0, 0, 0], [2, 2, 17, 0, 0, 0]].map(|mut base| {
+                base[place] = *class;
+                base
+            })
+        })
+    })
+}
+
 #[test]
 fn the_program_decides_as_the_policy_says() {
     let classes = classes();
@@ -183,23 +219,13 @@ fn the_program_decides_as_the_policy_says() {
             u32::MAX,
         ]);
         for number in numbers {
-            // One argument after the other, the rest as in the call that starts.
-            let started = [7, 0, 0, 0, 0x1000, START.token];
-            let varied = (0..6).flat_map(|place| {
-                classes.iter().flat_map(move |class| {
-                    [started, [0; 6], [1, 1, 6, 0, 0, 0], [2, 2, 17, 0, 0, 0]].map(|mut base| {
-                        base[place] = *class;
-                        base
-                    })
-                })
-            });
             let (_, decision) = all.range(..=number).next_back().expect("from 0 on");
             // Arguments that nothing looks at need not all be tried.
             let every = match decision {
                 Decision::Return(_) => 211,
                 Decision::If { .. } => 1,
             };
-            for arguments in varied.step_by(every) {
+            for arguments in tried(&classes).step_by(every) {
                 let expected = decided(decision, arguments);
                 let got = interpret(&program, call(i64::from(number), arguments));
                 assert_eq!(got, expected.code(), "{number} {arguments:x?} {rules:?}");
@@ -368,4 +394,20 @@ fn grants_open_what_they_name() {
     };
     assert!(is_allowed(writes, libc::SYS_chmod, [0; 6]));
     assert!(!is_allowed(NOTHING, libc::SYS_chmod, [0; 6]));
+}
+
+/// Nobody answers before the program runs, so its start must not wait for an answer.
+#[test]
+fn what_is_observed_is_told_and_the_start_is_not() {
+    let program = filter(OBSERVING, START);
+    let start = [7, 0, 0, 0, 0x1000, START.token];
+    assert!(is_allowed(OBSERVING, libc::SYS_execveat, start));
+    let told = Action::Tell.code();
+    let again = [7, 0, 0, 0, 0x1000, 0];
+    assert_eq!(interpret(&program, call(libc::SYS_execveat, again)), told);
+    for number in OBSERVED {
+        assert_eq!(interpret(&program, call(*number, [0; 6])), told, "{number}");
+    }
+    // By these the process hands the host what tells of it.
+    assert!(is_allowed(OBSERVING, libc::SYS_sendmsg, [0; 6]));
 }

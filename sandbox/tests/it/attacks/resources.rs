@@ -3,7 +3,7 @@
 use super::*;
 
 /// Forks until it cannot, or 400 times.
-const FORKS: &str = "#include <stdio.h>\n#include <unistd.h>\n\
+pub(crate) const FORKS: &str = "#include <stdio.h>\n#include <unistd.h>\n\
     int main() { int count = 0; for (; count < 400; count++) { int pid = fork();\n\
     if (pid < 0) break; if (pid == 0) { close(1); close(2); pause(); } }\n\
     printf(\"forked %d\\n\", count); return 0; }";
@@ -57,4 +57,57 @@ async fn the_private_root_cannot_be_filled() {
     let said = script(Grants::new(), text).await;
     assert!(!said.contains("\n/file\n"), "{said}");
     assert!(!std::path::Path::new("/directory").exists());
+}
+
+/// What a program writes to a directory of its own has an end, is not executed, is nobody
+/// else's, and is gone with it.
+#[tokio::test]
+async fn a_scratch_directory_cannot_be_filled_beyond_its_size() {
+    let grants = Grants::new().scratch(4 << 20);
+    let text = "cd /tmp && echo a > a && mkdir b && mv a b/a && cat b/a; \
+        head -c 3000000 /dev/zero > big && echo room; \
+        head -c 3000000 /dev/zero > more || echo full; rm big more; \
+        i=0; while true > f$i; do i=$((i+1)); done 2> /dev/null; [ $i -lt 1200 ] && echo few; rm f*; \
+        printf '#!/bin/sh\\necho ran\\n' > run; chmod 755 run; ./run; ln -s /etc/passwd link; \
+        cat link; mkfifo pipe && echo made; ls /";
+    let said = script(grants.clone(), text).await;
+    assert!(said.starts_with("a\nroom\n"), "{said}");
+    assert!(
+        said.contains("\nfull\n") && said.contains("\nfew\n"),
+        "{said}"
+    );
+    for nothing in ["ran\n", "made\n", "root:"] {
+        assert!(!said.contains(nothing), "{said}");
+    }
+    let said = script(grants, "ls -A /tmp; echo empty").await;
+    assert_eq!(said, "empty\n");
+}
+
+/// What was granted below it is there too, and counts as what it is.
+#[tokio::test]
+async fn a_scratch_directory_hides_nothing_that_was_granted() {
+    let scene = Scene::new();
+    let grants = Grants::new().scratch(1 << 20).read(&scene.granted);
+    let text = format!(
+        "cat {}; echo x > /tmp/x && cat /tmp/x",
+        scene.granted_file()
+    );
+    assert_eq!(script(grants, &text).await, "publicx\n");
+    assert!(!Path::new("/tmp/x").exists());
+}
+
+#[tokio::test]
+async fn descriptors_run_out_inside_and_nowhere_else() {
+    let source = "#include <stdio.h>\n#include <errno.h>\n#include <fcntl.h>\n#include <unistd.h>\n\
+        int main() { int count = 0, fds[2]; while (open(\"/dev/null\", 0) >= 0) count++;\n\
+        printf(\"%d %d\\n\", errno == EMFILE, count); printf(\"%d\\n\", pipe(fds)); return 0; }";
+    let program = c_program(source);
+    let limits = Limits {
+        open_files: Some(64),
+        ..Limits::default()
+    };
+    let spec = Spec::new(&program, "it").limits(limits);
+    let said = output(spec.confinement(&confined(&Grants::new()))).await.1;
+    assert_eq!(said, "1 61\n-1\n");
+    std::fs::File::open("/dev/null").expect("the host has others");
 }

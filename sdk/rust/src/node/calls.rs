@@ -6,11 +6,11 @@ use std::{
 };
 
 use orchestrator_contract::frame::Cancel;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::Context;
 
-/// The calls that a node works on, and how many reconcile questions.
+/// The calls that a node works on, and how many questions of the host.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     open: Mutex<Open>,
@@ -20,12 +20,13 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 struct Open {
     calls: HashMap<u64, Context>,
-    reconciles: usize,
+    questions: usize,
+    states: HashMap<u64, oneshot::Sender<()>>,
 }
 
 impl Open {
     fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.reconciles == 0
+        self.calls.is_empty() && self.questions == 0
     }
 }
 
@@ -47,20 +48,37 @@ impl Calls {
     /// Counts one more reconcile question unless `max` are open.
     pub(super) fn start_reconcile(&self, max: usize) -> bool {
         let mut open = self.open();
-        let free = open.reconciles < max;
-        open.reconciles += usize::from(free);
+        let free = open.questions < max;
+        open.questions += usize::from(free);
         free
     }
 
-    pub(super) fn end_reconcile(&self) {
+    /// Counts a question about the state. What is returned ends when the host takes
+    /// the question back.
+    pub(super) fn start_state(&self, call: u64) -> oneshot::Receiver<()> {
+        let (taken_back, is_taken_back) = oneshot::channel();
         let mut open = self.open();
-        open.reconciles -= 1;
+        open.questions += 1;
+        open.states.insert(call, taken_back);
+        is_taken_back
+    }
+
+    pub(super) fn end_state(&self, call: u64) {
+        self.open().states.remove(&call);
+        self.end_question();
+    }
+
+    pub(super) fn end_question(&self) {
+        let mut open = self.open();
+        open.questions -= 1;
         self.note(&open);
     }
 
     /// Tells a call that it is no longer wanted; it may have ended already.
     pub(super) fn cancel(&self, cancel: Cancel) {
-        if let Some(context) = self.open().calls.get(&cancel.call) {
+        let mut open = self.open();
+        open.states.remove(&cancel.call);
+        if let Some(context) = open.calls.get(&cancel.call) {
             context.cancellation().cancel(cancel.mode);
         }
     }

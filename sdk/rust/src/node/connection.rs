@@ -12,11 +12,16 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use orchestrator_contract::{
     Payload, PhaseReply, Reconciled,
-    frame::{CallHeader, Cancel, Chunk, Frame, Reconcile, ReconcileStatus},
+    frame::{CallHeader, Cancel, Chunk, Frame, HealthCheck, Reconcile, ReconcileStatus},
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{Link, NodeError, calls::Calls, incoming::Incoming};
+use super::{
+    Link, NodeError,
+    calls::Calls,
+    incoming::Incoming,
+    state::{Restoring, give, restore},
+};
 use crate::{
     Context, Error, Input, Plugin, Reply, Setup, context::Channel, exec::INPUT_BYTES_MAX,
     serve::Served, unwind,
@@ -33,6 +38,8 @@ pub(super) struct Connection<P> {
     setup: Arc<Setup>,
     calls: Arc<Calls>,
     receiving: HashMap<u64, Receiving>,
+    /// A state that has not arrived in full; one at a time.
+    restoring: Option<Restoring>,
     /// When the host stops waiting for open calls, once it said so.
     drain_until: Option<Instant>,
 }
@@ -51,6 +58,7 @@ impl<P: Plugin> Connection<P> {
             setup: Arc::new(setup),
             calls: Arc::default(),
             receiving: HashMap::new(),
+            restoring: None,
             drain_until: None,
         }
     }
@@ -81,6 +89,12 @@ impl<P: Plugin> Connection<P> {
             Frame::Chunk(chunk, piece) => return self.chunk(chunk, &piece),
             Frame::Cancel(cancel) => self.cancel(cancel),
             Frame::Reconcile(question) => self.reconcile(question),
+            Frame::HealthCheck(question) => self.health(question),
+            Frame::GetState(question) => give(&self.served, &self.link, &self.calls, question.call),
+            Frame::RestoreState(header, state) => {
+                let restoring = Restoring::new(header, &state);
+                self.restore(restoring)?;
+            }
             Frame::HostResult(answer) => self.link.answered(answer),
             Frame::Drain(drain) => {
                 let grace = Duration::from_millis(drain.grace_ms);
@@ -120,6 +134,10 @@ impl<P: Plugin> Connection<P> {
     }
 
     fn chunk(&mut self, Chunk { call }: Chunk, piece: &[u8]) -> Result<(), NodeError> {
+        if let Some(mut restoring) = self.restoring.take_if(|it| it.is_of(call)) {
+            restoring.add(piece);
+            return self.restore(restoring);
+        }
         // A call that was cancelled meanwhile is gone.
         let Some(receiving) = self.receiving.get_mut(&call) else {
             return Ok(());
@@ -166,6 +184,22 @@ impl<P: Plugin> Connection<P> {
         });
     }
 
+    fn health(&self, HealthCheck { check }: HealthCheck) {
+        let (served, link, setup) = (self.served.clone(), self.link.clone(), self.setup.clone());
+        tokio::spawn(async move {
+            let well = unwind::catch(served.plugin.health(&setup)).await.flatten();
+            link.health(check, well.err().map(|error| error.to_string()));
+        });
+    }
+
+    fn restore(&mut self, restoring: Restoring) -> Result<(), NodeError> {
+        match restoring.is_whole()? {
+            true => restore(&self.served, &self.link, &self.calls, restoring),
+            false => self.restoring = Some(restoring),
+        }
+        Ok(())
+    }
+
     fn reconcile(&self, question: Reconcile) {
         let known = self
             .served
@@ -194,7 +228,7 @@ impl<P: Plugin> Connection<P> {
                 Ok(Reconciled::Unknown) | Err(_) => (ReconcileStatus::Unknown, None),
             };
             link.reconciled(call, status, reply).await;
-            calls.end_reconcile();
+            calls.end_question();
         });
     }
 }

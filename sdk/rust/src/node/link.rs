@@ -13,8 +13,8 @@ use bytes::Bytes;
 use orchestrator_contract::{
     CallError, HostCallError, HostOperation, JSON, LogLevel, PhaseReply, Usage,
     frame::{
-        Accepted, Chunk, Frame, FrameError, HostCall, HostResult, Log, PAYLOAD_PER_FRAME, Progress,
-        ReconcileStatus, ResultHeader,
+        Accepted, Chunk, Frame, FrameError, Health, HostCall, HostResult, Log, PAYLOAD_PER_FRAME,
+        Progress, ReconcileStatus, ResultHeader,
     },
 };
 use serde_json::Value;
@@ -77,6 +77,12 @@ impl Link {
     pub(super) fn accepted(&self, call: u64) {
         // A header of one number always fits.
         let _ = self.outbox.push(&Frame::Accepted(Accepted { call }));
+    }
+
+    pub(super) fn health(&self, check: u64, problem: Option<String>) {
+        let problem = problem.map(cut);
+        // A message that was cut fits.
+        let _ = self.outbox.push(&Frame::Health(Health { check, problem }));
     }
 
     pub(crate) fn progress(&self, call: u64, percent: Option<u8>, message: String) {

@@ -1,6 +1,7 @@
 //! As kind `node`, with these tests as the host.
 
 mod host;
+mod state;
 
 use bytes::Bytes;
 use orchestrator_contract::{

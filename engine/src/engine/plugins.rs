@@ -1,0 +1,95 @@
+//! What an operator does with the plugins of a running engine.
+
+use std::time::Duration;
+
+use orchestrator_plugin_runtime::{PluginStatus, Reloaded};
+
+use super::Engine;
+use crate::{disabled::Disabled, error::EngineError};
+
+impl Engine {
+    /// Every plugin that was found, also those that cannot be used.
+    pub fn plugins(&self) -> Vec<PluginStatus> {
+        let mut plugins = self.shared.runtime.plugins();
+        self.shared.health.put_into(&mut plugins);
+        plugins
+    }
+
+    /// Keeps a plugin, in all its versions, from taking calls, in this engine and in
+    /// those that will be started in its home. Calls in flight end as they would; who
+    /// did it is kept as `by`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such plugin, it has stopped, or this cannot be written down.
+    pub fn disable_plugin(&self, id: &str, by: &str) -> Result<(), EngineError> {
+        self.shared.runtime.disable(id)?;
+        self.shared.disabled.add(id, by)?;
+        Ok(())
+    }
+
+    /// Lets a plugin take calls again, also after a crash loop or a failed start.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such plugin, the configuration disables it, it could not be
+    /// loaded, or this cannot be written down. Of what was written down nothing is
+    /// left where it could not be loaded.
+    pub fn enable_plugin(&self, id: &str) -> Result<(), EngineError> {
+        let configured = self.shared.config.plugins.get(id);
+        if configured.is_some_and(|plugin| plugin.disabled) {
+            return Err(EngineError::DisabledByConfig { id: id.to_owned() });
+        }
+        self.shared.disabled.remove(id)?;
+        Ok(self.shared.runtime.enable(id)?)
+    }
+
+    /// Starts a plugin again, in all its versions: its calls have `grace` to end,
+    /// those that come meanwhile wait. Returns when it takes calls. Dropping the
+    /// future leaves a restart that has begun to itself.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such plugin, it is disabled or could not be loaded, and when
+    /// it does not start again.
+    pub async fn restart_plugin(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
+        Ok(self.shared.runtime.restart(id, grace).await?)
+    }
+
+    /// Lets a plugin go on with what is installed now: see [`Runtime::reload`]. Runs
+    /// that are in flight keep the version they began with. When the future is
+    /// dropped, the reload goes on.
+    ///
+    /// [`Runtime::reload`]: orchestrator_plugin_runtime::Runtime::reload
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::reload`]; the version that served goes on then.
+    pub async fn reload_plugin(&self, id: &str) -> Result<Reloaded, EngineError> {
+        Ok(self.shared.runtime.reload(id).await?)
+    }
+
+    /// Disables what was disabled in the home since the engine was started.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be read.
+    pub fn disable_as_written(&self) -> Result<(), EngineError> {
+        disable(&self.shared.runtime, &self.shared.disabled)
+    }
+}
+
+/// Disables what is written down. What is not there cannot run either.
+pub(super) fn disable(
+    runtime: &orchestrator_plugin_runtime::Runtime,
+    disabled: &Disabled,
+) -> Result<(), EngineError> {
+    use orchestrator_plugin_runtime::RuntimeError::{IllegalTransition, UnknownPlugin};
+    for id in disabled.list()? {
+        match runtime.disable(&id) {
+            Ok(()) | Err(UnknownPlugin { .. } | IllegalTransition { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Ending a plugin to start it again, or to take back a start.
+
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use orchestrator_contract::{CallError, PluginState};
+use tokio::time::timeout;
+
+use super::{Body, Entry};
+use crate::{builtin::BuiltinBody, lifecycle::Illegal};
+
+/// Why a plugin was not started again.
+#[derive(Debug)]
+pub(crate) enum NotRestarted {
+    /// Its state does not allow it.
+    Illegal(Illegal),
+    /// It was ended, and did not start.
+    Start(CallError),
+}
+
+impl From<Illegal> for NotRestarted {
+    fn from(illegal: Illegal) -> Self {
+        Self::Illegal(illegal)
+    }
+}
+
+impl Entry {
+    /// Ends the plugin when its calls have ended, or `grace` is over, and starts it
+    /// again, also after a crash loop or a failed start. Calls that come meanwhile
+    /// wait for it where there is a process; what depends on it is left as it is.
+    /// Dropping the future leaves a restart that has begun to itself.
+    pub(crate) async fn restart(
+        self: &Arc<Self>,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), NotRestarted> {
+        use PluginState::{CrashLoop, Error, Initialized, Loaded, Running, Starting};
+        match self.life.state() {
+            Error | CrashLoop if !matches!(self.body, Body::None) => {
+                self.life.go(Loaded, reason)?;
+            }
+            Loaded | Initialized | Starting | Running => {}
+            from => {
+                let to = Starting;
+                return Err(Illegal { from, to }.into());
+            }
+        }
+        match &self.body {
+            Body::Node(node) => node.restart(grace, reason).await,
+            Body::Builtin(builtin) => self.end_builtin(builtin, grace, limit, reason).await?,
+            // Each call has a process of its own.
+            Body::Exec(_) | Body::None => {}
+        }
+        self.ready(None).await.map_err(NotRestarted::Start)
+    }
+
+    /// Runs the hooks that end it, so that it can be started again.
+    async fn end_builtin(
+        &self,
+        builtin: &BuiltinBody,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), Illegal> {
+        // A start that is under way is over first; it has its own limits.
+        let _start_is_over = self.starting.lock().await;
+        if !self.life.is_running() {
+            return Ok(());
+        }
+        self.life.go(PluginState::Stopping, reason)?;
+        // Past the grace period it is stopped under its calls.
+        let _ = timeout(grace, self.idle()).await;
+        if let Err(problem) = builtin.stop(limit).await {
+            tracing::warn!(plugin = %self.id, %problem, "a plugin did not stop as it should");
+        }
+        self.life.go(PluginState::Stopped, "it has stopped")?;
+        self.life.go(PluginState::Loaded, reason)
+    }
+
+    /// Ends what was started for a plugin that did not start, last first, unless
+    /// somebody else uses it by now.
+    pub(super) async fn take_back(&self, started: Vec<Arc<Self>>) {
+        for entry in started.into_iter().rev() {
+            if !entry.is_needed_besides(self) {
+                entry.rest(&self.id).await;
+            }
+        }
+    }
+
+    fn is_needed_besides(&self, failed: &Self) -> bool {
+        use PluginState::{Running, Starting};
+        let in_use = |dependant: &Arc<Self>| {
+            !std::ptr::eq(&**dependant, failed)
+                && matches!(dependant.life.state(), Running | Starting)
+        };
+        self.is_wanted() || self.in_flight() > 0 || self.dependants().iter().any(in_use)
+    }
+
+    /// Ends it until it is called.
+    async fn rest(&self, failed: &orchestrator_contract::PluginId) {
+        if !self.life.is_running() {
+            return;
+        }
+        let limit = self.start_timeout;
+        let reason = format!("{failed}, for which it was started, did not start");
+        match &self.body {
+            Body::Node(node) => {
+                if self.life.go(PluginState::Stopping, &reason).is_err() {
+                    return;
+                }
+                node.rest(limit).await;
+                // When it is stopped for good meanwhile, that is what counts.
+                let _ = self.life.go(PluginState::Stopped, "it has stopped");
+                let _ = self.life.go(PluginState::Loaded, &reason);
+            }
+            Body::Builtin(builtin) => {
+                let _ = self
+                    .end_builtin(builtin, Duration::ZERO, limit, &reason)
+                    .await;
+            }
+            // Nothing of it runs between calls.
+            Body::Exec(_) | Body::None => {}
+        }
+        let brought = std::mem::take(&mut *self.brought());
+        Box::pin(self.take_back(brought)).await;
+    }
+
+    /// What was started for it and had not run before.
+    pub(super) fn brought(&self) -> MutexGuard<'_, Vec<Arc<Self>>> {
+        self.brought.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
