@@ -72,7 +72,7 @@ pub(crate) async fn serve(
     let connections = descriptors::make_room(config.connections_max);
     let listener = listen(&config).await?;
     let address = listener.local_addr()?;
-    let _presence = Presence::tell(&home, address)?;
+    let presence = Presence::tell(&home, address)?;
     // Commands that did not see this service yet have written down what they want.
     engine.disable_as_written()?;
     announce(context, address, &token, engine.warnings())?;
@@ -100,6 +100,8 @@ pub(crate) async fn serve(
         () = &mut serving => Ok(()),
         stopped = drain_on_signal(context, &engine, &config, signals) => stopped,
     };
+    // Before the address may be another's, who would be told the token.
+    drop(presence);
     close.send_replace(true);
     // Whoever has not let go by then loses the connection with the process.
     timeout(CLOSE_GRACE, serving).await.ok();

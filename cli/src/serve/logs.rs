@@ -187,8 +187,8 @@ fn line_of(event: Event) -> Option<LogLine> {
             action,
         } => {
             let level = match action {
-                ViolationAction::Warn => LogLevel::Warn,
-                _ => LogLevel::Error,
+                ViolationAction::Warn | ViolationAction::Throttle => LogLevel::Warn,
+                ViolationAction::Kill => LogLevel::Error,
             };
             let action = action.as_str();
             let message = format!("uses {current} of {resource}, more than {limit}: {action}");
