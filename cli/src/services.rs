@@ -15,7 +15,10 @@ use std::{
 
 use orchestrator_engine::Home;
 use orchestrator_plugin_runtime::{PluginProblem, ProblemClass};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock},
+    io::Errno,
+};
 use serde_json::Value;
 use ureq::{Agent, Body, http::Response};
 
@@ -107,16 +110,21 @@ pub(crate) fn running(home: &Home) -> Result<Vec<Service>> {
 
 /// Where a service listens; nothing when it is dead, whose file is removed then.
 fn alive(path: &Path) -> io::Result<Option<SocketAddr>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
+    // Whatever lies there, nobody waits for its other end.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+        file => File::from(file?),
     };
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             fs::remove_file(path).ok();
             return Ok(None);
         }
-        Err(rustix::io::Errno::WOULDBLOCK) => {}
+        Err(Errno::WOULDBLOCK) => {}
         Err(error) => return Err(error.into()),
     }
     let mut text = String::new();

@@ -12,7 +12,7 @@ mod strays;
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -70,7 +70,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) runtime: Runtime,
-    pub(crate) disabled: Disabled,
+    disabled: Mutex<Disabled>,
     pub(crate) health: HealthWatch,
     pub(crate) stacks: Stacks,
     pub(crate) bus: Bus,

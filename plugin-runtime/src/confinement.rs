@@ -20,6 +20,7 @@ use std::{ffi::OsString, fmt};
 use orchestrator_manifest::{Capability, Destination, Token};
 use orchestrator_sandbox::{
     Confinement, ConfinementError, Grants, Layer, Layers, Network, SandboxReport, Spec,
+    counts_processes,
 };
 use orchestrator_signing::TrustLevel;
 
@@ -210,7 +211,7 @@ impl Hold {
 
     /// Whether its processes have their own count of processes, which the kernel bounds.
     pub(crate) fn counts_processes(&self) -> bool {
-        self.has(Layer::Processes)
+        self.has(Layer::Processes) && counts_processes()
     }
 
     /// Whether its processes have room for files of their own and nowhere else to write.

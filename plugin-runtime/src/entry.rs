@@ -338,7 +338,12 @@ impl Entry {
                 exec.close();
                 Ok(())
             }
-            Body::Node(node) => self.within(limit, node.stop(grace)).await,
+            Body::Node(node) => {
+                let stopped = self.within(limit, node.stop(grace)).await;
+                // Whatever it waits for, nothing of it is to stay.
+                node.close();
+                stopped
+            }
             Body::None => Ok(()),
         };
         let _ = self.life.go(PluginState::Stopped, "it has stopped");

@@ -126,15 +126,17 @@ impl PluginHandle {
         self.entry.check_health(limit).await
     }
 
-    /// Starts the plugin again, for `reason`: its calls have `grace` to end, those
-    /// that come meanwhile wait.
+    /// Starts a plugin again that runs and is not well, for `reason`: its calls have
+    /// `grace` to end, those that come meanwhile wait. A process is then started as if
+    /// it had ended by itself when it was last known to be well, after a delay and not
+    /// for ever. Dropping the future leaves what has begun to itself.
     ///
     /// # Errors
     ///
-    /// When its state does not allow it, or it does not start again.
+    /// When it does not run, or it does not start again.
     pub async fn restart(&self, grace: Duration, reason: &str) -> Result<(), RuntimeError> {
         let id = || self.entry.id.to_string();
-        let restarted = self.entry.restart(grace, grace, reason).await;
+        let restarted = self.entry.recover(grace, grace, reason).await;
         restarted.map_err(|error| match error {
             NotRestarted::Illegal(illegal) => RuntimeError::illegal(&id(), illegal),
             NotRestarted::Start(error) => RuntimeError::NotRestarted {

@@ -232,6 +232,15 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// Keeps the plugin from taking calls until it is enabled.
+    ///
+    /// # Errors
+    ///
+    /// When it has come to an end.
+    pub(crate) fn disable(&self) -> Result<(), Illegal> {
+        self.go(PluginState::Disabled, "disabled by an operator")
+    }
+
     /// Ends [`PluginState::Disabled`] and returns the state that it goes on with.
     ///
     /// # Errors

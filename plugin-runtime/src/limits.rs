@@ -1,4 +1,4 @@
-//! What a manifest allows a plugin to use, and who holds it to that: the kernel from the
+//! What a manifest and the operator allow a plugin to use, and who holds it to that: the kernel from the
 //! first instruction, or the monitor by looking every second.
 //!
 //! | limit | by the kernel | by the monitor |
@@ -12,14 +12,17 @@
 //! The headroom is there so that the monitor sees what is too much.
 
 mod bounds;
+mod ceilings;
 mod error;
 
 use orchestrator_manifest::Resources;
 use serde::{Deserialize, Serialize};
 
 pub use self::bounds::{HeldLimit, LimitOfHost, limits_of_host};
+use self::ceilings::least;
 pub(crate) use self::{
     bounds::{Bounds, Means},
+    ceilings::Ceilings,
     error::LimitError,
 };
 use crate::error::LoadError;
@@ -55,41 +58,41 @@ pub enum Policy {
     Kill,
 }
 
-/// The limits of a native plugin that has these `means`. `tasks_max` is for manifests
-/// that do not bound tasks.
+/// The limits of a native plugin that has these `means`: of what its manifest asks for and
+/// the `ceilings`, the lower.
 ///
 /// # Errors
 ///
 /// When a limit is asked for that nothing enforces.
 pub(crate) fn native(
     resources: &Resources,
-    tasks_max: Option<u32>,
+    ceilings: Ceilings,
     means: Means,
 ) -> Result<Bounds, LoadError> {
     let bound = |limit: Option<u32>| limit.filter(|limit| *limit > 0).map(u64::from);
-    let refused = |key, value: Option<u32>, why| LoadError::LimitNotEnforceable {
+    let refused = |key, value: u64, why| LoadError::LimitNotEnforceable {
         key,
-        value: value.unwrap_or(0),
+        value: u32::try_from(value).unwrap_or(u32::MAX),
         why,
     };
-    if bound(resources.max_disk_mb).is_some()
-        && let Err(why) = means.disk
-    {
-        return Err(refused("max_disk_mb", resources.max_disk_mb, why));
+    if let (Some(asked), Err(why)) = (bound(resources.max_disk_mb), means.disk) {
+        return Err(refused("max_disk_mb", asked, why));
     }
-    if bound(resources.max_cpu_percent).is_some() && !means.holds_cpu_as_wanted() {
-        let why = bounds::NOTHING_THROTTLES;
-        return Err(refused("max_cpu_percent", resources.max_cpu_percent, why));
-    }
+    let memory_bytes = bound(resources.max_memory_mb).map(|mebibytes| mebibytes * MIB);
     let watch = Watch {
-        memory_bytes: bound(resources.max_memory_mb).map(|mebibytes| mebibytes * MIB),
-        cpu_percent: bound(resources.max_cpu_percent),
-        tasks: bound(resources.max_tasks).or_else(|| bound(tasks_max)),
-        files: bound(resources.max_open_files),
+        memory_bytes: least(memory_bytes, ceilings.memory_bytes),
+        cpu_percent: least(bound(resources.max_cpu_percent), ceilings.cpu_percent),
+        tasks: least(bound(resources.max_tasks), ceilings.tasks),
+        files: least(bound(resources.max_open_files), ceilings.files),
         disk_bytes: disk_bytes(resources),
     };
-    let usual_tasks = bound(resources.max_tasks).is_none();
-    Ok(Bounds::new(watch, usual_tasks, means))
+    if let Some(percent) = watch.cpu_percent
+        && !means.holds_cpu_as_wanted()
+    {
+        let why = bounds::NOTHING_THROTTLES;
+        return Err(refused("max_cpu_percent", percent, why));
+    }
+    Ok(Bounds::new(watch, ceilings, means))
 }
 
 /// The room for files that a manifest asks to be held to.
@@ -159,8 +162,15 @@ mod tests {
         }
     }
 
+    fn tasks(limit: u64) -> Ceilings {
+        Ceilings {
+            tasks: Some(limit),
+            ..Ceilings::default()
+        }
+    }
+
     fn split(policy: Policy, groups: Option<u8>) -> (Limits, GroupLimits) {
-        let bounds = native(&every_limit(), Some(9), means(policy, groups)).unwrap();
+        let bounds = native(&every_limit(), tasks(9), means(policy, groups)).unwrap();
         (bounds.of_each(), bounds.of_all())
     }
 
@@ -171,7 +181,12 @@ mod tests {
         assert_eq!((limits.open_files, limits.processes), (Some(32), Some(36)));
         assert_eq!(limits.file_bytes, Some((5 << 20) + (1 << 16)));
         assert_eq!(group, GroupLimits::default());
-        let bounds = native(&every_limit(), None, means(Policy::Kill, None)).unwrap();
+        let bounds = native(
+            &every_limit(),
+            Ceilings::default(),
+            means(Policy::Kill, None),
+        )
+        .unwrap();
         let watch = Watch {
             memory_bytes: Some(10 << 20),
             cpu_percent: Some(50),
@@ -215,13 +230,18 @@ mod tests {
     fn nothing_asked_for_bounds_nothing_and_needs_no_group() {
         let bounds = native(
             &resources(json!({})),
-            None,
+            Ceilings::default(),
             means(Policy::Throttle, Some(2)),
         )
         .unwrap();
         let nothing = (Limits::default(), GroupLimits::default(), Watch::default());
         assert_eq!((bounds.of_each(), bounds.of_all(), bounds.now()), nothing);
-        let usual = native(&resources(json!({})), Some(9), means(Policy::Kill, Some(2))).unwrap();
+        let usual = native(
+            &resources(json!({})),
+            tasks(9),
+            means(Policy::Kill, Some(2)),
+        )
+        .unwrap();
         assert_eq!(
             usual.of_all(),
             GroupLimits::default(),
@@ -232,16 +252,77 @@ mod tests {
     #[test]
     fn tasks_that_the_manifest_does_not_bound_the_operator_does() {
         for manifest in [json!({}), json!({ "max_tasks": 0 })] {
-            let bounds = native(&resources(manifest), Some(9), means(Policy::Kill, None)).unwrap();
+            let bounds = native(&resources(manifest), tasks(9), means(Policy::Kill, None)).unwrap();
             assert_eq!(bounds.of_each().processes, Some(41));
             assert_eq!(bounds.now().tasks, Some(9));
         }
     }
 
+    /// The author of a plugin that nobody trusts is not to say how much it may use.
+    #[test]
+    fn the_operator_s_limits_hold_whatever_the_manifest_says() {
+        let ceilings = Ceilings {
+            memory_bytes: Some(8 << 20),
+            cpu_percent: Some(40),
+            tasks: Some(3),
+            files: Some(16),
+        };
+        let most = Watch {
+            memory_bytes: Some(8 << 20),
+            cpu_percent: Some(40),
+            tasks: Some(3),
+            files: Some(16),
+            disk_bytes: None,
+        };
+        let none = json!({ "max_memory_mb": 0, "max_open_files": 0 });
+        let too_much = json!({
+            "max_memory_mb": 10, "max_cpu_percent": 50, "max_tasks": 4, "max_open_files": 32,
+        });
+        for manifest in [json!({}), none, too_much] {
+            let means = means(Policy::Kill, Some(2));
+            let bounds = native(&resources(manifest), ceilings, means).unwrap();
+            assert_eq!(bounds.now(), most);
+            assert_eq!(bounds.of_each().open_files, Some(16));
+        }
+        let less = json!({
+            "max_memory_mb": 1, "max_cpu_percent": 1, "max_tasks": 1, "max_open_files": 1,
+        });
+        let means_of = |policy| means(policy, Some(2));
+        let bounds = native(&resources(less), ceilings, means_of(Policy::Kill)).unwrap();
+        let one = Some(1);
+        let asked = (one, one, one, Some(MIB));
+        let now = bounds.now();
+        assert_eq!(
+            (now.cpu_percent, now.tasks, now.files, now.memory_bytes),
+            asked
+        );
+        // To start others the host needs some descriptors, also when it only warns.
+        let few = resources(json!({ "max_open_files": 4 }));
+        let warned = native(&few, ceilings, means_of(Policy::Warn)).unwrap();
+        assert_eq!(
+            (warned.now().files, warned.of_each().open_files),
+            (Some(4), Some(16))
+        );
+    }
+
+    /// A group is made where no namespace counts, as on an old kernel below root.
+    #[test]
+    fn tasks_that_no_namespace_counts_are_counted_by_a_group() {
+        let shared = Means {
+            own_tasks: false,
+            ..means(Policy::Kill, Some(2))
+        };
+        let bounds = native(&resources(json!({})), tasks(9), shared).unwrap();
+        assert_eq!(
+            (bounds.of_all().tasks, bounds.of_each().processes),
+            (Some(41), None)
+        );
+    }
+
     #[test]
     fn a_limit_of_zero_is_no_limit() {
         let none = resources(json!({ "max_memory_mb": 0, "max_disk_mb": 0, "max_tasks": 0 }));
-        let bounds = native(&none, Some(0), means(Policy::Kill, None)).unwrap();
+        let bounds = native(&none, Ceilings::default(), means(Policy::Kill, None)).unwrap();
         assert_eq!((bounds.of_each(), bounds.now()), Default::default());
         builtin(&none).unwrap();
     }
@@ -281,7 +362,8 @@ mod tests {
                 .next()
                 .unwrap()
                 .clone();
-            let error = native(&self::resources(resources), None, means).unwrap_err();
+            let error =
+                native(&self::resources(resources), Ceilings::default(), means).unwrap_err();
             assert_eq!(error.code().unwrap().to_string(), "ORC-3019");
             assert!(error.to_string().contains(&key), "{error}");
         }

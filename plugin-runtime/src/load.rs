@@ -4,14 +4,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Once},
 };
 
 use orchestrator_manifest::{Capability, Channel, Kind, Manifest};
 use orchestrator_sandbox::{Grants, GroupReport, RunDirectory, TreeError, groups, sweep};
 use orchestrator_signing::{
-    Comparison, GrantError, GrantStore, Granted, InUse, LockFile, Package, Publisher, TrustError,
-    TrustLevel, TrustRoot, TrustStore, Verified, requested_set, verify_or_unsigned,
+    Arrivals, Comparison, GrantError, GrantStore, Granted, InUse, LockFile, Package, Publisher,
+    TrustError, TrustLevel, TrustRoot, TrustStore, Verified, requested_set, verify_or_unsigned,
 };
 use semver::Version;
 use serde_json::Value;
@@ -22,7 +22,7 @@ use crate::{
     discover,
     entry::Facts,
     error::LoadError,
-    limits::{self, Bounds, Means},
+    limits::{self, Bounds, Ceilings, Means},
     program::{Executable, Program, ProgramError},
     settings::{PolicySettings, SandboxSettings},
     unused::unused_keys,
@@ -103,6 +103,7 @@ pub(crate) fn load(
         rules,
         run_dir: &paths.run_dir,
         claimed: None,
+        arrivals: Arrivals::default(),
         compared: locked.map(Comparison::with),
     };
     let is_meant = |found: &&Found| only.is_none_or(|id| found.manifest.id.as_str() == id);
@@ -167,6 +168,17 @@ fn tell_of_older(trust: &TrustRoot, candidates: &mut [Candidate]) {
     }
 }
 
+/// Says once what it means that nothing confines a plugin.
+fn tell_unconfined() {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            target: "warnings",
+            "plugins of trust level 3 are not confined: trust only sources that you know; read the source before you trust it; a plugin has the same permissions as this host; run this host with as few as it needs, or set `runtime.sandbox.level3 = \"confined\"`"
+        );
+    });
+}
+
 /// Whom a release is meant for: who signs it has the last word.
 fn channel(package: &Package) -> Channel {
     let signed = package.release().map(|release| release.channel);
@@ -220,6 +232,8 @@ struct Loader<'a> {
     run_dir: &'a Path,
     /// Claimed by the first package that needs it.
     claimed: Option<RunDirectory>,
+    /// What is new to this host.
+    arrivals: Arrivals,
     /// With the lock file, where there is one to go by.
     compared: Option<Comparison>,
 }
@@ -254,7 +268,7 @@ impl Loader<'_> {
     }
 
     fn prepare(&mut self, found: &Found, known: &mut Known) -> Result<Prepared, PluginProblem> {
-        let package = self.verified(found)?;
+        let package = self.verified(found, known)?;
         let manifest = package.manifest();
         if manifest.id != found.manifest.id || manifest.version != found.manifest.version {
             return Err(PluginProblem::of(&LoadError::Changed));
@@ -296,6 +310,9 @@ impl Loader<'_> {
             known.facts.sandbox = Some(SandboxStatus::refused());
         })?;
         known.facts.held_by(&hold);
+        if lessons.is_none() && !is_confined(level, &self.rules.sandbox) {
+            tell_unconfined();
+        }
         let bounds = self.bounds(manifest, level, &hold, &granted)?;
         known.facts.limits = Some(Arc::clone(&bounds));
         Ok(Prepared {
@@ -305,13 +322,18 @@ impl Loader<'_> {
         })
     }
 
-    fn verified(&self, found: &Found) -> Result<Verified<Package>, PluginProblem> {
-        verify_or_unsigned(&found.dir, &self.trust, &self.rules.unsigned_paths)
-            .and_then(|package| {
-                package.check_no_step_back(&self.trust)?;
-                Ok(package)
-            })
-            .map_err(|error| PluginProblem::of_package(&error, found))
+    fn verified(
+        &mut self,
+        found: &Found,
+        known: &mut Known,
+    ) -> Result<Verified<Package>, PluginProblem> {
+        let refused = |error| PluginProblem::of_package(&error, found);
+        let package = verify_or_unsigned(&found.dir, &self.trust, &self.rules.unsigned_paths);
+        let package = package.map_err(refused)?;
+        let came = package.check_may_come(&self.trust, &mut self.arrivals);
+        // What this host has had goes on in its place.
+        known.facts.waits_for_grant = came.is_err();
+        came.map(|()| package).map_err(refused)
     }
 
     /// Gets a package of a native kind ready to run.
@@ -343,13 +365,17 @@ impl Loader<'_> {
         granted: &Granted,
     ) -> Result<Arc<Bounds>, PluginProblem> {
         let sandbox = &self.rules.sandbox;
-        let tasks_max = is_confined(level, sandbox).then_some(sandbox.tasks_max);
+        let ceilings = match is_confined(level, sandbox) {
+            true => Ceilings::of(sandbox),
+            false => Ceilings::default(),
+        };
         let policy = self.rules.policy.of(level);
         let disk = hold.holds_disk(&granted.capabilities);
         // A host where nothing is limited needs no place for groups.
-        let groups = match manifest.resources.is_empty() {
-            true => GroupReport::default(),
-            false => groups(),
+        let is_limited = !manifest.resources.is_empty() || ceilings != Ceilings::default();
+        let groups = match is_limited {
+            true => groups(),
+            false => GroupReport::default(),
         };
         let means = Means {
             policy,
@@ -357,7 +383,7 @@ impl Loader<'_> {
             own_tasks: hold.counts_processes(),
             disk,
         };
-        let bounds = limits::native(&manifest.resources, tasks_max, means);
+        let bounds = limits::native(&manifest.resources, ceilings, means);
         bounds
             .map(Arc::new)
             .map_err(|error| PluginProblem::at_stage("applying resource limits", &error))

@@ -9,6 +9,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `supervise.rs` | starts, watches, restarts and stops the process; one task |
+//! | `supervise/ending.rs` | how a process comes to its end |
 //! | `launch.rs` | one start: socket, pipes, handshake |
 //! | `connection.rs` | callers' side of a connection |
 //! | `handover.rs` | what one process hands on to the next |
@@ -117,6 +118,12 @@ enum Command {
 enum Then {
     /// It is started again at once, whatever its record, and why.
     Start(String),
+    /// It was not well and is started again as if it had ended by itself.
+    Recover {
+        reason: String,
+        /// How long it was well before.
+        well_for: Duration,
+    },
     /// The next call starts it.
     Rest,
     /// Nothing: the plugin is stopped.
@@ -202,6 +209,13 @@ impl Node {
         self.end(grace, Then::Start(reason.to_owned())).await;
     }
 
+    /// The same for a process that is not well and was for `well_for`: as often, and
+    /// after such delays, as one that ends by itself. Nothing where there is none.
+    pub(crate) async fn recover(&self, grace: Duration, reason: &str, well_for: Duration) {
+        let reason = reason.to_owned();
+        self.end(grace, Then::Recover { reason, well_for }).await;
+    }
+
     /// The same, and starts it again with the next call.
     pub(crate) async fn rest(&self, grace: Duration) {
         self.end(grace, Then::Rest).await;
@@ -238,7 +252,8 @@ impl Node {
 
     pub(crate) fn pid(&self) -> Option<u32> {
         let pid = self.counters.pid.load(Ordering::Relaxed);
-        (pid != 0).then_some(pid)
+        // A supervisor that was ended has no last word.
+        (pid != 0 && !self.supervisor.is_finished()).then_some(pid)
     }
 
     /// When its process was started, or the last one that there was.

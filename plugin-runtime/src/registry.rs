@@ -1,9 +1,9 @@
 //! The plugins that are there, which a reload changes while they are used.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        self, Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -33,6 +33,16 @@ impl Plugins {
         versions.map(|(_, entry)| entry)
     }
 
+    /// The versions of a plugin that an operator's word is about.
+    pub(crate) fn operated(&self, id: &str) -> Vec<Arc<Entry>> {
+        let mut versions: Vec<_> = self.versions(id).cloned().collect();
+        // What only claims to be a version has no say in what becomes of the others.
+        if versions.iter().any(|entry| entry.facts.verified) {
+            versions.retain(|entry| entry.facts.verified);
+        }
+        versions
+    }
+
     /// Whether there is any version of it.
     pub(crate) fn knows(&self, id: &str) -> bool {
         self.versions(id).next().is_some()
@@ -54,6 +64,9 @@ impl Plugins {
 /// The plugins that are there.
 pub(crate) struct Registry {
     state: RwLock<State>,
+    /// The ids that an operator keeps from running, also where nothing has them yet.
+    /// Locked before `state`, so that no version comes past it.
+    disabled: sync::Mutex<BTreeSet<String>>,
     /// Whether there are plugins that were not here when trust and grants were looked
     /// at last.
     changed: AtomicBool,
@@ -81,6 +94,7 @@ impl Registry {
                 aside: Vec::new(),
                 closed: false,
             }),
+            disabled: sync::Mutex::default(),
             changed: AtomicBool::new(false),
             turn: Mutex::const_new(()),
         }
@@ -108,6 +122,19 @@ impl Registry {
         self.read().aside.clone()
     }
 
+    /// Earlier versions of a plugin that are still in use.
+    pub(crate) fn left(&self, id: &str) -> Vec<Arc<Entry>> {
+        let mut left = self.aside();
+        left.retain(|entry| entry.id.as_str() == id && !entry.life.is_on_trial());
+        left
+    }
+
+    /// The ids that an operator keeps from running. While this is held, no version can
+    /// be found that could not before, and none is put aside.
+    pub(crate) fn disabled(&self) -> sync::MutexGuard<'_, BTreeSet<String>> {
+        self.disabled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for the turn to change something.
     pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
@@ -129,15 +156,36 @@ impl Registry {
         self.write().aside.retain(|it| !Arc::ptr_eq(it, entry));
     }
 
-    /// Puts these plugins in the place of those that were there.
-    pub(crate) fn replace(&self, plugins: Arc<Plugins>) -> Result<(), Closed> {
+    /// Puts these plugins in the place of those that were there, and `replaced` aside.
+    /// What an operator keeps from running is disabled before it can be found.
+    pub(crate) fn replace(
+        &self,
+        plugins: Arc<Plugins>,
+        replaced: &[Arc<Entry>],
+    ) -> Result<(), Closed> {
+        let disabled = self.disabled();
+        for entry in disabled.iter().flat_map(|id| plugins.operated(id)) {
+            // One that cannot be disabled does not run.
+            let _ = entry.life.disable();
+        }
         let mut state = self.write();
         if state.closed {
             return Err(Closed);
         }
         state.plugins = plugins;
+        state.aside.extend_from_slice(replaced);
         self.changed.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Takes [`replace`](Self::replace) back, also while everything is being stopped:
+    /// who asks for those aside first and for the plugins then meets every one.
+    pub(crate) fn put_back(&self, plugins: Arc<Plugins>, replaced: &[Arc<Entry>]) {
+        let _disabled = self.disabled();
+        let mut state = self.write();
+        state.plugins = plugins;
+        let is_replaced = |entry: &Arc<Entry>| replaced.iter().any(|it| Arc::ptr_eq(it, entry));
+        state.aside.retain(|entry| !is_replaced(entry));
     }
 
     /// Lets nothing new in from now on.
@@ -150,7 +198,7 @@ impl Registry {
         self.changed.swap(false, Ordering::AcqRel)
     }
 
-    // Every change is one assignment, so a panic elsewhere does no harm.
+    // No change can be cut off midway, so a panic elsewhere does no harm.
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }

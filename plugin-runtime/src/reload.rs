@@ -17,7 +17,7 @@ mod trial;
 
 use std::{sync::Arc, time::Duration};
 
-use orchestrator_contract::{Event, PluginId, PluginState, ReloadOutcome};
+use orchestrator_contract::{Event, PluginId, ReloadOutcome};
 use semver::{Version, VersionReq};
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time::Instant};
@@ -112,10 +112,10 @@ impl Reload {
             .map_err(|source| RuntimeError::Interrupted { source })??;
         let before = self.registry.plugins();
         let anew = anew::draw_up(&self.surroundings, &before, id, serving, loaded)?;
-        let is_disabled = |entry: &&Arc<Entry>| matches!(entry.life.state(), PluginState::Disabled);
-        match serving.filter(is_disabled) {
-            Some(_) => self.swap_disabled(anew, serving),
-            None => self.try_out(anew, serving).await,
+        let is_disabled = self.registry.disabled().contains(id);
+        match is_disabled {
+            true => self.swap_disabled(anew, serving),
+            false => self.try_out(anew, serving).await,
         }
     }
 
@@ -125,12 +125,6 @@ impl Reload {
         anew: Anew,
         serving: Option<&Arc<Entry>>,
     ) -> Result<Reloaded, RuntimeError> {
-        for entry in &anew.made {
-            // What was just loaded may always be disabled, unless it was refused.
-            let _ = entry
-                .life
-                .go(PluginState::Disabled, "disabled by an operator");
-        }
         self.put_in_place(&anew)?;
         let state = HandedOn::nothing("the plugin is disabled");
         Ok(self.settle_down(anew, serving, state, Duration::ZERO))
@@ -141,11 +135,9 @@ impl Reload {
         let closing = |Closed| RuntimeError::Closing {
             id: anew.new.id.to_string(),
         };
-        for entry in &anew.replaced {
-            self.registry.put_aside(entry).map_err(closing)?;
-        }
         let plugins = Arc::clone(&anew.plugins);
-        self.registry.replace(plugins).map_err(closing)
+        let replaced = self.registry.replace(plugins, &anew.replaced);
+        replaced.map_err(closing)
     }
 
     /// Makes the change known to everybody, and lets the old version go when nobody

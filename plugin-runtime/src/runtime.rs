@@ -381,12 +381,7 @@ impl Runtime {
     }
 
     fn versions(&self, id: &str) -> Result<Vec<Arc<Entry>>, RuntimeError> {
-        let plugins = self.registry.plugins();
-        let mut versions: Vec<_> = plugins.versions(id).cloned().collect();
-        // What only claims to be a version has no say in what becomes of the others.
-        if versions.iter().any(|entry| entry.facts.verified) {
-            versions.retain(|entry| entry.facts.verified);
-        }
+        let versions = self.registry.with(|plugins| plugins.operated(id));
         match versions.is_empty() {
             true => Err(RuntimeError::UnknownPlugin {
                 id: id.to_owned(),

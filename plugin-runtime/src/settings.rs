@@ -70,9 +70,16 @@ pub struct ReloadSettings {
 pub struct SandboxSettings {
     /// Plugins of trust level 3.
     pub level3: Level3,
-    /// Threads and processes of a confined plugin whose manifest bounds none; 0 bounds
-    /// none either.
+    /// The most memory of a confined plugin in bytes, whatever its manifest asks for. Here
+    /// and below, what a manifest does not bound is bounded by this, and 0 bounds nothing.
+    #[serde(with = "byte_size")]
+    pub memory_max: u64,
+    /// The most processor time of a confined plugin, in hundredths of one core.
+    pub cpu_percent_max: u32,
+    /// The most threads and processes of a confined plugin.
     pub tasks_max: u32,
+    /// The most open descriptors of a confined plugin; never more than half of the host's.
+    pub open_files_max: u32,
     /// Of whom to learn what would have to be granted, instead of holding it to what was.
     /// Not for a file: a caller says so for one package that it knows.
     #[serde(skip)]
@@ -245,7 +252,10 @@ impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
             level3: Level3::default(),
+            memory_max: 1 << 30,
+            cpu_percent_max: 0,
             tasks_max: 512,
+            open_files_max: 1024,
             learn: None,
         }
     }

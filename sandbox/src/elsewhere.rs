@@ -84,6 +84,20 @@ pub fn probe() -> SandboxReport {
     SandboxReport::default()
 }
 
+/// Always an error: no platform but Linux has such a socket.
+///
+/// # Errors
+///
+/// Always.
+pub fn refuse_descriptors(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether processes are counted: there are none.
+pub fn counts_processes() -> bool {
+    false
+}
+
 /// Which limits control groups hold: none.
 pub fn groups() -> GroupReport {
     GroupReport {

@@ -45,7 +45,8 @@ pub use group::{GroupLimits, GroupReport, GroupUsage};
 pub use observed::Observed;
 pub use platform::{
     Child, Confinement, Ended, Group, Image, Observer, Pending, PrivateDirectory, ProcessTable,
-    ReadOnlyTree, RunDirectory, TreeBuilder, groups, probe, sample, spawn, sweep,
+    ReadOnlyTree, RunDirectory, TreeBuilder, counts_processes, groups, probe, refuse_descriptors,
+    sample, spawn, sweep,
 };
 /// A signal to send to a process group.
 pub use rustix::process::Signal;

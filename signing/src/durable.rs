@@ -1,5 +1,6 @@
 //! Files that are either the old or the new, whatever happens in between.
 
+mod folder;
 mod lock;
 
 use std::{
@@ -19,6 +20,7 @@ use rustix::{
     io::Errno,
 };
 
+pub use self::folder::create_dir;
 pub(crate) use self::lock::Lock;
 use self::lock::patiently;
 

@@ -34,7 +34,7 @@ mod verified;
 
 pub use digest::{BadDigest, Digest, Hasher};
 pub use dsse::{ENVELOPE_SIZE_MAX, Envelope, EnvelopeError, SIGNATURES_MAX, pae};
-pub use durable::replace as replace_file;
+pub use durable::{create_dir, replace as replace_file};
 pub use grants::{Grant, GrantError, GrantStore, Granted, requested_set};
 pub use key::{KeyError, KeyId, PublicKey, SIGNATURE_LEN, SecretKey};
 pub use key_file::{
@@ -44,9 +44,9 @@ pub use lock_file::{Comparison, LOCK_FILE_SIZE_MAX, LockFile, LockFileError, Loc
 pub use minisign::{MinisignError, MinisignId, MinisignSignature};
 pub use package::archive;
 pub use package::{
-    Attestation, BYTES_MAX, Claimed, Draft, ENTRIES_MAX, ENTRY_BYTES_MAX, FileReader, Package,
-    PackageFile, Publisher, ReleaseInfo, ReleasePayload, ReleaseSummary, SignError, SignOptions,
-    UnsignedPaths, VerifyError, attach, attach_minisig, check_files, claimed, cosign,
+    Arrivals, Attestation, BYTES_MAX, Claimed, Draft, ENTRIES_MAX, ENTRY_BYTES_MAX, FileReader,
+    Package, PackageFile, Publisher, ReleaseInfo, ReleasePayload, ReleaseSummary, SignError,
+    SignOptions, UnsignedPaths, VerifyError, attach, attach_minisig, check_files, claimed, cosign,
     read_unsigned, remove_leftovers, sign, signed_payload, verify, verify_named,
     verify_or_unsigned,
 };

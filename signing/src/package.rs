@@ -38,6 +38,7 @@ pub use self::{
     file::{FileReader, PackageFile},
     payload::{ReleasePayload, ReleaseSummary},
     sign::{Draft, SignError, SignOptions, check_files, remove_leftovers, sign},
+    standing::Arrivals,
     tree::{BYTES_MAX, ENTRIES_MAX, ENTRY_BYTES_MAX},
     unsigned::{UnsignedPaths, read_unsigned, verify_or_unsigned},
     verify::{verify, verify_named},

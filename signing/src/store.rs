@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     digest::Digest,
-    durable::Lock,
+    durable::{self, Lock},
     lock_file::LockFile,
     package::{Package, ReleaseInfo, VerifyError, verify, verify_named},
     trust::{Release, TrustRoot, TrustStore},
@@ -106,7 +106,7 @@ pub fn install_from(
     plugins_dir: &Path,
     options: InstallOptions<'_>,
 ) -> Result<Verified<Package>, InstallError> {
-    create_dir(plugins_dir)?;
+    durable::create_dir(plugins_dir, 0o755).map_err(|error| io_error(plugins_dir, error))?;
     let _lock = lock_store(plugins_dir, options.patience)?;
     content::sweep(plugins_dir);
     // Whoever was waited for may have installed a newer release.
@@ -197,7 +197,7 @@ fn check_age(
         digest: release.digest,
     };
     if root.has_another_of_its_number(&given) && !options.allow_downgrade {
-        return Err(InstallError::SameSerial { plugin, serial });
+        return Err(VerifyError::SameSerial { plugin, serial }.into());
     }
     Ok(())
 }

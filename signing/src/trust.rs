@@ -188,7 +188,7 @@ impl TrustRoot {
         self.clock.unwrap_or_else(Timestamp::now)
     }
 
-    /// Whether new releases may be installed.
+    /// Whether new releases may come to this host.
     ///
     /// # Errors
     ///
@@ -209,7 +209,7 @@ impl TrustRoot {
         let mut warnings = Vec::new();
         if let Err(expired) = self.check_not_expired() {
             warnings.push(format!(
-                "{expired}: fetch a new one, or check this host's clock; nothing new is installed"
+                "{expired}: fetch a new one, or check this host's clock; nothing new is installed or loaded"
             ));
         }
         if let Some(stored) = self.stored_at.filter(|it| *it > self.clock() + CLOCK_SLACK) {
@@ -276,6 +276,17 @@ impl TrustRoot {
     /// Whether it would soon be forgotten.
     pub(crate) fn is_going(&self, release: &Release<'_>) -> bool {
         self.serials.is_going(release)
+    }
+
+    /// Whether this host has had that release.
+    pub(crate) fn has_had(&self, release: &Release<'_>) -> bool {
+        self.serials.has_had(release)
+    }
+
+    /// Whether this host has had any release at all: one that cannot write down what it
+    /// has had never has.
+    pub(crate) fn remembers(&self) -> bool {
+        self.serials.remembers()
     }
 
     /// Whether this host has had newer releases of the plugin, and never this one.

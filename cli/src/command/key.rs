@@ -10,14 +10,13 @@ mod rotate;
 mod show;
 
 use std::{
-    fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt as _,
+    fs,
     path::{Path, PathBuf},
 };
 
 use clap::Subcommand;
 use orchestrator_signing::{
-    KeyFacts, KeyFileError, Protection, PublicKey, SecretKey, clear_unfinished_keys,
+    KeyFacts, KeyFileError, Protection, PublicKey, SecretKey, clear_unfinished_keys, create_dir,
 };
 
 use crate::{context::Context, error::CliError, failure::Result, passphrase::Source};
@@ -128,7 +127,7 @@ fn new_files(context: &Context, name: &str) -> Result<(PathBuf, PathBuf)> {
 
 fn make_dir(context: &Context) -> Result {
     let dir = context.home()?.keys();
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    let made = create_dir(&dir, 0o700);
     made.map_err(|error| CliError::file("make", &dir, error).into())
 }
 

@@ -1,6 +1,7 @@
 //! `orchestrator trust`
 
 mod add;
+mod anew;
 mod change;
 mod check;
 mod init;
@@ -148,7 +149,11 @@ impl Command {
         };
         // Also of what failed: some of it may have been done.
         if changes_root {
-            audit::about_root(context, &before, &store.root());
+            let root = store.root();
+            audit::about_root(context, &before, &root);
+            if before.version() == 0 && root.version() > 0 {
+                anew::tell_forgotten(context)?;
+            }
         }
         result
     }

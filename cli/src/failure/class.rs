@@ -122,7 +122,6 @@ fn of_install(error: &InstallError) -> Exit {
         InstallError::NotInstalled(_) | InstallError::NoPrevious { .. } => Exit::NotFound,
         InstallError::Busy(_) => Exit::Unreachable,
         InstallError::Rollback { .. }
-        | InstallError::SameSerial { .. }
         | InstallError::InUse { .. }
         | InstallError::Expired { .. }
         | InstallError::Different { .. }
@@ -181,6 +180,7 @@ fn of_unfit(error: &VerifyError) -> Exit {
 fn of_verify(error: &VerifyError) -> Exit {
     match error {
         VerifyError::Io { source, .. } => of_io(source),
+        VerifyError::Trust(why) => of_trust(why),
         VerifyError::Manifests { .. } | VerifyError::Manifest(_) => Exit::Invalid,
         _ => Exit::Trust,
     }

@@ -11,14 +11,6 @@ use crate::{
     serve::Service,
 };
 
-fn shown(home: &Home, args: &[&str]) -> Vec<Value> {
-    let mut command = vec!["audit", "show", "--json"];
-    command.extend(args);
-    let done = home.run(&command).ok();
-    let lines = done.stdout.lines().map(serde_json::from_str);
-    lines.collect::<Result<_, _>>().unwrap()
-}
-
 fn is_begun(record: &Value) -> bool {
     record["outcome"] == "begun"
 }
@@ -36,7 +28,7 @@ fn what_an_operator_changes_is_recorded() {
     home.run(&["trust", "remove", "release"]).ok();
     home.run(&["plugin", "remove", "nobody"]).with_code(4);
     home.run(&["trust", "list"]).ok();
-    let all = shown(&home, &[]);
+    let all = home.audited(&[]);
     for (seq, record) in all.iter().enumerate() {
         assert_eq!(record["seq"], seq);
         assert!(
@@ -79,13 +71,13 @@ fn what_an_operator_changes_is_recorded() {
         "{refused}"
     );
 
-    assert_eq!(shown(&home, &["--kind", "grant"]).len(), 2);
-    assert_eq!(shown(&home, &["--denied"]).len(), 1);
+    assert_eq!(home.audited(&["--kind", "grant"]).len(), 2);
+    assert_eq!(home.audited(&["--denied"]).len(), 1);
     // What is signed and installed is a folder; whose it is shows later.
-    assert_eq!(shown(&home, &["--plugin", "greeter"]).len(), 6);
-    assert_eq!(shown(&home, &["-n", "2"])[0]["seq"], 14);
-    assert_eq!(shown(&home, &["--since", "1h"]).len(), 16);
-    assert_eq!(shown(&home, &["--since", "2999-01-01T00:00:00Z"]).len(), 0);
+    assert_eq!(home.audited(&["--plugin", "greeter"]).len(), 6);
+    assert_eq!(home.audited(&["-n", "2"])[0]["seq"], 14);
+    assert_eq!(home.audited(&["--since", "1h"]).len(), 16);
+    assert_eq!(home.audited(&["--since", "2999-01-01T00:00:00Z"]).len(), 0);
     home.run(&["audit", "show", "--since", "yesterdayish"])
         .with_code(2);
     let text = home.run(&["audit", "show", "--kind", "grant"]).ok().stdout;
@@ -100,7 +92,7 @@ fn what_a_run_finds_of_its_plugins_is_recorded() {
     let home = Home::with_greeter();
     let file = home.pipeline("greet");
     home.run(&["run", "start", &file]).ok();
-    let verified = shown(&home, &["--kind", "verify"]);
+    let verified = home.audited(&["--kind", "verify"]);
     assert_eq!(verified.len(), 1, "{verified:?}");
     assert_eq!(
         (&verified[0]["plugin"], &verified[0]["outcome"]),
@@ -112,7 +104,7 @@ fn what_a_run_finds_of_its_plugins_is_recorded() {
 
     home.run(&["run", "start", &home.pipeline("denied")])
         .with_code(5);
-    let denied = shown(&home, &["--kind", "denial"]);
+    let denied = home.audited(&["--kind", "denial"]);
     assert_eq!(
         (&denied[0]["step"], &denied[0]["plugin"]),
         (&json!("say"), &json!("greeter"))
@@ -121,7 +113,7 @@ fn what_a_run_finds_of_its_plugins_is_recorded() {
 
     home.run(&["plugin", "revoke", "greeter"]).ok();
     home.run(&["run", "start", &file]).with_code(5);
-    let denied = shown(&home, &["--kind", "denial"]);
+    let denied = home.audited(&["--kind", "denial"]);
     assert_eq!(denied[1]["outcome"], "denied", "{denied:?}");
     assert!(
         denied[1]["code"].as_str().unwrap().starts_with("ORC-21"),
@@ -135,7 +127,7 @@ fn what_a_run_finds_of_its_plugins_is_recorded() {
     fs::set_permissions(&path, mode).unwrap();
     flip(&path, 40);
     home.run(&["run", "start", &file]).with_code(6);
-    let failed = shown(&home, &["--kind", "verify", "--denied"]);
+    let failed = home.audited(&["--kind", "verify", "--denied"]);
     let detail = failed[0]["detail"].as_str().unwrap();
     assert!(detail.starts_with("integrity check failed: "), "{detail}");
     home.run(&["audit", "verify"]).ok();
@@ -247,7 +239,7 @@ fn a_service_and_commands_write_one_log() {
     let refused = http::send(&service.address, "GET", "/api/v1/runs", &wrong, b"");
     assert_eq!(refused.status, 401);
     eventually("the record", || {
-        !shown(&home, &["--kind", "token_refused"]).is_empty()
+        !home.audited(&["--kind", "token_refused"]).is_empty()
     });
     home.run(&["plugin", "grant", "greeter", "process:spawn=/bin/sh"])
         .ok();
@@ -255,7 +247,7 @@ fn a_service_and_commands_write_one_log() {
     service.wait().ok();
     let report = home.run(&["audit", "verify", "--json"]).ok().json();
     assert_eq!(report["size"], report["covered"]);
-    let found = shown(&home, &[]);
+    let found = home.audited(&[]);
     let refused = found
         .iter()
         .find(|it| it["kind"] == "token_refused")

@@ -16,16 +16,8 @@ use crate::{
     traced::{End, killed_before, moments},
 };
 
-fn shown(home: &Home, args: &[&str]) -> Vec<Value> {
-    let mut command = vec!["audit", "show", "--json"];
-    command.extend(args);
-    let done = home.run(&command).ok();
-    let lines = done.stdout.lines().map(serde_json::from_str);
-    lines.collect::<Result<_, _>>().unwrap()
-}
-
 fn last(home: &Home) -> Value {
-    shown(home, &["-n", "1"]).remove(0)
+    home.audited(&["-n", "1"]).remove(0)
 }
 
 /// Cuts the log, so that it no longer fits its checkpoints.
@@ -61,7 +53,7 @@ fn a_damaged_log_stops_no_revocation() {
     home.run(&["run", "start", &home.pipeline("greet")])
         .with_code(6);
 
-    let found = shown(&home, &[]);
+    let found = home.audited(&[]);
     let what = |it: &Value| (it["kind"].clone(), it["outcome"].clone());
     let expected = [
         ("set_aside", "ok"),
@@ -96,7 +88,7 @@ fn a_damaged_log_is_set_aside_when_an_operator_says_so() {
     let [aside] = set_aside(&home).try_into().unwrap();
     assert_eq!(done["set_aside"], json!(aside));
     assert_eq!(done["code"], "ORC-2109");
-    assert_eq!(shown(&home, &[])[0]["kind"], "set_aside");
+    assert_eq!(home.audited(&[])[0]["kind"], "set_aside");
     home.run(&["plugin", "revoke", "greeter"]).ok();
     home.run(&["audit", "verify"]).ok();
     let again = home.run(&["audit", "repair", "--json"]).ok().json();
@@ -122,7 +114,7 @@ fn a_killed_command_leaves_what_it_was_about_to_do() {
     signal(child.id(), Signal::KILL);
     signal(read(&ready).trim().parse().unwrap(), Signal::KILL);
     finish(child);
-    let found = shown(&home, &[]);
+    let found = home.audited(&[]);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0]["kind"], "key_change");
     assert_eq!(found[0]["outcome"], "begun");
@@ -130,7 +122,7 @@ fn a_killed_command_leaves_what_it_was_about_to_do() {
     // What came to its end says which beginning it belongs to.
     home.run(&["key", "generate", "other", "--no-passphrase"])
         .ok();
-    let found = shown(&home, &["--kind", "key_change"]);
+    let found = home.audited(&["--kind", "key_change"]);
     let outcomes: Vec<_> = found.iter().map(|it| &it["outcome"]).collect();
     assert_eq!(outcomes, ["begun", "begun", "ok"]);
     assert_eq!(
@@ -144,10 +136,10 @@ fn a_killed_command_leaves_what_it_was_about_to_do() {
 fn what_is_refused_is_recorded_with_all_that_is_known_of_it() {
     let home = Home::with_greeter();
     let package = home.work().join("greeter").display().to_string();
-    let before = shown(&home, &[]).len();
+    let before = home.audited(&[]).len();
     let verified = home.run(&["plugin", "verify", &package, "--json"]).ok();
     // What is good and changes nothing is not recorded.
-    assert_eq!(shown(&home, &[]).len(), before);
+    assert_eq!(home.audited(&[]).len(), before);
     let digest = &verified.json()["digest"];
     let key = home.run(&["trust", "list", "--json"]).ok().json()[0]["key_id"].clone();
 
@@ -184,7 +176,7 @@ fn what_is_refused_is_recorded_with_all_that_is_known_of_it() {
 #[test]
 fn what_a_key_of_this_host_signs_is_recorded() {
     let home = Home::with_greeter();
-    let signed = shown(&home, &["--kind", "sign"]);
+    let signed = home.audited(&["--kind", "sign"]);
     assert_eq!(signed.len(), 2, "{signed:?}");
     assert_eq!(signed[1]["action"], "plugin sign");
     assert_eq!(signed[1]["plugin"], "greeter");

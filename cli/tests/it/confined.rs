@@ -77,9 +77,7 @@ fn without_namespaces(home: &Home, args: &[&str]) -> Done {
 
 /// What the audit log has of kind `sandbox`.
 fn sandbox_records(home: &Home) -> Vec<Value> {
-    let shown = home.run(&["audit", "show", "--json"]).ok();
-    let records = shown.stdout.lines().map(serde_json::from_str::<Value>);
-    let records = records.map(Result::unwrap);
+    let records = home.audited(&[]).into_iter();
     records.filter(|it| it["kind"] == "sandbox").collect()
 }
 

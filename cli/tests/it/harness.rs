@@ -68,6 +68,14 @@ pub(crate) struct Home {
 }
 
 impl Home {
+    /// The records of the audit log, oldest first.
+    pub(crate) fn audited(&self, args: &[&str]) -> Vec<Value> {
+        let command = [&["audit", "show", "--json"], args].concat();
+        let done = self.run(&command).ok();
+        let lines = done.stdout.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().unwrap()
+    }
+
     pub(crate) fn new() -> Self {
         Self::named(OsStr::new("home"))
     }

@@ -112,11 +112,12 @@ fn what_was_learned_is_what_is_granted() {
         .json();
     assert_eq!(info["sandbox"]["state"], "confined");
 
-    let records = home.run(&["audit", "show", "--json"]).ok().stdout;
-    let mut records = records
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    assert!(records.any(|it| it["action"] == "plugin learn" && it["outcome"] == "ok"));
+    let records = home.audited(&[]);
+    assert!(
+        records
+            .iter()
+            .any(|it| it["action"] == "plugin learn" && it["outcome"] == "ok")
+    );
 }
 
 #[test]

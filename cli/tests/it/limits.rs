@@ -1,6 +1,6 @@
 //! What an operator sees of a plugin that uses more than it may.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Home, read};
 
@@ -44,7 +44,7 @@ fn a_violation_of_a_limit_is_an_error_and_a_record_of_the_audit_log() {
         .iter()
         .map(|it| it["resource"].as_str().unwrap())
         .collect();
-    assert_eq!(resources, ["memory", "tasks", "disk"]);
+    assert_eq!(resources, ["memory", "tasks", "files", "disk"]);
     let is_grouped = held[0]["by"][0].as_str().unwrap().starts_with("cgroup");
     let text = home.run(&["plugin", "info", "greeter"]).ok().stdout;
     assert!(
@@ -59,11 +59,8 @@ fn a_violation_of_a_limit_is_an_error_and_a_record_of_the_audit_log() {
     }
     assert!(failed.stdout.contains("resource_limit"), "{failed:?}");
     assert!(failed.stdout.contains("ORC-3064"), "{failed:?}");
-    let shown = home.run(&["audit", "show", "--json"]).ok().stdout;
-    let mut records = shown
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let record = records.find(|it| it["rule"] == "limit").unwrap();
+    let records = home.audited(&[]);
+    let record = records.iter().find(|it| it["rule"] == "limit").unwrap();
     assert_eq!(record["plugin"], "greeter", "{record}");
     assert_eq!(
         (&record["kind"], &record["outcome"]),

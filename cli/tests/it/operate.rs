@@ -68,10 +68,7 @@ fn plugin(service: &Service, id: &str) -> Value {
 
 /// Kind, outcome and actor of what was recorded of an action.
 fn recorded(home: &Home, action: &str) -> Vec<[String; 3]> {
-    let shown = home.run(&["audit", "show", "--json"]).ok().stdout;
-    let records = shown
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let records = home.audited(&[]).into_iter();
     let of_it = records.filter(|record| record["action"] == action);
     let text = |record: &Value, key: &str| record[key].as_str().unwrap_or_default().to_owned();
     of_it

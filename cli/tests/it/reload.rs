@@ -89,10 +89,9 @@ fn told(home: &Home, service: &Service) {
     };
     counted("switched", RELOADS);
     counted("failed", 1);
-    let records = home.run(&["audit", "show", "--json"]).ok().stdout;
-    let of_reload: Vec<Value> = records
-        .lines()
-        .flat_map(|line| serde_json::from_str::<Value>(line).ok())
+    let of_reload: Vec<Value> = home
+        .audited(&[])
+        .into_iter()
         .filter(|record| record["action"] == "plugin reload")
         .collect();
     let count = |outcome: &str| {
@@ -101,7 +100,10 @@ fn told(home: &Home, service: &Service) {
             .filter(|it| it["outcome"] == outcome)
             .count()
     };
-    assert!(count("ok") >= RELOADS && count("failed") >= 1, "{records}");
+    assert!(
+        count("ok") >= RELOADS && count("failed") >= 1,
+        "{of_reload:?}"
+    );
 }
 
 #[test]

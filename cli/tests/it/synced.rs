@@ -21,6 +21,9 @@ use crate::{
 /// What lies there is made anew, or its own library sees to it.
 const NOT_OURS: [&str; 3] = ["run", "journal", "downloads"];
 
+/// Folders of the home with what a command is about.
+const LASTING: [&str; 4] = ["trust", "keys", "plugins", "audit"];
+
 type Inode = (u64, u64);
 
 fn inode(path: &Path) -> Option<Inode> {
@@ -74,8 +77,8 @@ impl Unsynced {
             libc::SYS_openat if arguments[2] & libc::O_CREAT as u64 != 0 => self.made(&at(0, 1)),
             libc::SYS_unlink | libc::SYS_rmdir => self.gone(&here(0)),
             libc::SYS_unlinkat => self.gone(&at(0, 1)),
-            libc::SYS_mkdir => self.made(&here(0)),
-            libc::SYS_mkdirat => self.made(&at(0, 1)),
+            libc::SYS_mkdir => self.new_folder(&here(0)),
+            libc::SYS_mkdirat => self.new_folder(&at(0, 1)),
             libc::SYS_symlink => self.made(&here(1)),
             libc::SYS_symlinkat => self.made(&at(1, 2)),
             libc::SYS_rename => self.placed(&here(0), &here(1), false),
@@ -125,6 +128,16 @@ impl Unsynced {
         let parent = path.parent().unwrap();
         if let Some(inode) = inode(parent).filter(|_| path.symlink_metadata().is_err()) {
             self.made.insert(inode, parent.to_owned());
+        }
+    }
+
+    /// A folder whose name is for good when it is made.
+    fn new_folder(&mut self, path: &Path) {
+        self.made(path);
+        let parent = path.parent().unwrap();
+        let is_to_last = LASTING.iter().any(|name| path.ends_with(name));
+        if let Some(inode) = inode(parent).filter(|_| is_to_last && !path.exists()) {
+            self.placed.insert(inode, parent.to_owned());
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::Home;
+use crate::{harness::Home, serve::Service};
 
 /// A home that trusts its key `release` at level 3 for two names.
 fn trusting() -> Home {
@@ -175,4 +176,45 @@ fn everything_that_is_named_is_taken_back() {
     assert_eq!(error["code"], "ORC-2124");
     let left = home.run(&["plugin", "grants", "--json"]).ok().json();
     assert_eq!(left[0]["capabilities"], json!([]), "{left}");
+}
+
+/// With the folder goes what was revoked. Whoever begins anew is told.
+#[test]
+fn a_home_whose_trust_was_removed_says_what_it_no_longer_knows() {
+    let warning = "this home had a trust root before, version 2,";
+    let add = ["trust", "add", "release", "--level", "3", "--names", "*"];
+    for begin in [&["trust", "init"][..], &add] {
+        let home = trusting();
+        let digest = format!("sha256:{}", "0".repeat(64));
+        home.run(&["trust", "revoke", &digest, "--reason", "it steals"])
+            .ok();
+        fs::remove_dir_all(home.root().join("trust")).unwrap();
+        let begun = home.run(begin).ok();
+        assert!(begun.stderr.contains(warning), "{}", begun.stderr);
+        assert!(begun.stderr.contains("put the folder back"));
+        let next = home.run(&[&add[..], &["--replace"]].concat()).ok();
+        assert!(!next.stderr.contains(warning), "{}", next.stderr);
+    }
+    let new = Home::new();
+    let first = new.run(&["trust", "init"]).ok();
+    assert!(!first.stderr.contains("before"), "{}", first.stderr);
+}
+
+#[test]
+fn a_service_says_what_it_means_that_nothing_confines_a_plugin() {
+    for (level3, told) in [("unconfined", 1), ("confined", 0)] {
+        let home = Home::with_greeter();
+        let setting = format!("runtime.sandbox.level3={level3}");
+        let service = Service::start(&home, &["--set", &setting]);
+        service.signal(Signal::TERM);
+        let stderr = service.wait().ok().stderr;
+        for statement in [
+            "trust only sources that you know",
+            "read the source before you trust it",
+            "a plugin has the same permissions as this host",
+            "run this host with as few as it needs",
+        ] {
+            assert_eq!(stderr.matches(statement).count(), told, "{stderr}");
+        }
+    }
 }

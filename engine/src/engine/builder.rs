@@ -4,12 +4,12 @@ use std::{
     collections::BTreeMap,
     mem,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use orchestrator_contract::{EventSink, HostService, NoHost};
 use orchestrator_observability::{Build, Telemetry};
-use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimeError, RuntimePaths, SearchPath};
+use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimePaths, SearchPath};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -139,7 +139,7 @@ impl EngineBuilder {
             places: Arc::new(Semaphore::new(config.run.in_flight_max.get())),
             config,
             runtime,
-            disabled: Disabled::of(&home),
+            disabled: Mutex::new(Disabled::of(&home)),
             health,
             bus,
             telemetry,
@@ -207,12 +207,9 @@ impl EngineBuilder {
             host,
         )
         .await?;
-        for (name, plugin) in &config.plugins {
-            match plugin.disabled.then(|| runtime.disable(name)) {
-                // Told below, with every other section that names nothing.
-                None | Some(Ok(()) | Err(RuntimeError::UnknownPlugin { .. })) => (),
-                Some(Err(error)) => return Err(error.into()),
-            }
+        let of_config = config.plugins.iter();
+        for (name, _) in of_config.filter(|(_, plugin)| plugin.disabled) {
+            runtime.keep_disabled(name);
         }
         plugins::disable(&runtime, &Disabled::of(home))?;
         // What is disabled must not run, not even to start.

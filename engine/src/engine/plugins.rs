@@ -1,11 +1,14 @@
 //! What an operator does with the plugins of a running engine.
 
-use std::time::Duration;
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use orchestrator_plugin_runtime::{PluginStatus, Reloaded};
+use orchestrator_plugin_runtime::{PluginStatus, Reloaded, Runtime};
 
-use super::Engine;
-use crate::{disabled::Disabled, error::EngineError};
+use super::{Engine, Shared};
+use crate::{config::Config, disabled::Disabled, error::EngineError};
 
 impl Engine {
     /// Every plugin that was found, also those that cannot be used.
@@ -23,8 +26,9 @@ impl Engine {
     ///
     /// When there is no such plugin, it has stopped, or this cannot be written down.
     pub fn disable_plugin(&self, id: &str, by: &str) -> Result<(), EngineError> {
+        let written = self.shared.written();
         self.shared.runtime.disable(id)?;
-        self.shared.disabled.add(id, by)?;
+        written.add(id, by)?;
         Ok(())
     }
 
@@ -36,11 +40,11 @@ impl Engine {
     /// loaded, or this cannot be written down. Of what was written down nothing is
     /// left where it could not be loaded.
     pub fn enable_plugin(&self, id: &str) -> Result<(), EngineError> {
-        let configured = self.shared.config.plugins.get(id);
-        if configured.is_some_and(|plugin| plugin.disabled) {
+        if is_configured(&self.shared.config, id) {
             return Err(EngineError::DisabledByConfig { id: id.to_owned() });
         }
-        self.shared.disabled.remove(id)?;
+        let written = self.shared.written();
+        written.remove(id)?;
         Ok(self.shared.runtime.enable(id)?)
     }
 
@@ -57,8 +61,8 @@ impl Engine {
     }
 
     /// Lets a plugin go on with what is installed now: see [`Runtime::reload`]. Runs
-    /// that are in flight keep the version they began with. When the future is
-    /// dropped, the reload goes on.
+    /// that are in flight keep the version they began with. What is disabled is not
+    /// started. When the future is dropped, the reload goes on.
     ///
     /// [`Runtime::reload`]: orchestrator_plugin_runtime::Runtime::reload
     ///
@@ -66,6 +70,7 @@ impl Engine {
     ///
     /// Those of [`Runtime::reload`]; the version that served goes on then.
     pub async fn reload_plugin(&self, id: &str) -> Result<Reloaded, EngineError> {
+        self.shared.keep_as_written(id);
         Ok(self.shared.runtime.reload(id).await?)
     }
 
@@ -75,21 +80,37 @@ impl Engine {
     ///
     /// When that cannot be read.
     pub fn disable_as_written(&self) -> Result<(), EngineError> {
-        disable(&self.shared.runtime, &self.shared.disabled)
+        disable(&self.shared.runtime, &self.shared.written())
     }
 }
 
-/// Disables what is written down. What is not there cannot run either.
-pub(super) fn disable(
-    runtime: &orchestrator_plugin_runtime::Runtime,
-    disabled: &Disabled,
-) -> Result<(), EngineError> {
-    use orchestrator_plugin_runtime::RuntimeError::{IllegalTransition, UnknownPlugin};
-    for id in disabled.list()? {
-        match runtime.disable(&id) {
-            Ok(()) | Err(UnknownPlugin { .. } | IllegalTransition { .. }) => {}
-            Err(error) => return Err(error.into()),
+impl Shared {
+    /// What is written down as disabled. Whoever changes it and the runtime holds it
+    /// meanwhile, so that both come to say the same.
+    fn written(&self) -> MutexGuard<'_, Disabled> {
+        self.disabled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Disables a plugin that is to be, though the runtime may not have it yet, or may
+    /// have been told nothing of it.
+    fn keep_as_written(&self, id: &str) {
+        let written = self.written();
+        if is_configured(&self.config, id) || written.has(id) {
+            self.runtime.keep_disabled(id);
         }
+    }
+}
+
+/// Whether the configuration disables it.
+fn is_configured(config: &Config, id: &str) -> bool {
+    let plugin = config.plugins.get(id);
+    plugin.is_some_and(|plugin| plugin.disabled)
+}
+
+/// Disables what is written down, also what is not there yet.
+pub(super) fn disable(runtime: &Runtime, written: &Disabled) -> Result<(), EngineError> {
+    for id in written.list()? {
+        runtime.keep_disabled(&id);
     }
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_engine::{Engine, RunHandle, RunReport, RunRequest};
+use orchestrator_contract::PluginState;
+use orchestrator_engine::{Disabled, Engine, Home, RunHandle, RunReport, RunRequest};
 use orchestrator_testkit::{Kind, TestHome, TestPlugin, scripted_plugin};
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use crate::support::{Rig, output, pipeline, run, within};
 
@@ -99,4 +101,50 @@ async fn a_pipeline_names_a_channel_and_the_operator_does_for_those_that_do_not(
     let engine = engine.await;
     assert_eq!(version(&run(&engine, &body("tally")).await), "2.0.0");
     assert_eq!(version(&run(&engine, &body("tally@stable")).await), "1.5.0");
+}
+
+/// Whoever wrote it down, and whenever.
+#[tokio::test]
+async fn what_is_written_down_as_disabled_is_not_started_by_a_reload() {
+    let rig = Rig::new();
+    let disabled = Disabled::of(&Home::at(rig.home.path()).unwrap());
+    let engine = rig.start().await;
+    disabled.add("tally", "tests").unwrap();
+    release(&rig, "1.0.0", "stable");
+    let done = within(engine.reload_plugin("tally")).await.unwrap();
+    assert_eq!(done.plugin.state, PluginState::Disabled);
+    engine.enable_plugin("tally").unwrap();
+    assert_eq!(version(&run(&engine, &body("tally")).await), "1.0.0");
+    drop(engine);
+
+    let rig = Rig::new();
+    let of_config = serde_json::from_value(json!({ "disabled": true })).unwrap();
+    let engine = rig.start_with(|config| {
+        config.plugins.insert("tally".to_owned(), of_config);
+    });
+    let engine = engine.await;
+    release(&rig, "1.0.0", "stable");
+    let done = within(engine.reload_plugin("tally")).await.unwrap();
+    assert_eq!(done.plugin.state, PluginState::Disabled);
+}
+
+/// What is written down is what counts after the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_disables_and_who_enables_at_once_leave_what_is_written_down() {
+    let rig = Rig::new();
+    let disabled = Disabled::of(&Home::at(rig.home.path()).unwrap());
+    let engine = rig.start().await;
+    for round in 0..100 {
+        let (one, other) = (engine.clone(), engine.clone());
+        let (disabling, enabling) = tokio::join!(
+            spawn_blocking(move || one.disable_plugin("counted", "tests").unwrap()),
+            spawn_blocking(move || other.enable_plugin("counted").unwrap()),
+        );
+        disabling.unwrap();
+        enabling.unwrap();
+        let plugins = engine.plugins();
+        let counted = plugins.iter().find(|it| it.id == "counted").unwrap();
+        let is_disabled = counted.state == PluginState::Disabled;
+        assert_eq!(is_disabled, disabled.has("counted"), "round {round}");
+    }
 }

@@ -9,7 +9,11 @@ use orchestrator_contract::{CallError, PluginState};
 use tokio::time::timeout;
 
 use super::{Body, Entry};
-use crate::{builtin::BuiltinBody, lifecycle::Illegal};
+use crate::{
+    BoxFuture,
+    builtin::BuiltinBody,
+    lifecycle::{Illegal, Lifecycle},
+};
 
 /// Why a plugin was not started again.
 #[derive(Debug)]
@@ -37,6 +41,16 @@ impl Entry {
         limit: Duration,
         reason: &str,
     ) -> Result<(), NotRestarted> {
+        let (entry, reason) = (Arc::clone(self), reason.to_owned());
+        to_its_end(async move { entry.restart_now(grace, limit, &reason).await }).await
+    }
+
+    async fn restart_now(
+        self: &Arc<Self>,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), NotRestarted> {
         use PluginState::{CrashLoop, Error, Initialized, Loaded, Running, Starting};
         match self.life.state() {
             Error | CrashLoop if !matches!(self.body, Body::None) => {
@@ -52,6 +66,40 @@ impl Entry {
             Body::Node(node) => node.restart(grace, reason).await,
             Body::Builtin(builtin) => self.end_builtin(builtin, grace, limit, reason).await?,
             // Each call has a process of its own.
+            Body::Exec(_) | Body::None => {}
+        }
+        self.ready(None).await.map_err(NotRestarted::Start)
+    }
+
+    /// Ends a plugin that runs and is not well, and starts it again. What has a process
+    /// is started as if it had ended by itself: later each time, and not for ever.
+    /// Dropping the future leaves what has begun to itself.
+    pub(crate) async fn recover(
+        self: &Arc<Self>,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), NotRestarted> {
+        let (entry, reason) = (Arc::clone(self), reason.to_owned());
+        to_its_end(async move { entry.recover_now(grace, limit, &reason).await }).await
+    }
+
+    async fn recover_now(
+        self: &Arc<Self>,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), NotRestarted> {
+        let (from, to) = (self.life.state(), PluginState::Starting);
+        if from != PluginState::Running {
+            return Err(Illegal { from, to }.into());
+        }
+        match &self.body {
+            Body::Node(node) => {
+                let well_for = well_for(node.last_started_at(), self.health.last_seen());
+                node.recover(grace, reason, well_for).await;
+            }
+            Body::Builtin(builtin) => self.end_builtin(builtin, grace, limit, reason).await?,
             Body::Exec(_) | Body::None => {}
         }
         self.ready(None).await.map_err(NotRestarted::Start)
@@ -81,19 +129,26 @@ impl Entry {
     }
 
     /// Ends what was started for a plugin that did not start, last first, unless
-    /// somebody else uses it by now.
-    pub(super) async fn take_back(&self, started: Vec<Arc<Self>>) {
-        for entry in started.into_iter().rev() {
-            if !entry.is_needed_besides(self) {
-                entry.rest(&self.id).await;
-            }
-        }
+    /// somebody else uses it by now. Dropping the future takes nothing of that back.
+    pub(super) fn take_back(&self, started: Vec<Arc<Self>>) -> BoxFuture<'static, ()> {
+        let (failed, id) = (Arc::clone(&self.life), self.id.clone());
+        Box::pin(async move {
+            // What goes wrong is in the state of each.
+            let _ = tokio::spawn(async move {
+                for entry in started.into_iter().rev() {
+                    if !entry.is_needed_besides(&failed) {
+                        entry.rest(&id).await;
+                    }
+                }
+            })
+            .await;
+        })
     }
 
-    fn is_needed_besides(&self, failed: &Self) -> bool {
+    fn is_needed_besides(&self, failed: &Arc<Lifecycle>) -> bool {
         use PluginState::{Running, Starting};
         let in_use = |dependant: &Arc<Self>| {
-            !std::ptr::eq(&**dependant, failed)
+            !Arc::ptr_eq(&dependant.life, failed)
                 && matches!(dependant.life.state(), Running | Starting)
         };
         self.is_wanted() || self.in_flight() > 0 || self.dependants().iter().any(in_use)
@@ -125,11 +180,30 @@ impl Entry {
             Body::Exec(_) | Body::None => {}
         }
         let brought = std::mem::take(&mut *self.brought());
-        Box::pin(self.take_back(brought)).await;
+        self.take_back(brought).await;
     }
 
     /// What was started for it and had not run before.
     pub(super) fn brought(&self) -> MutexGuard<'_, Vec<Arc<Self>>> {
         self.brought.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits for a restart, which goes on when nobody waits for it any more: left in the
+/// middle, the plugin would be stopping for good.
+async fn to_its_end(
+    restart: impl Future<Output = Result<(), NotRestarted>> + Send + 'static,
+) -> Result<(), NotRestarted> {
+    tokio::spawn(restart).await.unwrap_or_else(|panic| {
+        let message = panic.to_string();
+        Err(NotRestarted::Start(CallError::Panic { message }))
+    })
+}
+
+/// How long a process was known to be well, of times in milliseconds.
+fn well_for(started_at: Option<i64>, last_seen: Option<i64>) -> Duration {
+    let span = started_at.zip(last_seen).map(|(from, to)| to - from);
+    // What was seen before it says nothing of it.
+    let span = span.and_then(|span| u64::try_from(span).ok());
+    Duration::from_millis(span.unwrap_or_default())
 }

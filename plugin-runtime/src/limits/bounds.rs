@@ -8,7 +8,7 @@ use std::sync::{
 use orchestrator_sandbox::{GroupLimits, GroupReport, Limits, groups};
 use serde::Serialize;
 
-use super::{Policy, Watch};
+use super::{Ceilings, Policy, Watch};
 
 /// Memory a program needs besides what it was limited to where each of its processes is
 /// bounded by itself: its own data, its stacks, what its runtime sets aside.
@@ -62,8 +62,7 @@ pub(crate) struct Bounds {
     /// Counts the changes.
     changes: AtomicU64,
     policy: Policy,
-    /// The number of tasks that every plugin has which asks for none.
-    usual_tasks: Option<u64>,
+    ceilings: Ceilings,
 }
 
 #[derive(Clone, Debug)]
@@ -73,12 +72,12 @@ struct State {
 }
 
 impl Bounds {
-    pub(super) fn new(watch: Watch, has_usual_tasks: bool, means: Means) -> Self {
+    pub(super) fn new(watch: Watch, ceilings: Ceilings, means: Means) -> Self {
         Self {
             policy: means.policy,
             state: Mutex::new(State { watch, means }),
             changes: AtomicU64::new(0),
-            usual_tasks: watch.tasks.filter(|_| has_usual_tasks),
+            ceilings,
         }
     }
 
@@ -125,7 +124,7 @@ impl Bounds {
         let data = data.filter(|_| means.memory_group().is_none());
         Limits {
             data_bytes: data.map(|bytes| bytes.saturating_add(DATA_HEADROOM)),
-            open_files: watch.files.filter(|_| means.bounds()),
+            open_files: self.files(watch, means),
             // Where both bound it, a full disk is told of as one.
             file_bytes: watch
                 .disk_bytes
@@ -134,6 +133,16 @@ impl Bounds {
             processes: with_headroom(watch.tasks).filter(|_| means.own_tasks),
             ..Limits::default()
         }
+    }
+
+    /// Whoever is only warned may have more than it asked for, and still not so many that the
+    /// host has too few.
+    fn files(&self, watch: &Watch, means: &Means) -> Option<u64> {
+        if means.bounds() {
+            return watch.files;
+        }
+        let most = self.ceilings.files?;
+        Some(most.max(watch.files.unwrap_or_default()))
     }
 
     /// What all of them may use together, as the kernel is told.
@@ -150,7 +159,7 @@ impl Bounds {
 
     /// Who counts tasks: no group for the sake of a bound that a namespace holds well enough.
     fn tasks_group(&self, watch: &Watch, means: &Means) -> Option<u8> {
-        let is_usual = means.own_tasks && watch.tasks == self.usual_tasks;
+        let is_usual = means.own_tasks && watch.tasks == self.ceilings.tasks;
         means.groups.tasks.filter(|_| !is_usual)
     }
 

@@ -9,6 +9,7 @@ use orchestrator_contract::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     NodeParts,
@@ -67,8 +68,13 @@ struct Hatching {
     filtered: Option<Arc<Outlet>>,
 }
 
-/// Starts the process and shakes hands. Dropping the future kills it.
-pub(super) async fn launch(parts: &NodeParts, waiting: Arc<AtomicU64>) -> Result<Running, Failure> {
+/// Starts the process and shakes hands. Dropping the future kills it; when it is given
+/// up otherwise, the process is gone by the time that the failure is there.
+pub(super) async fn launch(
+    parts: &NodeParts,
+    waiting: Arc<AtomicU64>,
+    given_up: &CancellationToken,
+) -> Result<Running, Failure> {
     let hatched = hatch(parts).await;
     let mut hatching = hatched.map_err(|error| Failure::Passing {
         reason: explain(&error),
@@ -81,6 +87,7 @@ pub(super) async fn launch(parts: &NodeParts, waiting: Arc<AtomicU64>) -> Result
         shaken = timeout(limit, shake(parts, socket, &mut decoder)) => shaken
             .unwrap_or(Err(Handshake::Late)),
         error = watch.violated() => Err(Handshake::Fault(error)),
+        () = given_up.cancelled() => Err(Handshake::Late),
     };
     match shaken {
         Ok(hello) => Ok(hatching.run(parts, waiting, decoder, &hello)),

@@ -1,37 +1,32 @@
 //! Starts, watches, restarts and stops the process of one plugin. One task, which
 //! owns the process: when the task is gone, so is the process.
 
+mod ending;
+
 use std::{
-    future::pending,
-    io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use orchestrator_contract::{
-    CallError, Event, PluginState, ViolationAction,
-    frame::{Drain, Frame},
-};
-use orchestrator_sandbox::ExitStatus;
+use orchestrator_contract::{CallError, Event, PluginState, ViolationAction};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinSet,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Command, Counters, Link, NodeParts, Then,
-    launch::{Failure, Running, half_frame, launch},
-    reader::End,
+    launch::{Failure, Running, launch},
 };
 use crate::{
     PluginProblem,
     error::LifecycleError,
     health::FIRST_CHECK,
     lifecycle::now_ms,
-    process::{DRAIN_AFTER_END, Process, describe},
     supervisor::{Restarts, Verdict},
 };
+use ending::{Cause, Ending, Stop, drain, fault, stop_command, stop_command_anyway, stop_waiting};
 
 pub(super) struct Supervisor {
     parts: NodeParts,
@@ -48,44 +43,14 @@ enum Next {
     /// Wait until somebody asks for it.
     Rest,
     /// The plugin is stopped.
-    Stop(Option<oneshot::Sender<()>>),
+    Stop(Option<Stop>),
 }
 
-/// How the process came to its end.
-enum Ending {
-    /// By itself or for a fault. What went wrong, and what calls get, made of the
-    /// process's last output.
-    Fault(String, Cause),
-    /// Because it was told to, however the process took that.
-    Stopped(Stop),
-}
-
-/// The command to end.
-struct Stop {
-    /// How long the process may take to finish.
-    grace: Duration,
-    then: Then,
-    /// Told when it has ended; nobody asked when the plugin is dropped.
-    done: Option<oneshot::Sender<()>>,
-}
-
-enum Cause {
-    /// It ended; how.
-    Ended(String),
-    /// It broke a rule or a limit.
-    Error(CallError),
-}
-
-impl Ending {
-    /// The same, with the error that explains why the process is gone, where there is one.
-    fn explained(self, error: Option<CallError>) -> Self {
-        match (self, error) {
-            (Self::Fault(_, Cause::Ended(_)), Some(error)) => {
-                Self::Fault(error.to_string(), Cause::Error(error))
-            }
-            (ending, _) => ending,
-        }
-    }
+/// What becomes of calls that come before the next start.
+#[derive(Clone, Copy)]
+enum Calls {
+    Wait,
+    Fail,
 }
 
 impl Supervisor {
@@ -111,12 +76,13 @@ impl Supervisor {
             next = match next {
                 Next::Rest => self.rest().await,
                 Next::Start => self.serve().await,
-                Next::Stop(done) => {
+                Next::Stop(stop) => {
                     let message = "it has stopped".to_owned();
                     self.link
                         .send_replace(Link::Down(self.unavailable(&message)));
-                    // Nobody may be waiting for the news.
-                    let _ = done.map(|done| done.send(()));
+                    if let Some(stop) = stop {
+                        stop.tell_done();
+                    }
                     return;
                 }
             };
@@ -131,8 +97,16 @@ impl Supervisor {
                 Next::Start
             }
             Some(Command::End { grace, then, done }) => {
-                let done = Some(done);
-                self.ended(Stop { grace, then, done })
+                let done = vec![done];
+                let stop = Stop { grace, then, done };
+                match stop.then {
+                    // There is no process that could be well.
+                    Then::Recover { .. } => {
+                        stop.tell_done();
+                        Next::Rest
+                    }
+                    _ => self.ended(stop),
+                }
             }
             None => Next::Stop(None),
         }
@@ -141,8 +115,8 @@ impl Supervisor {
     /// There is no process any more, as somebody wanted.
     fn ended(&mut self, stop: Stop) -> Next {
         let next = match stop.then {
-            Then::Never => return Next::Stop(stop.done),
-            Then::Start(_) => {
+            Then::Never => return Next::Stop(Some(stop)),
+            Then::Start(_) | Then::Recover { .. } => {
                 self.link.send_replace(Link::Starting);
                 Next::Start
             }
@@ -152,8 +126,7 @@ impl Supervisor {
             }
         };
         self.restarts.reset();
-        // Nobody may be waiting for the news.
-        let _ = stop.done.map(|done| done.send(()));
+        stop.tell_done();
         next
     }
 
@@ -165,10 +138,9 @@ impl Supervisor {
         }
         self.go(PluginState::Starting, "its process is started");
         let started = Instant::now();
-        let waiting = Arc::clone(&self.counters.waiting);
-        let launched = tokio::select! {
-            launched = launch(&self.parts, waiting) => launched,
-            stop = stop_command(&mut self.commands) => return self.ended(stop),
+        let launched = match self.launch().await {
+            Ok(launched) => launched,
+            Err(stop) => return self.ended(stop),
         };
         match launched {
             Ok(running) => {
@@ -183,7 +155,8 @@ impl Supervisor {
                     let plugin = self.parts.outlet.plugin();
                     tracing::warn!(%plugin, %reason, output = %tail, "a plugin did not start");
                 }
-                self.after_end(&reason, started).await
+                self.after_end(&reason, started.elapsed(), Calls::Fail)
+                    .await
             }
             Err(Failure::Lasting { error, cause }) => {
                 self.parts
@@ -195,38 +168,74 @@ impl Supervisor {
         }
     }
 
+    /// Starts the process. Where it is told to stop meanwhile, there is none after that.
+    async fn launch(&mut self) -> Result<Result<Running, Failure>, Stop> {
+        let waiting = Arc::clone(&self.counters.waiting);
+        let given_up = CancellationToken::new();
+        let mut launching = std::pin::pin!(launch(&self.parts, waiting, &given_up));
+        tokio::select! {
+            launched = &mut launching => Ok(launched),
+            stop = stop_command_anyway(&mut self.commands) => {
+                given_up.cancel();
+                // It may have come up in the same moment.
+                if let Ok(running) = launching.await {
+                    let error = self.unavailable("it is stopping");
+                    running.end(|_| error.clone(), &error).await;
+                }
+                Err(stop)
+            }
+        }
+    }
+
     /// Asks a process that has just started whether it is well, and stays with it
     /// until it has ended.
-    async fn stay_with(&mut self, running: Running, started: Instant) -> Next {
-        let first = tokio::select! {
-            well = timeout(FIRST_CHECK, running.connection.health()) => {
-                well.unwrap_or_else(|_| Err(format!("timeout after {FIRST_CHECK:?}")))
-            }
-            // Whoever accompanies it finds out why.
-            _ = running.process.wait() => Ok(()),
-            stop = stop_command(&mut self.commands) => {
-                drop(running);
-                self.gone();
-                return self.ended(stop);
-            }
+    async fn stay_with(&mut self, mut running: Running, started: Instant) -> Next {
+        let ending = match self.first_check(&mut running).await {
+            Ok(Ok(())) => self.accompany(&mut running).await,
+            Ok(Err(message)) => return self.unwell(running, message).await,
+            Err(ending) => ending,
         };
-        if let Err(message) = first {
-            let id = self.parts.outlet.plugin().to_string();
-            let problem = PluginProblem::new(&LifecycleError::Health { id, message });
-            let error = problem.to_call_error();
-            running.end(|_| error.clone(), &error).await;
-            self.gone();
-            self.parts.life.fail(PluginState::Error, problem);
-            // Last, so that who is told finds everything done.
-            self.link.send_replace(Link::Down(error));
-            return Next::Rest;
-        }
-        let ending = self.accompany(running).await;
+        let ending = self.finish(running, ending).await;
         self.gone();
-        match ending {
-            Ending::Stopped(stop) => self.ended(stop),
-            Ending::Fault(reason, _) => self.after_end(&reason, started).await,
+        let stop = match ending {
+            Ending::Fault(reason, _) => {
+                return self
+                    .after_end(&reason, started.elapsed(), Calls::Fail)
+                    .await;
+            }
+            Ending::Stopped(stop) => stop,
+        };
+        let Then::Recover { reason, well_for } = stop.then.clone() else {
+            return self.ended(stop);
+        };
+        stop.tell_done();
+        self.after_end(&reason, well_for, Calls::Wait).await
+    }
+
+    /// What a process says of itself that has just started; how it ends where it comes
+    /// to an end instead.
+    async fn first_check(&mut self, running: &mut Running) -> Result<Result<(), String>, Ending> {
+        let connection = Arc::clone(&running.connection);
+        tokio::select! {
+            well = timeout(FIRST_CHECK, connection.health()) => {
+                Ok(well.unwrap_or_else(|_| Err(format!("timeout after {FIRST_CHECK:?}"))))
+            }
+            ending = fault(running, self.parts.settings.cancel_grace) => Err(ending),
+            stop = stop_command_anyway(&mut self.commands) => Err(Ending::Stopped(stop)),
         }
+    }
+
+    /// It has started and is not well: another start would end the same.
+    async fn unwell(&self, running: Running, message: String) -> Next {
+        let id = self.parts.outlet.plugin().to_string();
+        let problem = PluginProblem::new(&LifecycleError::Health { id, message });
+        let error = problem.to_call_error();
+        running.end(|_| error.clone(), &error).await;
+        self.gone();
+        self.parts.life.fail(PluginState::Error, problem);
+        // Last, so that who is told finds everything done.
+        self.link.send_replace(Link::Down(error));
+        Next::Rest
     }
 
     /// There is no process any more.
@@ -235,44 +244,27 @@ impl Supervisor {
     }
 
     /// Lets calls in and waits for the end of the process.
-    async fn accompany(&mut self, mut running: Running) -> Ending {
+    async fn accompany(&mut self, running: &mut Running) -> Ending {
         // State first: who sees the link finds the plugin running.
         self.go(PluginState::Running, "it takes calls");
         self.link
             .send_replace(Link::Ready(Arc::clone(&running.connection)));
-        let grace = self.parts.settings.cancel_grace;
-        let fault = |error: CallError| Ending::Fault(error.to_string(), Cause::Error(error));
-        let (process, connection) = (&running.process, &running.connection);
-        let ending = tokio::select! {
-            Some(end) = running.reader.join_next() => match end {
-                Ok(End::Fault(error)) => fault(error),
-                Ok(End::Closed { pending }) => closed(process, pending).await,
-                Err(error) => fault(CallError::Panic { message: error.to_string() }),
-            },
-            // It stays as long as its end is open.
-            Some(_) = running.writer.join_next() => closed(process, 0).await,
-            status = process.wait() => exited(&mut running.reader, status).await,
-            error = running.watch.violated() => fault(error),
-            () = connection.overdue(grace) => fault(CallError::protocol(
-                "ignored_cancel",
-                format!("a cancelled call did not end within {grace:?}"),
-            )),
-            stop = stop_command(&mut self.commands) => Ending::Stopped(stop),
+        let settings = &self.parts.settings;
+        let (cancel_grace, settle) = (settings.cancel_grace, settings.drain_grace);
+        let mut stop = tokio::select! {
+            ending = fault(running, cancel_grace) => return ending,
+            stop = stop_command(&mut self.commands) => stop,
         };
-        let ending = ending.explained(running.watch.killed_for_memory());
-        if let Ending::Stopped(stop) = &ending {
-            let mut grace = stop.grace;
-            if let Then::Start(reason) = &stop.then {
+        match &stop.then {
+            Then::Start(reason) | Then::Recover { reason, .. } => {
                 // Calls that come from here on wait for the next process.
                 self.go(PluginState::Starting, reason);
                 self.link.send_replace(Link::Starting);
-            } else {
-                // Its calls have ended by then.
-                grace = grace.min(self.parts.settings.drain_grace);
             }
-            drain(&mut running, grace).await;
+            // Its calls have ended by then.
+            Then::Rest | Then::Never => stop.grace = stop.grace.min(settle),
         }
-        self.finish(running, ending).await
+        Ending::Stopped(drain(running, &mut self.commands, stop, settle).await)
     }
 
     /// Ends the process, whatever is left of it, and every call.
@@ -283,8 +275,8 @@ impl Supervisor {
             Ending::Stopped(_) => "it is stopping".to_owned(),
         };
         let after = self.unavailable(&reason);
-        let starts_again =
-            matches!(&ending, Ending::Stopped(stop) if matches!(stop.then, Then::Start(_)));
+        let starts_again = matches!(&ending, Ending::Stopped(stop)
+            if matches!(stop.then, Then::Start(_) | Then::Recover { .. }));
         if !starts_again {
             self.link.send_replace(Link::Down(after.clone()));
         }
@@ -316,8 +308,9 @@ impl Supervisor {
         ending
     }
 
-    /// Decides when the process is started again, and waits until then.
-    async fn after_end(&mut self, reason: &str, started: Instant) -> Next {
+    /// Decides when the process, which was well for `ran`, is started again, and waits
+    /// until then.
+    async fn after_end(&mut self, reason: &str, ran: Duration, calls: Calls) -> Next {
         // The command may have come in the same moment as the end.
         if let Some(stop) = stop_waiting(&mut self.commands) {
             return self.ended(stop);
@@ -329,7 +322,7 @@ impl Supervisor {
             self.go(PluginState::Error, reason);
             return Next::Rest;
         }
-        match self.restarts.ended(started.elapsed(), fastrand::f64()) {
+        match self.restarts.ended(ran, fastrand::f64()) {
             Verdict::CrashLoop => {
                 let problem = PluginProblem::new(&LifecycleError::CrashLoop {
                     limit: self.parts.restart.crash_loop_restarts,
@@ -342,7 +335,10 @@ impl Supervisor {
             }
             Verdict::Restart(delay) => {
                 let told = format!("{reason}; it is started again in {delay:.1?}");
-                self.link.send_replace(Link::Down(self.unavailable(&told)));
+                self.link.send_replace(match calls {
+                    Calls::Wait => Link::Starting,
+                    Calls::Fail => Link::Down(self.unavailable(&told)),
+                });
                 self.go(PluginState::Starting, &told);
                 self.counters.restarts.fetch_add(1, Ordering::Relaxed);
                 self.parts.outlet.emit(Event::PluginRestarted {
@@ -352,7 +348,7 @@ impl Supervisor {
                 });
                 tokio::select! {
                     () = sleep(delay) => Next::Start,
-                    stop = stop_command(&mut self.commands) => self.ended(stop),
+                    stop = stop_command_anyway(&mut self.commands) => self.ended(stop),
                 }
             }
         }
@@ -366,110 +362,6 @@ impl Supervisor {
     fn unavailable(&self, why: &str) -> CallError {
         CallError::Unavailable {
             message: format!("plugin {}: {why}", self.parts.outlet.plugin()),
-        }
-    }
-}
-
-/// Waits for the command to stop; requests to start are met already. Dropping the
-/// future loses no command.
-async fn stop_command(commands: &mut mpsc::Receiver<Command>) -> Stop {
-    loop {
-        match commands.recv().await {
-            Some(Command::Start) => {}
-            Some(Command::End { grace, then, done }) => {
-                let done = Some(done);
-                return Stop { grace, then, done };
-            }
-            None => {
-                let (grace, then, done) = (Duration::ZERO, Then::Never, None);
-                return Stop { grace, then, done };
-            }
-        }
-    }
-}
-
-/// The command to stop, if it has come; requests to start are met already.
-fn stop_waiting(commands: &mut mpsc::Receiver<Command>) -> Option<Stop> {
-    while let Ok(command) = commands.try_recv() {
-        if let Command::End { grace, then, done } = command {
-            let done = Some(done);
-            return Some(Stop { grace, then, done });
-        }
-    }
-    None
-}
-
-/// Asks the process to finish and end, and waits for that at most for `grace`.
-/// Closing its connection and ending, in whatever order, is how it obeys; only a
-/// broken rule or limit takes the rest of its time away.
-async fn drain(running: &mut Running, grace: Duration) {
-    let Running {
-        process,
-        connection,
-        watch,
-        reader,
-        ..
-    } = running;
-    let drained = async {
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        connection.send(Frame::Drain(Drain { grace_ms })).await;
-        tokio::select! {
-            _ = process.wait() => {
-                // What it sent before that still counts.
-                let _ = timeout(DRAIN_AFTER_END, reader.join_next()).await;
-            }
-            () = faulty(reader) => {}
-            _ = watch.violated() => {}
-        }
-    };
-    // However it ends, it has ended.
-    let _ = timeout(grace, drained).await;
-}
-
-/// Resolves when the plugin broke a rule, and never when it only closed its end.
-async fn faulty(reader: &mut JoinSet<End>) {
-    match reader.join_next().await {
-        None | Some(Ok(End::Closed { .. })) => pending().await,
-        Some(Ok(End::Fault(_)) | Err(_)) => {}
-    }
-}
-
-/// The plugin closed its end. Mostly it has ended or is about to.
-async fn closed(process: &Process, pending_bytes: usize) -> Ending {
-    let status = timeout(DRAIN_AFTER_END, process.wait()).await;
-    ended(status.ok(), pending_bytes)
-}
-
-/// The process has ended; what it sent before that still counts.
-async fn exited(reader: &mut JoinSet<End>, status: io::Result<ExitStatus>) -> Ending {
-    let rest = async {
-        match reader.join_next().await {
-            Some(end) => end,
-            None => pending().await,
-        }
-    };
-    match timeout(DRAIN_AFTER_END, rest).await {
-        Ok(Ok(End::Fault(error))) => Ending::Fault(error.to_string(), Cause::Error(error)),
-        Ok(Ok(End::Closed { pending })) => ended(Some(status), pending),
-        Ok(Err(_)) | Err(_) => ended(Some(status), 0),
-    }
-}
-
-fn ended(status: Option<io::Result<ExitStatus>>, pending_bytes: usize) -> Ending {
-    // Somebody else's signal explains a frame that was cut off.
-    let killed = matches!(status, Some(Ok(ExitStatus::Signaled { .. }) | Err(_)));
-    if pending_bytes > 0 && !killed {
-        let error = half_frame(pending_bytes);
-        return Ending::Fault(error.to_string(), Cause::Error(error));
-    }
-    let ended = |how: String| Ending::Fault(format!("its process {how}"), Cause::Ended(how));
-    match status {
-        Some(Ok(status)) => ended(describe(status)),
-        Some(Err(error)) => ended(format!("was lost: {error}")),
-        None => {
-            let error =
-                CallError::protocol("connection_closed", "it closed its connection and goes on");
-            Ending::Fault(error.to_string(), Cause::Error(error))
         }
     }
 }

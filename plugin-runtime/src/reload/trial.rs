@@ -62,11 +62,7 @@ impl Reload {
                         Ok(self.settle_down(anew, serving, state, took))
                     }
                     Err(error) => {
-                        // Nothing else changes the registry meanwhile but its end.
-                        let _ = self.registry.replace(before);
-                        for entry in &anew.replaced {
-                            self.registry.forget(entry);
-                        }
+                        self.registry.put_back(before, &anew.replaced);
                         held.send_to(moving.old);
                         Err(error)
                     }

@@ -13,20 +13,37 @@ use crate::{
 };
 
 impl Runtime {
-    /// Keeps every version of a plugin from taking calls. Calls in flight end as
-    /// they would, and its process keeps its state.
+    /// Keeps every version of a plugin from taking calls, those that a reload brings
+    /// included, until it is [enabled](Self::enable). Calls in flight end as they would,
+    /// and its process keeps its state.
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, or it is in a state that has nothing to disable.
+    /// When there is no such plugin, or no version is in a state that has something to
+    /// disable.
     pub fn disable(&self, id: &str) -> Result<(), RuntimeError> {
-        for entry in self.versions(id)? {
-            let disabled = entry
-                .life
-                .go(PluginState::Disabled, "disabled by an operator");
-            disabled.map_err(|illegal| RuntimeError::illegal(id, illegal))?;
+        let mut disabled = self.registry.disabled();
+        let versions = self.versions(id)?;
+        let each = versions.iter().map(|entry| entry.life.disable());
+        any(each).map_err(|illegal| RuntimeError::illegal(id, illegal))?;
+        disabled.insert(id.to_owned());
+        for entry in self.registry.left(id) {
+            // One that is stopped already takes no calls.
+            let _ = entry.life.disable();
         }
         Ok(())
+    }
+
+    /// [Disables](Self::disable) a plugin, also one that only a reload will bring, or
+    /// bring back.
+    pub fn keep_disabled(&self, id: &str) {
+        let mut disabled = self.registry.disabled();
+        disabled.insert(id.to_owned());
+        let versions = self.registry.with(|plugins| plugins.operated(id));
+        for entry in versions.into_iter().chain(self.registry.left(id)) {
+            // One that cannot be disabled does not run.
+            let _ = entry.life.disable();
+        }
     }
 
     /// Lets a plugin take calls again after [`disable`](Self::disable), a crash loop
@@ -34,14 +51,19 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, it could not be loaded, or it was stopped
-    /// because its trust or a grant was taken back, which only a new start of the
-    /// runtime can mend.
+    /// When there is no such plugin, or none of its versions can be enabled: it could
+    /// not be loaded, or was stopped because its trust or a grant was taken back, which
+    /// only a reload or a new start of the runtime can mend.
     pub fn enable(&self, id: &str) -> Result<(), RuntimeError> {
-        for entry in self.versions(id)? {
-            enable(&entry).map_err(|illegal| RuntimeError::illegal(id, illegal))?;
+        let mut disabled = self.registry.disabled();
+        disabled.remove(id);
+        for entry in self.registry.left(id) {
+            // Whoever began with it goes on where it was.
+            let _ = entry.life.enable();
         }
-        Ok(())
+        let versions = self.versions(id)?;
+        let each = versions.iter().map(|entry| enable(entry));
+        any(each).map_err(|illegal| RuntimeError::illegal(id, illegal))
     }
 
     /// Starts every version of a plugin again, side by side: its calls have `grace`
@@ -88,6 +110,15 @@ impl Runtime {
                 message: failures.join("; "),
             }),
         }
+    }
+}
+
+/// Does it to each, and fails as the first one did when it could be done to none.
+fn any(each: impl Iterator<Item = Result<(), Illegal>>) -> Result<(), Illegal> {
+    let (done, mut refused): (Vec<_>, Vec<_>) = each.partition(Result::is_ok);
+    match refused.is_empty() || !done.is_empty() {
+        true => Ok(()),
+        false => refused.swap_remove(0),
     }
 }
 

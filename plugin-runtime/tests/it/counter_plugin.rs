@@ -6,6 +6,8 @@ use std::{
     os::{fd::AsFd as _, unix::net::UnixStream},
     path::PathBuf,
     process::exit,
+    thread::sleep,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -32,7 +34,8 @@ const PADDING: usize = PAYLOAD_PER_FRAME + 7;
 const PHASES: [&str; 4] = ["count", "later", "now", "version"];
 
 /// Installs a release of the plugin: `counts`, `forgets` (keeps no state), `exits` at
-/// its start, `refuses` a state, is `silent` when asked for its own, has a `large` one.
+/// its start, `refuses` a state, is `silent` when asked for its own, has a `large` one,
+/// is `slow` to start.
 pub(crate) fn release(home: &Home, id: &str, version: &str, mode: &str, serial: u64) -> PathBuf {
     release_of(home, id, version, mode, serial, json!({}))
 }
@@ -100,6 +103,13 @@ impl Counter {
         if self.mode == "exits" {
             eprintln!("nothing works here");
             exit(3);
+        }
+        if self.mode == "slow" {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a process of its own, without a runtime"
+            )]
+            sleep(Duration::from_secs(1));
         }
         let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap();
         let hello = Frame::Hello(Hello {

@@ -261,6 +261,45 @@ async fn a_limit_of_disk_space_is_refused_where_others_write_too() {
     );
 }
 
+/// Its author does not say how much a plugin may use that is not trusted.
+#[tokio::test]
+async fn a_confined_plugin_has_what_the_operator_allows_whatever_it_asks_for() {
+    let much = json!({ "max_memory_mb": 4000, "max_tasks": 4000, "max_open_files": 4000 });
+    for (level, resources) in [
+        (TrustLevel::Untrusted, json!({})),
+        (TrustLevel::Untrusted, much.clone()),
+        (TrustLevel::Partner, much.clone()),
+        (TrustLevel::Internal, much),
+    ] {
+        let mut home = Home::trusting(level);
+        home.settings.sandbox.memory_max = 24 << 20;
+        home.settings.sandbox.tasks_max = 9;
+        home.settings.sandbox.open_files_max = 70;
+        let id = home.id("much");
+        let branches = format!("run) ulimit -Hn;;\nother) {TAKES_MEMORY};;");
+        plugin(&mut home, &id, json!({ "resources": resources }), &branches);
+        let runtime = home.start().await;
+        let has = status(&runtime, &id).limits;
+        let plugin = handle(&runtime, &id);
+        let files = output(&plugin, "run", json!({})).await;
+        if level == TrustLevel::Internal {
+            assert_eq!(
+                (has.memory_bytes, has.tasks),
+                (Some(4000 << 20), Some(4000))
+            );
+            assert_eq!(files, json!(4000));
+            continue;
+        }
+        assert_eq!((has.memory_bytes, has.tasks), (Some(24 << 20), Some(9)));
+        assert_eq!(files, json!(70));
+        // Where nobody but the monitor sees it, an allocation may fail before.
+        let error = call(&plugin, "other", json!({})).await.unwrap_err();
+        if is_grouped("max_memory_mb") {
+            assert_eq!(resource(&error), "memory", "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_fork_bomb_ends_and_nothing_of_it_is_left() {
     let mut home = Home::trusting(TrustLevel::Untrusted);

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use miette::Diagnostic as _;
 use orchestrator_contract::PluginState;
 use orchestrator_plugin_runtime::{ResolveError, Runtime};
-use orchestrator_signing::{KeyStatus, TrustStore};
+use orchestrator_signing::{KeyStatus, NextRoot, TrustStore};
 use semver::Version;
 use serde_json::json;
 
@@ -317,6 +317,51 @@ async fn what_was_loaded_from_any_folder_outlives_its_key_and_makes_older_a_step
     let problem = refused.unwrap().error.unwrap();
     assert_eq!(problem.code, "ORC-2101", "{problem}");
     output(&handle(&runtime, "tool"), "run", json!({})).await;
+}
+
+/// What is had goes on; what is new comes as it could be installed, or not at all.
+#[tokio::test]
+async fn an_expired_root_and_a_number_twice_let_nothing_new_in() {
+    let home = Home::new();
+    let dir = home.shell("tool", &["run"], "run) echo 1;;");
+    home.sign_as_release(&dir, 7);
+    let script = shell_script("tool", &["run"], "run) echo 2;;");
+    let file = File {
+        path: "main.sh",
+        content: &script,
+    };
+    let next = home.package("tool", json!({ "version": "9.0.0" }), &[file]);
+    home.sign_as_release(&next, 7);
+    let code_of = |runtime: &Runtime, version: &Version| {
+        let mut all = runtime.plugins().into_iter();
+        let found = all.find(|it| it.id == "tool" && it.version == *version);
+        found.unwrap().error.map(|problem| problem.code)
+    };
+    let version = Version::new(9, 0, 0);
+    let runtime = home.start().await;
+    let refused = runtime.plugins().into_iter().filter_map(|it| it.error);
+    let codes: Vec<_> = refused.map(|problem| problem.code).collect();
+    assert_eq!(codes, ["ORC-2159"], "one of the two that came together");
+    drop(runtime);
+
+    home.sign_as_release(&next, 8);
+    let expire = |end: Option<&str>| {
+        let mut trust = TrustStore::open(&home.path("trust")).unwrap();
+        let set = |next: &mut NextRoot| {
+            next.set_expires(end.map(|it| it.parse().unwrap()));
+            Ok(())
+        };
+        trust.edit(set).unwrap();
+    };
+    expire(Some("2020-01-01T00:00:00Z"));
+    let runtime = home.start().await;
+    assert_eq!(code_of(&runtime, &version).as_deref(), Some("ORC-2094"));
+    output(&handle(&runtime, "tool"), "run", json!({})).await;
+    drop(runtime);
+
+    expire(None);
+    let runtime = home.start().await;
+    assert_eq!(code_of(&runtime, &version), None);
 }
 
 #[tokio::test]

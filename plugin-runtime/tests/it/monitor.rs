@@ -26,7 +26,7 @@ fn limited(home: &mut Home, id: &str, resources: serde_json::Value, branch: &str
     home.package(id, manifest, &[file]);
 }
 
-fn violated(home: &Home, resource: &str, action: ViolationAction) -> bool {
+pub(crate) fn violated(home: &Home, resource: &str, action: ViolationAction) -> bool {
     home.events.all().iter().any(|event| matches!(
         event,
         Event::ResourceViolation { resource: of, action: by, .. } if &**of == resource && *by == action

@@ -104,6 +104,15 @@ struct Node {
     deaf: bool,
     /// What it says is wrong with it.
     problem: Option<String>,
+    /// What it does instead of saying whether it is well.
+    instead: Option<Instead>,
+}
+
+#[derive(Clone, Copy)]
+enum Instead {
+    Work,
+    Garbage,
+    Silence,
 }
 
 impl Node {
@@ -119,6 +128,7 @@ impl Node {
             finishes: false,
             deaf: false,
             problem: None,
+            instead: None,
         }
     }
 
@@ -144,6 +154,9 @@ impl Node {
                 std::thread::park_timeout(Duration::from_millis(300));
             }
             "health-sick" => self.problem = Some("the disk is gone".to_owned()),
+            "health-works" => self.instead = Some(Instead::Work),
+            "health-garbage" => self.instead = Some(Instead::Garbage),
+            "health-silent" => self.instead = Some(Instead::Silence),
             "deaf" => self.deaf = true,
             "slow-start" => std::thread::park_timeout(Duration::from_millis(500)),
             _ => {}
@@ -225,7 +238,12 @@ impl Node {
             }
             Frame::HealthCheck(question) => {
                 let (check, problem) = (question.check, self.problem.clone());
-                self.send(&Frame::Health(Health { check, problem }));
+                match self.instead {
+                    None => self.send(&Frame::Health(Health { check, problem })),
+                    Some(Instead::Work) => work(),
+                    Some(Instead::Garbage) => self.raw(&[0xff; 64]),
+                    Some(Instead::Silence) => {}
+                }
             }
             Frame::Drain(_) => {
                 println!("draining");
@@ -439,6 +457,14 @@ impl Node {
                 _ => return None,
             }
         }
+    }
+}
+
+/// Keeps a processor busy for longer than any test takes.
+fn work() {
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(60) {
+        std::hint::spin_loop();
     }
 }
 

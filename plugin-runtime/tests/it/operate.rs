@@ -233,7 +233,7 @@ async fn all_are_stopped_backwards_and_all_that_went_wrong_is_told() {
     install(&home, &b, "good", needs(&[&a]));
     install(&home, &c, "deaf", needs(&[&b]));
     let runtime = home.start().await;
-    let failed = runtime.shutdown(PATIENCE).await.unwrap_err();
+    let failed = runtime.shutdown(PATIENCE * 3).await.unwrap_err();
     let RuntimeError::Stop { failures } = &failed else {
         panic!("{failed:?}");
     };
@@ -243,9 +243,9 @@ async fn all_are_stopped_backwards_and_all_that_went_wrong_is_told() {
         "{failures:?}"
     );
     assert_eq!(came_to(&home.events, PluginState::Stopping), [&*c, &b, &a]);
-    drop(runtime);
     for id in [&a, &b, &c] {
         home.no_process_left(id).await;
+        assert_eq!(status(&runtime, id).pid, None);
     }
 }
 

@@ -116,11 +116,11 @@ async fn a_release_that_cannot_take_over_leaves_the_old_one_serving() {
     let runtime = home.start().await;
     assert_eq!(count(&runtime, &id).await, 1);
     let pid = handle_pid(&runtime, &id, "1.0.0");
-    for (mode, expected, says) in [
-        ("exits", "ORC-3054", "status 3"),
-        ("refuses", "ORC-3056", "a state of 1.0.0 is too old"),
+    for (mode, serial, expected, says) in [
+        ("exits", 2, "ORC-3054", "status 3"),
+        ("refuses", 3, "ORC-3056", "a state of 1.0.0 is too old"),
     ] {
-        let dir = release(&home, &id, "1.1.0", mode, 2);
+        let dir = release(&home, &id, "1.1.0", mode, serial);
         let refused = runtime.reload(&id).await.unwrap_err();
         assert_eq!(code(&refused), expected, "{refused}");
         assert!(refused.to_string().contains(says), "{refused}");
@@ -129,7 +129,7 @@ async fn a_release_that_cannot_take_over_leaves_the_old_one_serving() {
         std::fs::remove_dir_all(dir).unwrap();
     }
     // What was tampered with is not even started.
-    let dir = release(&home, &id, "1.1.0", "counts", 2);
+    let dir = release(&home, &id, "1.1.0", "counts", 4);
     std::fs::write(dir.join("main.sh"), "exit 0").unwrap();
     let refused = runtime.reload(&id).await.unwrap_err();
     assert!(code(&refused).starts_with("ORC-20"), "{refused}");

@@ -5,7 +5,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -122,7 +125,7 @@ impl Home {
     }
 
     pub(crate) fn sign(&self, dir: &Path) {
-        self.sign_as_release(dir, 1);
+        self.sign_as_release(dir, next_serial());
     }
 
     pub(crate) fn sign_as_release(&self, dir: &Path, serial: u64) {
@@ -136,7 +139,7 @@ impl Home {
         let names = vec![NamePattern::parse("*").unwrap()];
         let terms = Delegation::new(key.public().clone(), TrustLevel::Internal, names);
         trust.add(terms).unwrap();
-        sign(dir, &key, &SignOptions::new(1)).unwrap();
+        sign(dir, &key, &SignOptions::new(next_serial())).unwrap();
     }
 
     pub(crate) fn grant_all(&self, dir: &Path) {
@@ -216,6 +219,12 @@ fn merge(whole: &mut Value, over: Value) {
             value => whole[key] = value.clone(),
         }
     }
+}
+
+/// A release has a number of its own.
+fn next_serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 pub(crate) fn shell_script(id: &str, phases: &[&str], branches: &str) -> String {

@@ -5,6 +5,7 @@ use std::{ffi::CStr, os::fd::IntoRawFd};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::{Errno, write},
+    process::geteuid,
     system::uname,
     thread::{
         CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
@@ -33,11 +34,25 @@ const IDS_MAX: u64 = 4_194_304;
 /// The highest process id that leaves room for `processes` at once, as it is written to
 /// the kernel; `None` where a namespace cannot have its own.
 pub(super) fn highest_id(processes: u64) -> Option<String> {
-    let release = uname().release().to_str().ok()?.to_owned();
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let version = (numbers.next()?.ok()?, numbers.next()?.ok()?);
     let highest = RESERVED_IDS.saturating_add(processes.max(1)).min(IDS_MAX);
-    (version >= OWN_IDS_SINCE).then(|| highest.to_string())
+    has_own_ids(uname().release()).then(|| highest.to_string())
+}
+
+fn has_own_ids(release: &CStr) -> bool {
+    let mut numbers = release.to_str().unwrap_or_default().split(['.', '-']);
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    number().zip(number()) >= Some(OWN_IDS_SINCE)
+}
+
+/// Whether the kernel holds processes in namespaces of their own to
+/// [`Limits::processes`](crate::Limits::processes). Of root's it counts none, and before
+/// Linux 6.14 nothing but that count would hold them.
+pub fn counts_processes() -> bool {
+    counts(uname().release(), geteuid().is_root())
+}
+
+fn counts(release: &CStr, is_root: bool) -> bool {
+    !is_root || has_own_ids(release)
 }
 
 /// Child: there will be no process ids above this one in its namespace, so no more
@@ -71,4 +86,20 @@ fn put(path: &CStr, text: &[u8]) -> Result<(), Errno> {
     // Left open: the program does not get it.
     let file = raw::descriptor(file.into_raw_fd());
     write(file, text).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_counts_no_processes_of_root() {
+        for old in [c"6.13.7-arch1", c"5.15.0", c"6.1", c"odd", c""] {
+            assert!(!counts(old, true), "{old:?}");
+            assert!(counts(old, false), "{old:?}");
+        }
+        for new in [c"6.14.0", c"6.14-rc1", c"6.18.44-v6", c"7.0.0"] {
+            assert!(counts(new, true), "{new:?}");
+        }
+    }
 }

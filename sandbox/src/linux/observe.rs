@@ -20,7 +20,10 @@ use std::{
 };
 
 use libc::c_long;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{Mode, OFlags, open},
+};
 
 use super::{
     granted::Granted,
@@ -427,9 +430,17 @@ fn programs(path: &Path) -> Vec<Observed> {
     programs
 }
 
+/// Opens a file. What another process has put in its place meanwhile is not waited for, and
+/// not read.
+fn open_file(path: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(open(path, flags, Mode::empty()).ok()?);
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
 fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut head = Vec::new();
-    let file = File::open(script).ok()?;
+    let file = open_file(script)?;
     file.take(SCRIPT_BYTES).read_to_end(&mut head).ok()?;
     let line = head
         .strip_prefix(b"#!")?
@@ -439,4 +450,30 @@ fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut words = line.split(is_blank).filter(|word| !word.is_empty());
     let path = PathBuf::from(OsString::from_vec(words.next()?.to_vec()));
     path.is_absolute().then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_place_of_a_script_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (script, pipe) = (
+            directory.path().join("script"),
+            directory.path().join("pipe"),
+        );
+        fs::write(&script, "#! /bin/sh -e\n").unwrap();
+        assert_eq!(interpreter(&script), Some("/bin/sh".into()));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert_eq!(interpreter(&pipe), None);
+        assert_eq!(interpreter(directory.path()), None);
+    }
 }

@@ -17,7 +17,7 @@ use std::{
     ffi::{CStr, c_int, c_long, c_void},
     io::{self, IoSlice, IoSliceMut},
     mem::{self, MaybeUninit},
-    os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     time::Duration,
 };
@@ -452,6 +452,30 @@ pub(super) fn reap(pid: Pid) -> Result<Duration, Errno> {
         seconds + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
     };
     Ok(time(usage.ru_utime) + time(usage.ru_stime))
+}
+
+/// Has nobody send a descriptor to `socket`, a Unix socket. Whoever received one and did
+/// not want it would have to close it, which may take as long as its sender likes.
+///
+/// # Errors
+///
+/// Before Linux 6.16, which has no such socket.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const SO_PASSRIGHTS: c_int = 83;
+    let none: c_int = 0;
+    // SAFETY: the kernel reads one number.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const none).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    check(c_long::from(result))
+        .map(drop)
+        .map_err(io::Error::from)
 }
 
 fn check(result: c_long) -> Result<c_long, Errno> {

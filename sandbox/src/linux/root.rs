@@ -283,6 +283,9 @@ fn attributes(one: &Granted, granted: &[Arc<Granted>]) -> u64 {
     };
     let devices = if one.is_device { 0 } else { NO_DEVICES };
     let access = match (may(Access::Write), may(Access::Execute)) {
+        // The device takes what is written all the same; its mode and times are the
+        // machine's.
+        _ if one.is_device => READ_ONLY,
         (true, true) => 0,
         // What was written is not executed, also not as a library.
         (true, false) => NO_EXECUTION,

@@ -6,7 +6,7 @@ use std::io;
 use miette::Diagnostic;
 use orchestrator_manifest::ManifestError;
 
-use crate::dsse::EnvelopeError;
+use crate::{dsse::EnvelopeError, trust::TrustError};
 
 /// Why a package is refused.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -161,6 +161,25 @@ pub enum VerifyError {
         /// The least accepted.
         min: u64,
     },
+    /// There is another release with the same number. Which of them is the newer one,
+    /// nobody can tell.
+    #[error("plugin `{plugin}` has two releases {serial}: this one, and one that came before it")]
+    #[diagnostic(
+        code("ORC-2159"),
+        help(
+            "ask the publisher, whose numbers should only rise; install it on purpose with `--allow-downgrade`"
+        )
+    )]
+    SameSerial {
+        /// The plugin.
+        plugin: String,
+        /// The serial number of both.
+        serial: u64,
+    },
+    /// What may come to this host, the trust root does not say at present.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Trust(#[from] TrustError),
     /// An older release than this host has had, and one that it never had: faults
     /// that newer ones mended may be why somebody put it there.
     #[error(

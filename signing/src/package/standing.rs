@@ -1,6 +1,8 @@
 //! A package that is in use while whom the host trusts changes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+
+use orchestrator_manifest::PluginName;
 
 use super::{
     Inner, Package, Publisher, VerifyError,
@@ -59,20 +61,47 @@ impl Verified<Package> {
         (release.serial < newest).then_some(newest)
     }
 
-    /// Whether loading it is no step back.
+    /// Whether it may be loaded where it was found. What this host has had may;
+    /// what is new to it has to be what could be installed, also `beside` the other
+    /// new ones that were found with it.
     ///
     /// # Errors
     ///
-    /// [`VerifyError::StepBack`] for a release that this host has never had, older
-    /// than one that it has had. Who wants it installs it, with leave to go back.
-    pub fn check_no_step_back(&self, trust: &TrustRoot) -> Result<(), VerifyError> {
-        match self.vouched() {
-            Some((release, _)) if trust.is_step_back(&release) => Err(VerifyError::StepBack {
-                plugin: release.name.to_string(),
-                serial: release.serial,
+    /// [`VerifyError::Trust`] when the root has expired and this host remembers what it
+    /// has had, [`VerifyError::StepBack`] for
+    /// a release older than one that this host has had, [`VerifyError::SameSerial`] for
+    /// one with the number of another. Who wants one of the latter two installs it,
+    /// with leave to go back.
+    pub fn check_may_come(
+        &self,
+        trust: &TrustRoot,
+        beside: &mut Arrivals,
+    ) -> Result<(), VerifyError> {
+        let Some((release, _)) = self.vouched().filter(|it| !trust.has_had(&it.0)) else {
+            return Ok(());
+        };
+        // An image that is only read would be worth nothing from that day on.
+        if trust.remembers() {
+            trust.check_not_expired()?;
+        }
+        let (plugin, serial) = (release.name.to_string(), release.serial);
+        if trust.is_step_back(&release) {
+            return Err(VerifyError::StepBack {
+                plugin,
+                serial,
                 newest: trust.serial_floor(release.name),
-            }),
-            _ => Ok(()),
+            });
+        }
+        let first = beside.0.entry((release.name.clone(), serial));
+        let is_another = *first.or_insert(release.digest) != release.digest;
+        match is_another || trust.has_another_of_its_number(&release) {
+            true => Err(VerifyError::SameSerial { plugin, serial }),
+            false => Ok(()),
         }
     }
 }
+
+/// The releases that are new to a host and are found together, by their numbers: of
+/// two with one number, the first may come.
+#[derive(Debug, Default)]
+pub struct Arrivals(BTreeMap<(PluginName, u64), Digest>);

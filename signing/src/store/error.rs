@@ -39,23 +39,6 @@ pub enum InstallError {
         /// The highest one so far.
         newest: u64,
     },
-    /// Another release with the same number was installed before. Which of them is
-    /// the newer one, nobody can tell.
-    #[error(
-        "plugin `{plugin}` has two releases {serial}: this one, and one that this host has had"
-    )]
-    #[diagnostic(
-        code("ORC-2159"),
-        help(
-            "ask the publisher, whose numbers should only rise; install it on purpose with `--allow-downgrade`"
-        )
-    )]
-    SameSerial {
-        /// The plugin.
-        plugin: String,
-        /// The serial number of both.
-        serial: u64,
-    },
     /// The publisher wants it no longer installed. Its signature states until
     /// when it may be installed.
     #[error("this release of plugin `{plugin}` has expired")]

@@ -161,6 +161,16 @@ impl Serials {
         }
     }
 
+    /// Whether this host has had that release.
+    pub(crate) fn has_had(&self, release: &Release<'_>) -> bool {
+        let seen = self.plugins.get(release.name);
+        seen.is_some_and(|seen| seen.find(release.digest).is_some())
+    }
+
+    pub(crate) fn remembers(&self) -> bool {
+        !self.plugins.is_empty()
+    }
+
     /// Whether there is nothing to [record](Self::record).
     pub(crate) fn is_recorded(&self, release: &Release<'_>, keys: &[KeyId]) -> bool {
         let seen = self.plugins.get(release.name);

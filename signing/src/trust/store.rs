@@ -18,7 +18,6 @@ use std::{
     collections::BTreeSet,
     fs::Metadata,
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -432,11 +431,7 @@ impl TrustStore {
     }
 
     fn lock(&self) -> Result<Lock, TrustError> {
-        let mut private = std::fs::DirBuilder::new();
-        private.recursive(true).mode(0o700);
-        private
-            .create(&self.dir)
-            .map_err(|error| self.io(&self.dir, error))?;
+        durable::create_dir(&self.dir, 0o700).map_err(|error| self.io(&self.dir, error))?;
         let path = self.dir.join(LOCK_FILE);
         let lock = Lock::wait(&path, PATIENCE).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => TrustError::Busy {

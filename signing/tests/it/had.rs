@@ -3,10 +3,11 @@
 use std::fs;
 
 use jiff::{Timestamp, ToSpan as _};
+use miette::Diagnostic as _;
 use orchestrator_signing::{
-    Delegation, Digest, GrantStore, InstallError, InstallOptions, KeyStatus, NamePattern, NextRoot,
-    Package, SecretKey, SignOptions, TrustError, TrustLevel, TrustStore, Verified, cosign, install,
-    remove, sign, verify,
+    Arrivals, Delegation, Digest, GrantStore, InstallError, InstallOptions, KeyStatus, NamePattern,
+    NextRoot, Package, SecretKey, SignOptions, TrustError, TrustLevel, TrustStore, Verified,
+    cosign, install, remove, sign, verify,
 };
 use serde_json::{Value, json};
 
@@ -165,7 +166,9 @@ fn what_was_loaded_is_known_and_what_is_older_and_new_is_a_step_back() {
     fixture.trust(TrustLevel::Partner, "demo");
     let mut store = fixture.store();
     let newest = fixture.verify().unwrap();
-    newest.check_no_step_back(&store.root()).unwrap();
+    newest
+        .check_may_come(&store.root(), &mut Arrivals::default())
+        .unwrap();
     store.record([&newest]).unwrap();
     let written = fs::metadata(fixture.path("trust/serials.json")).unwrap();
     fixture.store().record([&newest]).unwrap();
@@ -176,7 +179,7 @@ fn what_was_loaded_is_known_and_what_is_older_and_new_is_a_step_back() {
     fixture.sign(6);
     let older = fixture.verify().unwrap();
     let error = older
-        .check_no_step_back(&fixture.store().root())
+        .check_may_come(&fixture.store().root(), &mut Arrivals::default())
         .unwrap_err();
     assert_eq!(code(&error), "ORC-2101");
     assert!(error.to_string().contains("release 7"), "{error}");
@@ -187,7 +190,9 @@ fn what_was_loaded_is_known_and_what_is_older_and_new_is_a_step_back() {
     };
     let plugins = fixture.path("plugins");
     install(&fixture.dir(), &mut fixture.store(), &plugins, options).unwrap();
-    older.check_no_step_back(&fixture.store().root()).unwrap();
+    older
+        .check_may_come(&fixture.store().root(), &mut Arrivals::default())
+        .unwrap();
 
     set_status(&fixture, &fixture.key, KeyStatus::Retired);
     fixture.verify().unwrap();
@@ -224,7 +229,9 @@ fn what_is_installed_is_remembered_however_many_releases_follow() {
     set_status(&fixture, &fixture.key, KeyStatus::Retired);
     let root = fixture.store().root();
     let older = verify(&fixture.path("plugins/demo/1.0.0"), &root).unwrap();
-    older.check_no_step_back(&root).unwrap();
+    older
+        .check_may_come(&root, &mut Arrivals::default())
+        .unwrap();
 }
 
 /// Nor one that is in another folder than that of the installed.
@@ -241,7 +248,9 @@ fn what_is_loaded_is_remembered_however_many_releases_follow() {
     fixture.sign(3_000);
     let newer = fixture.verify().unwrap();
     fixture.store().record([&newer]).unwrap();
-    older.check_no_step_back(&fixture.store().root()).unwrap();
+    older
+        .check_may_come(&fixture.store().root(), &mut Arrivals::default())
+        .unwrap();
     let all = read(&fixture, "serials.json");
     let releases = all["plugins"]["demo"]["releases"].as_array().unwrap();
     assert_eq!(releases.len(), 1_024);
@@ -414,4 +423,75 @@ fn what_was_verified_by_an_older_root_is_judged_anew() {
         };
         assert_eq!(fixture.refusal(), refused);
     }
+}
+
+/// Who may not know what was revoked takes nothing new, wherever it lies.
+#[test]
+fn an_expired_root_approves_nothing_that_this_host_never_had() {
+    let fixture = Fixture::signed();
+    let had = fixture.verify().unwrap();
+    fixture.store().record([&had]).unwrap();
+    set_version(&fixture, "1.1.0");
+    fixture.sign(6);
+    let new = fixture.verify().unwrap();
+    new.check_may_come(&fixture.store().root(), &mut Arrivals::default())
+        .unwrap();
+    let expire = |next: &mut NextRoot| {
+        next.set_expires(Some(Timestamp::now() - 1.hour()));
+        Ok(())
+    };
+    fixture.store().edit(expire).unwrap();
+    let root = fixture.store().root();
+    had.check_may_come(&root, &mut Arrivals::default()).unwrap();
+    let refused = new
+        .check_may_come(&root, &mut Arrivals::default())
+        .unwrap_err();
+    assert_eq!(code(&refused), "ORC-2094");
+    let installed = put(&fixture).unwrap_err();
+    assert_eq!(code(&installed), "ORC-2094");
+    assert_eq!(
+        refused.help().map(|help| help.to_string()),
+        installed.help().map(|help| help.to_string())
+    );
+}
+
+/// What runs from a folder that is only read goes on when the root has expired.
+#[test]
+fn a_host_that_cannot_remember_goes_on_with_an_expired_root() {
+    let fixture = Fixture::signed();
+    let package = fixture.verify().unwrap();
+    let expire = |next: &mut NextRoot| {
+        next.set_expires(Some(Timestamp::now() - 1.hour()));
+        Ok(())
+    };
+    fixture.store().edit(expire).unwrap();
+    let root = fixture.store().root();
+    package
+        .check_may_come(&root, &mut Arrivals::default())
+        .unwrap();
+}
+
+#[test]
+fn a_second_release_with_the_same_number_does_not_come() {
+    let fixture = Fixture::signed();
+    let first = fixture.verify().unwrap();
+    set_version(&fixture, "1.1.0");
+    fixture.sign(5);
+    let second = fixture.verify().unwrap();
+    let (root, mut both) = (fixture.store().root(), Arrivals::default());
+    for again in [first.clone(), first.clone()] {
+        again.check_may_come(&root, &mut both).unwrap();
+    }
+    let refused = second.check_may_come(&root, &mut both).unwrap_err();
+    assert_eq!(code(&refused), "ORC-2159", "found together");
+    fixture.store().record([&first]).unwrap();
+    let root = fixture.store().root();
+    first
+        .check_may_come(&root, &mut Arrivals::default())
+        .unwrap();
+    let refused = second
+        .check_may_come(&root, &mut Arrivals::default())
+        .unwrap_err();
+    assert_eq!(code(&refused), "ORC-2159");
+    assert_eq!(code(&put(&fixture).unwrap_err()), "ORC-2159");
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::c_long};
 
 use libc::{
     AF_INET, AF_INET6, AF_UNIX, AT_EMPTY_PATH, CLONE_THREAD, ENOSYS, EPERM, IPPROTO_TCP,
-    IPPROTO_UDP, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM,
+    IPPROTO_UDP, SO_LINGER, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET,
 };
 
 use super::{
@@ -27,7 +27,7 @@ pub(super) const FIRST_X32: u32 = 0x4000_0000;
 /// descriptor or that landlock decides by path.
 #[rustfmt::skip]
 const ALWAYS: &[c_long] = &[
-    libc::SYS_read, libc::SYS_write, libc::SYS_open, libc::SYS_close, libc::SYS_stat,
+    libc::SYS_read, libc::SYS_write, libc::SYS_close, libc::SYS_stat,
     libc::SYS_fstat, libc::SYS_lstat, libc::SYS_poll, libc::SYS_lseek, libc::SYS_mmap,
     libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_brk, libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_pread64, libc::SYS_pwrite64,
@@ -36,11 +36,11 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_madvise, libc::SYS_dup, libc::SYS_dup2, libc::SYS_pause, libc::SYS_nanosleep,
     libc::SYS_getitimer, libc::SYS_alarm, libc::SYS_setitimer, libc::SYS_getpid,
     libc::SYS_sendfile, libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_shutdown,
-    libc::SYS_getsockname, libc::SYS_getpeername, libc::SYS_setsockopt, libc::SYS_getsockopt,
-    libc::SYS_exit, libc::SYS_wait4, libc::SYS_kill, libc::SYS_uname, libc::SYS_fcntl,
+    libc::SYS_getsockname, libc::SYS_getpeername, libc::SYS_getsockopt,
+    libc::SYS_exit, libc::SYS_wait4, libc::SYS_kill, libc::SYS_uname,
     libc::SYS_flock, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_truncate,
     libc::SYS_ftruncate, libc::SYS_getdents, libc::SYS_getcwd, libc::SYS_chdir,
-    libc::SYS_fchdir, libc::SYS_rename, libc::SYS_mkdir, libc::SYS_rmdir, libc::SYS_creat,
+    libc::SYS_fchdir, libc::SYS_rename, libc::SYS_mkdir, libc::SYS_rmdir,
     libc::SYS_link, libc::SYS_unlink, libc::SYS_symlink, libc::SYS_readlink, libc::SYS_umask,
     libc::SYS_gettimeofday, libc::SYS_getrlimit, libc::SYS_getrusage, libc::SYS_times,
     libc::SYS_getuid, libc::SYS_getgid, libc::SYS_geteuid, libc::SYS_getegid,
@@ -61,8 +61,8 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_timer_gettime, libc::SYS_timer_getoverrun, libc::SYS_timer_delete,
     libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_clock_nanosleep,
     libc::SYS_exit_group, libc::SYS_epoll_wait, libc::SYS_epoll_ctl, libc::SYS_tgkill,
-    libc::SYS_get_mempolicy, libc::SYS_waitid, libc::SYS_ioprio_get, libc::SYS_inotify_init,
-    libc::SYS_inotify_add_watch, libc::SYS_inotify_rm_watch, libc::SYS_openat,
+    libc::SYS_get_mempolicy, libc::SYS_waitid, libc::SYS_ioprio_get,
+    libc::SYS_inotify_add_watch, libc::SYS_inotify_rm_watch,
     libc::SYS_mkdirat, libc::SYS_newfstatat, libc::SYS_unlinkat, libc::SYS_renameat,
     libc::SYS_linkat, libc::SYS_symlinkat, libc::SYS_readlinkat, libc::SYS_faccessat,
     libc::SYS_pselect6, libc::SYS_ppoll, libc::SYS_set_robust_list, libc::SYS_get_robust_list,
@@ -70,13 +70,13 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_signalfd, libc::SYS_timerfd_create, libc::SYS_eventfd, libc::SYS_fallocate,
     libc::SYS_timerfd_settime, libc::SYS_timerfd_gettime, libc::SYS_signalfd4,
     libc::SYS_eventfd2, libc::SYS_epoll_create1, libc::SYS_dup3, libc::SYS_pipe2,
-    libc::SYS_inotify_init1, libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_recvmmsg, libc::SYS_syncfs, libc::SYS_getcpu, libc::SYS_sched_getattr,
     libc::SYS_renameat2, libc::SYS_getrandom, libc::SYS_membarrier, libc::SYS_mlock2,
     libc::SYS_copy_file_range, libc::SYS_preadv2, libc::SYS_pwritev2, libc::SYS_pkey_mprotect,
     libc::SYS_pkey_alloc, libc::SYS_pkey_free, libc::SYS_statx, libc::SYS_rseq,
     libc::SYS_pidfd_send_signal, libc::SYS_pidfd_open, libc::SYS_close_range,
-    libc::SYS_openat2, libc::SYS_faccessat2, libc::SYS_epoll_pwait2,
+    libc::SYS_faccessat2, libc::SYS_epoll_pwait2,
     libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule,
     libc::SYS_landlock_restrict_self, libc::SYS_futex_waitv,
     451 /* cachestat */, 453 /* map_shadow_stack */, 454 /* futex_wake */,
@@ -87,7 +87,6 @@ const ALWAYS: &[c_long] = &[
 /// Owners are never changed: the process has one user.
 #[rustfmt::skip]
 const METADATA_WRITES: &[c_long] = &[
-    libc::SYS_chmod, libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchmodat2,
     libc::SYS_utime, libc::SYS_utimes, libc::SYS_utimensat, libc::SYS_futimesat,
     libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, libc::SYS_removexattr,
     libc::SYS_lremovexattr, libc::SYS_fremovexattr, 463 /* setxattrat */,
@@ -117,10 +116,11 @@ pub(super) const OBSERVED: &[c_long] = &[
     libc::SYS_faccessat2, libc::SYS_readlink, libc::SYS_readlinkat, libc::SYS_sysinfo,
 ];
 
-/// Said not to exist, so that libraries use what they used before. `clone3` has its
-/// flags in memory, where a filter cannot read them; `clone` does the same.
+/// Said not to exist, so that libraries use what they used before. `clone3` and `openat2`
+/// have what is asked in memory, where a filter cannot read it.
 const ABSENT: &[c_long] = &[
     libc::SYS_clone3,
+    libc::SYS_openat2,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -154,6 +154,17 @@ const IOCTL_METADATA: &[u32] = &[
     0x4008_6602 /* FS_IOC_SETFLAGS */, 0x401c_5820 /* FS_IOC_FSSETXATTR */,
 ];
 
+/// A lease keeps others from a file, the host included; a note of what happens in a
+/// directory is one of what others do.
+const FCNTL_REFUSED: &[u32] = &[1024 /* F_SETLEASE */, 1026 /* F_NOTIFY */];
+
+/// The bits of a mode with which a program runs as its file's owner: for whoever executes
+/// it outside, that is the host's user.
+const SETUID_SETGID: u32 = 0o6000;
+const O_CREAT: u32 = 0o100;
+/// Without the bit of a directory, which it comes with.
+const O_TMPFILE: u32 = 0o20_000_000;
+
 /// All bits of `clone` that make a namespace, but that of time, which `clone` has not.
 const NAMESPACES: u32 = 0x7e02_0000;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
@@ -177,12 +188,11 @@ pub(super) fn decisions(rules: Rules, start: Start) -> BTreeMap<u32, Decision> {
     };
     on(ALWAYS, Return(Allow));
     on(ABSENT, Return(Refuse(ENOSYS)));
-    if rules.writes {
-        on(METADATA_WRITES, Return(Allow));
-    }
+    files(rules.writes, &mut on);
     if rules.system_information {
         on(&[libc::SYS_sysinfo], Return(Allow));
     }
+    on(&[libc::SYS_setsockopt], socket_option());
     let own = |argument| equals(Low(argument), 0, Return(Allow), Return(REFUSED));
     on(OF_ONESELF, own(0));
     on(&[libc::SYS_setpriority, libc::SYS_ioprio_set], own(1));
@@ -199,6 +209,40 @@ pub(super) fn decisions(rules: Rules, start: Start) -> BTreeMap<u32, Decision> {
         on(&[libc::SYS_execveat], the_start(start, Tell));
     }
     all
+}
+
+/// What a mode is given to, and what a file is asked for by its descriptor. Instances of
+/// `inotify` are counted by user and not by process, so none is made.
+fn files(writes: bool, on: &mut impl FnMut(&[c_long], Decision)) {
+    on(&[libc::SYS_creat], without(Low(1), SETUID_SETGID));
+    on(&[libc::SYS_open], opening(1));
+    on(&[libc::SYS_openat], opening(2));
+    let requests = FCNTL_REFUSED.iter();
+    let fcntl = requests.fold(Return(Allow), |otherwise, request| {
+        equals(Low(1), *request, Return(REFUSED), otherwise)
+    });
+    on(&[libc::SYS_fcntl], fcntl);
+    if writes {
+        on(METADATA_WRITES, Return(Allow));
+        let by_path = [libc::SYS_fchmodat, libc::SYS_fchmodat2];
+        on(&by_path, without(Low(2), SETUID_SETGID));
+        let others = [libc::SYS_chmod, libc::SYS_fchmod];
+        on(&others, without(Low(1), SETUID_SETGID));
+    }
+}
+
+/// The mode comes after the flags, and means nothing unless a file is made.
+fn opening(flags: u32) -> Decision {
+    let mode = without(Low(flags + 1), SETUID_SETGID);
+    [O_CREAT, O_TMPFILE]
+        .into_iter()
+        .fold(Return(Allow), |otherwise, making| If {
+            word: Low(flags),
+            mask: making,
+            value: making,
+            then: Box::new(mode.clone()),
+            otherwise: Box::new(otherwise),
+        })
 }
 
 fn ioctl(writes: bool) -> Decision {
@@ -222,6 +266,14 @@ fn memory_file(execution: Execution) -> Decision {
             otherwise: Box::new(Return(REFUSED)),
         },
     }
+}
+
+/// All but the one that has whoever closes a socket last wait for the other side: that
+/// would be the host, if the socket were sent to it.
+fn socket_option() -> Decision {
+    let (level, option) = (SOL_SOCKET.unsigned_abs(), SO_LINGER.unsigned_abs());
+    let of_sockets = equals(Low(2), option, Return(REFUSED), Return(Allow));
+    equals(Low(1), level, of_sockets, Return(Allow))
 }
 
 fn sockets(network: Network, on: &mut impl FnMut(&[c_long], Decision)) {

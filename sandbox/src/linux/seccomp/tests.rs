@@ -153,6 +153,7 @@ fn classes() -> Vec<u64> {
         6,
         7,
         10,
+        13,
         16,
         17,
         38,
@@ -161,6 +162,12 @@ fn classes() -> Vec<u64> {
         255,
         256,
         262,
+        0o100,
+        0o4755,
+        0o2755,
+        1024,
+        1026,
+        0o20_000_000,
         0x10,
         0x18,
         0x8,
@@ -187,9 +194,11 @@ fn classes() -> Vec<u64> {
         0x8000_0000,
         0xffff_ffff,
     ];
-    let high = [0, 1, 0x1122_3344, 0xffff_ffff_u64];
-    let both = low.iter().flat_map(|low| high.map(|high| high << 32 | low));
-    both.chain([START.token]).collect()
+    // The kernel takes most arguments from the low half alone, whatever the high one is.
+    let high = [1, 0x1122_3344, 0xffff_ffff_u64];
+    let odd = [0, 1, 16, 0x5412, 0x5566_7788, 0xffff_ffff];
+    let both = odd.iter().flat_map(|low| high.map(|high| high << 32 | low));
+    low.into_iter().chain(both).chain([START.token]).collect()
 }
 
 /// One argument after the other, the rest as in the call that starts, and others.
@@ -197,7 +206,15 @@ fn tried(classes: &[u64]) -> impl Iterator<Item = [u64; 6]> {
     let started = [7, 0, 0, 0, 0x1000, START.token];
     (0..6).flat_map(move |place| {
         classes.iter().flat_map(move |class| {
-            [started, [0; 6], [1, 1, 6, 0, 0, 0], [2, 2, 17, 0, 0, 0]].map(|mut base| {
+            let makes = [0, 0o101, 0o101, 0o4755, 0, 0];
+            let bases = [
+                started,
+                [0; 6],
+                [1, 1, 6, 0, 0, 0],
+                [2, 2, 17, 0, 0, 0],
+                makes,
+            ];
+            bases.map(|mut base| {
                 base[place] = *class;
                 base
             })
@@ -317,6 +334,8 @@ fn nothing_grants_what_reaches_beyond_the_process() {
         let injected = [0, 0xffff_0000_0000_5412, 0, 0, 0, 0];
         assert!(!is_allowed(rules, libc::SYS_ioctl, injected));
         assert!(!is_allowed(rules, libc::SYS_prlimit64, [1, 0, 0, 0, 0, 0]));
+        let lingers = [0, 0xffff_ffff_0000_0001, 0xffff_ffff_0000_000d, 0, 8, 0];
+        assert!(!is_allowed(rules, libc::SYS_setsockopt, lingers));
     }
 }
 

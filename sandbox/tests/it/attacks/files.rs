@@ -93,6 +93,54 @@ async fn reading_is_not_writing() {
     }
 }
 
+/// Outside, the file would run as the host's user.
+#[tokio::test]
+async fn nothing_is_made_that_runs_as_its_owner() {
+    let scene = Scene::new();
+    let (file, directory) = (scene.granted_file(), scene.granted.display().to_string());
+    let writes = confined(&Grants::new().write(&scene.granted));
+    let probes = probes();
+    for (name, path) in [
+        ("chmod_setuid", file.clone()),
+        ("fchmod_setgid", file),
+        ("create_setuid", format!("{directory}/created")),
+        ("nameless_setuid", directory.clone()),
+        ("creat_setuid", format!("{directory}/creat")),
+        ("openat2", format!("{directory}/openat2")),
+    ] {
+        let open = attack(&probes, None, name, &path).await.1;
+        assert_eq!(open, "open\n", "{name}");
+        let said = attack(&probes, Some(&writes), name, &path).await.1;
+        assert!(said.starts_with("refused"), "{name}: {said}");
+    }
+}
+
+/// A device is written to, and stays what it is for everybody else.
+#[tokio::test]
+async fn devices_keep_their_mode_and_times() {
+    let scene = Scene::new();
+    let writes = confined(&Grants::new().write(&scene.granted));
+    let probes = probes();
+    for (name, is_open) in [("write", true), ("chmod", false), ("utimes", false)] {
+        let said = attack(&probes, Some(&writes), name, "/dev/full").await.1;
+        assert_eq!(said == "open\n", is_open, "{name}: {said}");
+    }
+}
+
+/// What is counted by user or stands in the way of others.
+#[tokio::test]
+async fn nobody_else_is_kept_from_a_file() {
+    let scene = Scene::new();
+    let reads = confined(&Grants::new().read(&scene.granted));
+    let probes = probes();
+    for name in ["lease", "notify"] {
+        let path = scene.granted_file();
+        assert_eq!(attack(&probes, None, name, &path).await.1, "open\n");
+        let said = attack(&probes, Some(&reads), name, &path).await.1;
+        assert!(said.starts_with("refused"), "{name}: {said}");
+    }
+}
+
 /// Landlock and the filter alone, where a host has no namespaces: what they miss is what
 /// can be seen of a file without opening it.
 #[tokio::test]

@@ -38,6 +38,7 @@ const ATTACKS: &[&str] = &[
     "injection",
     "reexec",
     "memfd_exec",
+    "linger",
     "x32",
 ];
 /// What a kernel may be built without, or nothing but luck would allow.
@@ -115,7 +116,7 @@ async fn the_filters_alone_refuse_every_call() {
 async fn what_every_program_needs_works() {
     let probes = probes();
     let nothing = confined(&Grants::new());
-    for name in ["thread", "stream_pair"] {
+    for name in ["thread", "stream_pair", "option"] {
         let (status, said) = attack(&probes, Some(&nothing), name, "").await;
         assert_eq!(
             (status, &*said),

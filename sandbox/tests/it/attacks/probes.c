@@ -71,6 +71,17 @@ static long attack(const char *path, int pid) {
         int pair[2];
         return socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     }
+    if (is("linger")) {
+        struct linger it = {1, 60};
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) return -1;
+        return setsockopt(pair[0], SOL_SOCKET, SO_LINGER, &it, sizeof it);
+    }
+    if (is("option")) {
+        int one = 1, pair[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) return -1;
+        return setsockopt(pair[0], SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    }
     if (is("fast_open")) {
         struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
         to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -153,6 +164,14 @@ static long attack(const char *path, int pid) {
     if (is("create")) return open(path, O_WRONLY | O_CREAT, 0600);
     if (is("stat")) { struct stat it; return stat(path, &it); }
     if (is("chmod")) return chmod(path, 0600);
+    if (is("chmod_setuid")) return chmod(path, 04755);
+    if (is("fchmod_setgid")) return fchmod(open(path, O_RDONLY), 02755);
+    if (is("create_setuid")) return open(path, O_WRONLY | O_CREAT, 06755);
+    if (is("nameless_setuid")) return open(path, O_WRONLY | O_TMPFILE, 04755);
+    if (is("creat_setuid")) return creat(path, 04755);
+    if (is("openat2")) { unsigned long how[3] = {O_WRONLY | O_CREAT, 04755, 0}; return syscall(437, AT_FDCWD, path, how, sizeof how); }
+    if (is("lease")) return fcntl(open(path, O_RDONLY), 1024, F_WRLCK);
+    if (is("notify")) return inotify_init();
     if (is("utimes")) return utimes(path, 0);
     if (is("unlink")) return unlink(path);
     if (is("inotify")) return inotify_add_watch(inotify_init(), path, IN_ALL_EVENTS);

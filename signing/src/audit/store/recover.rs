@@ -1,13 +1,7 @@
 //! From a folder to a log that can be written: the newest checkpoint whose
 //! hashes are there, and the records behind it.
 
-use std::{
-    fs::{DirBuilder, File},
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, io, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -34,7 +28,7 @@ impl Store {
         copy: Option<CopyTo>,
     ) -> Result<Self, AuditError> {
         let folder = Folder::new(dir);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        let made = durable::create_dir(dir, 0o700);
         made.map_err(AuditError::io("make", dir))?;
         let path = folder.lock();
         let lock = files::open_or_create(&path).map_err(AuditError::io("open", &path))?;
