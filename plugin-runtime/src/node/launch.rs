@@ -1,12 +1,18 @@
 //! One start of a process: socket, pipes, handshake.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use orchestrator_contract::{
     CallError, LogStream,
     frame::{Frame, FrameDecoder, Hello, PROTOCOL_VERSION, Welcome},
 };
+use orchestrator_sandbox::refuse_descriptors;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +32,6 @@ use crate::{
     outlet::Outlet,
     process::{DRAIN_AFTER_END, Process, StartError, describe, explain, output_pipe},
 };
-use std::sync::atomic::AtomicU64;
 
 /// The number of the plugin's end of the socket pair.
 const NODE_FD: i32 = 3;
@@ -105,11 +110,17 @@ enum Handshake {
     Mismatch(&'static str, String),
 }
 
-async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
+/// The host's end of a connection, and the plugin's.
+fn pair() -> io::Result<(Socket, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
-    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
-    let (ours, theirs) = pair.map_err(io::Error::from)?;
-    let socket = Socket::new(ours.into())?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // Where the kernel cannot, the filter keeps a plugin from what makes a close wait.
+    let _ = refuse_descriptors(ours.as_fd());
+    Ok((Socket::new(ours.into())?, theirs))
+}
+
+async fn hatch(parts: &NodeParts) -> Result<Hatching, StartError> {
+    let (socket, theirs) = pair()?;
     let (stdout, stdout_end) = output_pipe()?;
     let (stderr, stderr_end) = output_pipe()?;
     let mut spec = parts
@@ -309,4 +320,45 @@ async fn end(process: &Process, filtered: Option<&Outlet>) {
 async fn finish_drains(drains: &mut JoinSet<()>) {
     let finish = async { while drains.join_next().await.is_some() {} };
     let _ = timeout(DRAIN_AFTER_END, finish).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::IoSlice, mem::MaybeUninit, os::fd::BorrowedFd};
+
+    use rustix::{
+        io::Errno,
+        net::{
+            RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg,
+        },
+    };
+
+    use super::*;
+
+    fn send_descriptor(through: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [through];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let bytes = [IoSlice::new(b"x")];
+        sendmsg(through, &bytes, &mut control, SendFlags::empty())
+    }
+
+    #[tokio::test]
+    async fn nobody_can_make_the_host_close_what_it_was_sent() {
+        let flags = SocketFlags::CLOEXEC;
+        let (probe, _other) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        if refuse_descriptors(probe.as_fd()).is_err() {
+            // Before Linux 6.16.
+            return;
+        }
+        let (socket, theirs) = pair().unwrap();
+        assert_eq!(send_descriptor(theirs.as_fd()), Err(Errno::PERM));
+        send(&theirs, b"bytes", SendFlags::empty()).unwrap();
+        let mut space = [0; 8];
+        assert_eq!(socket.read(&mut space).await.unwrap(), 5);
+        socket.write_all(b"back").await.unwrap();
+        assert_eq!(recv(&theirs, &mut space, RecvFlags::empty()).unwrap().0, 4);
+    }
 }

@@ -8,7 +8,6 @@ use std::{
     },
 };
 
-use orchestrator_sandbox::refuse_descriptors;
 use tokio::io::{
     Interest,
     unix::{AsyncFd, AsyncFdReadyGuard},
@@ -29,8 +28,6 @@ impl Socket {
     /// Needs a tokio runtime.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        // Where the kernel cannot, the filter keeps a plugin from what makes a close wait.
-        let _ = refuse_descriptors(stream.as_fd());
         let twin = stream.try_clone()?;
         let stream = register(stream, Interest::READABLE)?;
         Ok(Self { stream, twin })
@@ -112,46 +109,5 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             outcome => return outcome,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{io::IoSlice, mem::MaybeUninit};
-
-    use rustix::net::{
-        RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg,
-    };
-
-    use super::*;
-
-    fn send_descriptor(through: &UnixStream) -> rustix::io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [through.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        sendmsg(
-            through,
-            &[IoSlice::new(b"x")],
-            &mut control,
-            SendFlags::empty(),
-        )
-    }
-
-    #[tokio::test]
-    async fn nobody_can_make_the_host_close_what_it_was_sent() {
-        let (probe, _other) = UnixStream::pair().unwrap();
-        if refuse_descriptors(probe.as_fd()).is_err() {
-            // Before Linux 6.16.
-            return;
-        }
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let socket = Socket::new(ours).unwrap();
-        assert_eq!(send_descriptor(&theirs), Err(rustix::io::Errno::PERM));
-        (&theirs).write_all(b"bytes").unwrap();
-        let mut space = [0; 8];
-        assert_eq!(socket.read(&mut space).await.unwrap(), 5);
-        socket.write_all(b"back").await.unwrap();
-        assert_eq!(recv(&theirs, &mut space, RecvFlags::empty()).unwrap().0, 4);
     }
 }

@@ -236,15 +236,7 @@ impl Node {
                 self.send(&Frame::Result(header, Bytes::from_static(output)));
                 self.send(&Frame::Credit(Credit { calls: 1 }));
             }
-            Frame::HealthCheck(question) => {
-                let (check, problem) = (question.check, self.problem.clone());
-                match self.instead {
-                    None => self.send(&Frame::Health(Health { check, problem })),
-                    Some(Instead::Work) => work(),
-                    Some(Instead::Garbage) => self.raw(&[0xff; 64]),
-                    Some(Instead::Silence) => {}
-                }
-            }
+            Frame::HealthCheck(question) => self.health(question.check),
             Frame::Drain(_) => {
                 println!("draining");
                 if self.deaf {
@@ -263,6 +255,16 @@ impl Node {
                 exit(0)
             }
             _ => exit(8),
+        }
+    }
+
+    fn health(&mut self, check: u64) {
+        let problem = self.problem.clone();
+        match self.instead {
+            None => self.send(&Frame::Health(Health { check, problem })),
+            Some(Instead::Work) => work(),
+            Some(Instead::Garbage) => self.raw(&[0xff; 64]),
+            Some(Instead::Silence) => {}
         }
     }
 
