@@ -3,8 +3,10 @@
 mod child;
 mod children;
 mod confinement;
+mod furniture;
 mod gateway;
 mod granted;
+mod ground;
 mod group;
 mod image;
 mod keeper;

@@ -5,7 +5,7 @@ use std::{
     io,
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use libc::sock_filter;
@@ -18,16 +18,18 @@ use rustix::{
 use super::{
     gateway::Handover,
     granted::{Granted, System, open_all},
+    ground::{Ground, Laying},
     image::Image,
+    keeper::{Keeper, Unstarted},
     landlock,
     namespaces::highest_id,
     observe::Observer,
     probe::{Host, NOT_ASKED},
-    root::Root,
+    root::{OwnMounts, Root},
     seccomp::{self, Filters, Rules, Start},
 };
 use crate::{
-    ConfinementError, Grants, Layer, Layers, Network, SandboxReport,
+    ConfinementError, Grants, Layer, Layers, Network, SandboxReport, Step,
     confinement::{Absent, Access, Execution},
 };
 
@@ -53,6 +55,8 @@ struct Inner {
     scratch_bytes: Option<u64>,
     landlock: u32,
     report: SandboxReport,
+    /// Made for the first process, and anew when what is granted to everybody has changed.
+    ground: Mutex<Option<Arc<Ground>>>,
 }
 
 impl Confinement {
@@ -150,6 +154,7 @@ impl Confinement {
             scratch_bytes: grants.scratch_bytes,
             landlock,
             report,
+            ground: Mutex::default(),
         })))
     }
 
@@ -180,6 +185,7 @@ impl Confinement {
                 .then(Handover::new)
                 .transpose()?,
             granted,
+            ground: None,
             token: u64::from_ne_bytes(token),
         })
     }
@@ -191,6 +197,7 @@ pub(super) struct Prepared {
     granted: Vec<Arc<Granted>>,
     ruleset: Option<OwnedFd>,
     handover: Option<Handover>,
+    ground: Option<Arc<Ground>>,
     token: u64,
 }
 
@@ -208,7 +215,8 @@ pub(super) struct Confining {
     pub(super) maps: Option<Maps>,
     /// That of processes in the namespace, where it can be bounded.
     pub(super) highest_id: Option<String>,
-    pub(super) root: Option<Root>,
+    /// Those of the process in its private root.
+    pub(super) mounts: Option<OwnMounts>,
     /// The number of what the host is handed something with.
     pub(super) handover: Option<RawFd>,
     pub(super) has_gateway: bool,
@@ -220,6 +228,49 @@ pub(super) struct Confining {
 }
 
 impl Prepared {
+    /// Sees to it that there is a ground for the process, where it needs one.
+    pub(super) fn lay_ground(&mut self, keeper: &Keeper) -> Result<(), Unstarted> {
+        let inner = &*self.confinement.0;
+        let shared = shared_namespaces(inner.report.in_force, inner.network);
+        if shared == 0 {
+            return Ok(());
+        }
+        let has_root = inner.report.in_force.contains(Layer::Root);
+        if has_root && !inner.granted.iter().all(|granted| granted.is_there()) {
+            // A ground would still have it. What a program writes there nobody would find.
+            return Err(Unstarted::Child(Step::PrivateRoot, Errno::STALE));
+        }
+        let mut last = inner.ground.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = last.take_if(|ground| ground.is_for(&self.granted));
+        let ground = match fits {
+            Some(ground) => ground,
+            None => {
+                let (has_processes, has_scratch) =
+                    (inner.processes.is_some(), inner.scratch_bytes.is_some());
+                let root = || Root::new(&self.granted, has_processes, has_scratch);
+                let laying = Laying::new(shared, has_root.then(root));
+                Arc::new(Ground::new(keeper, laying, &self.granted)?)
+            }
+        };
+        *last = Some(Arc::clone(&ground));
+        self.ground = Some(ground);
+        Ok(())
+    }
+
+    /// Whether the process gets namespaces of its own.
+    pub(super) fn has_namespaces(&self) -> bool {
+        self.confinement
+            .0
+            .report
+            .in_force
+            .contains(Layer::Processes)
+    }
+
+    /// What the process begins in.
+    pub(super) fn ground(&self) -> Option<&Ground> {
+        self.ground.as_deref()
+    }
+
     /// What the new process needs besides its image, and the program does not get.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let ruleset = self.ruleset.as_ref().map(AsFd::as_fd);
@@ -258,36 +309,50 @@ impl Prepared {
             image: image.unsigned_abs(),
             token: self.token,
         };
-        let root = || Root::new(&self.granted, inner.processes, inner.scratch_bytes);
+        let mounts = || OwnMounts::new(&self.granted, inner.processes, inner.scratch_bytes);
+        let maps = || match &self.ground {
+            Some(_) => Maps::of_ground(),
+            None => Maps::of_host(),
+        };
         let filter = || inner.filters.of(start);
         let processes = processes.filter(|_| layers.contains(Layer::Processes));
         let mut numbers = image + 1..;
         Confining {
-            namespaces: namespaces(layers),
+            namespaces: namespaces(layers, inner.network),
             ruleset: self.ruleset.as_ref().and_then(|_| numbers.next()),
             handover: self.handover.as_ref().and_then(|_| numbers.next()),
             has_gateway: inner.network == Network::Gateway,
             is_observed: inner.observed,
             highest_id: processes.and_then(highest_id),
-            maps: layers.contains(Layer::Processes).then(Maps::new),
-            root: layers.contains(Layer::Root).then(root),
+            maps: layers.contains(Layer::Processes).then(maps),
+            mounts: layers.contains(Layer::Root).then(mounts),
             filter: layers.contains(Layer::Seccomp).then(filter),
             token: self.token,
         }
     }
 }
 
-/// Who the host's user and group are in the new user namespace.
+/// Who the user and group outside are in a new user namespace.
 pub(super) struct Maps {
     pub(super) user: String,
     pub(super) group: String,
 }
 
 impl Maps {
-    fn new() -> Self {
+    /// In one that is directly below the host's.
+    pub(super) fn of_host() -> Self {
+        Self::of(geteuid().as_raw(), getegid().as_raw())
+    }
+
+    /// In one that is below that of a ground.
+    fn of_ground() -> Self {
+        Self::of(NOBODY, NOBODY)
+    }
+
+    fn of(user: u32, group: u32) -> Self {
         Self {
-            user: format!("{NOBODY} {} 1", geteuid().as_raw()),
-            group: format!("{NOBODY} {} 1", getegid().as_raw()),
+            user: format!("{NOBODY} {user} 1"),
+            group: format!("{NOBODY} {group} 1"),
         }
     }
 }
@@ -302,11 +367,31 @@ fn needs(grants: &Grants, layer: Layer) -> bool {
     }
 }
 
-fn namespaces(layers: Layers) -> c_int {
-    let of = |layer, flags| if layers.contains(layer) { flags } else { 0 };
-    let processes =
-        libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    of(Layer::Processes, processes)
-        | of(Layer::Network, libc::CLONE_NEWNET)
-        | of(Layer::Root, libc::CLONE_NEWNS)
+/// Those that each process has for itself.
+fn namespaces(layers: Layers, network: Network) -> c_int {
+    let own = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    flags(layers, Layer::Processes, own)
+        | flags(layers, Layer::Root, libc::CLONE_NEWNS)
+        | match network {
+            // What listens at the gateway is the process's.
+            Network::Gateway => flags(layers, Layer::Network, libc::CLONE_NEWNET),
+            _ => 0,
+        }
+}
+
+/// Those that it begins in, and the one that owns them.
+fn shared_namespaces(layers: Layers, network: Network) -> c_int {
+    let shared = flags(layers, Layer::Root, libc::CLONE_NEWNS)
+        | match network {
+            Network::Gateway => 0,
+            _ => flags(layers, Layer::Network, libc::CLONE_NEWNET),
+        };
+    match shared {
+        0 => 0,
+        shared => shared | libc::CLONE_NEWUSER,
+    }
+}
+
+fn flags(layers: Layers, layer: Layer, flags: c_int) -> c_int {
+    if layers.contains(layer) { flags } else { 0 }
 }

@@ -78,7 +78,7 @@ pub(super) struct Granted {
 
 impl Granted {
     /// Whether its path still leads to it.
-    fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         stat(&self.path).is_ok_and(|file| (file.st_dev, file.st_ino) == self.identity)
     }
 }

@@ -11,10 +11,10 @@
 //! asked for is killed. The keeper outlives a host that is killed for as long as it
 //! takes to kill everything.
 //!
-//! It shares the host's memory and nothing else, so that it costs two stacks and can
+//! It shares the host's memory and nothing else, so that it costs three stacks and can
 //! start what the host has prepared there. A start and an end each cost a message and
-//! its answer, some ten microseconds. Namespaces are to be made in `steps.rs`, below the
-//! keeper, which is then the parent of each namespace's first process.
+//! its answer, some ten microseconds. It stays in the host's namespaces, and is the parent
+//! of the first process of all that are made.
 //!
 //! Only `SIGKILL` ends the keeper before the host. Plugins die with it, and the next
 //! start makes another one. One that is stopped is told to go on; when that does not
@@ -43,6 +43,7 @@ use thiserror::Error;
 use super::{
     child::Exit,
     children::each_child,
+    ground::Laying,
     keeping::Room,
     plan::Plan,
     raw::{self, Beside},
@@ -71,6 +72,11 @@ pub(super) enum Order<'a> {
     Start {
         plan: Box<Plan<'a>>,
         made: Cell<Result<Pid, Errno>>,
+    },
+    /// Lay a ground.
+    Lay {
+        laying: Box<Laying>,
+        laid: Cell<Result<(), Errno>>,
     },
     /// Take away the zombie of a process that has ended; one that runs is killed.
     Reap {
@@ -179,16 +185,8 @@ impl Keeper {
         let pidfd = [self.beside.pidfd()];
         let descriptors: Vec<_> = pidfd.into_iter().chain(plan.descriptors()).collect();
         let made = Cell::new(Err(Errno::CANCELED));
-        let order = match self.ask(Order::Start { plan, made }, &descriptors) {
-            Ok(order) => order,
-            Err(Unanswered::Refused(errno)) => return Err(Unstarted::NoProcess(errno)),
-            Err(lost) => {
-                // What it was making may still be in its memory.
-                self.beside.cut_off();
-                return Err(Unstarted::Lost(lost));
-            }
-        };
-        let Order::Start { plan, made } = *order else {
+        let order = Order::Start { plan, made };
+        let Order::Start { plan, made } = *self.ask_for(order, &descriptors)? else {
             return Err(Unstarted::NoProcess(Errno::INVAL));
         };
         let pid = made.get().map_err(Unstarted::NoProcess)?;
@@ -201,6 +199,23 @@ impl Keeper {
         Ok(pid)
     }
 
+    /// Has the ground of `laying` laid, and handed over by `handover`. Blocks for some
+    /// seconds at most.
+    pub(super) fn lay(&self, laying: Laying, handover: BorrowedFd<'_>) -> Result<(), Unstarted> {
+        let laid = Cell::new(Err(Errno::CANCELED));
+        let laying = Box::new(laying);
+        let Order::Lay { laying, laid } =
+            *self.ask_for(Order::Lay { laying, laid }, &[handover])?
+        else {
+            return Err(Unstarted::NoProcess(Errno::INVAL));
+        };
+        laid.get().map_err(Unstarted::NoProcess)?;
+        match laying.failure.get() {
+            Some((step, errno)) => Err(Unstarted::Child(step, errno)),
+            None => Ok(()),
+        }
+    }
+
     /// Takes away the zombie of `pid`, which has ended, and begins to kill what it left
     /// behind. A process that has not ended is killed. Blocks for some seconds at most.
     pub(super) fn reap(&mut self, pid: Pid) -> Result<Exit, Unanswered> {
@@ -208,7 +223,7 @@ impl Keeper {
         let end = Cell::new(Err(Errno::CHILD));
         match *self.ask(Order::Reap { pid, end }, &[])? {
             Order::Reap { end, .. } => end.get().map_err(Unanswered::Refused),
-            Order::Start { .. } => Err(Unanswered::Refused(Errno::INVAL)),
+            Order::Start { .. } | Order::Lay { .. } => Err(Unanswered::Refused(Errno::INVAL)),
         }
     }
 
@@ -224,6 +239,23 @@ impl Keeper {
             }
             let _ = pidfd_send_signal(beside.pidfd(), Signal::CONT);
         }
+    }
+
+    /// Asks for a process.
+    fn ask_for<'order>(
+        &self,
+        order: Order<'order>,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Box<Order<'order>>, Unstarted> {
+        self.ask(order, descriptors)
+            .map_err(|unanswered| match unanswered {
+                Unanswered::Refused(errno) => Unstarted::NoProcess(errno),
+                lost => {
+                    // What it was making may still be in its memory.
+                    self.beside.cut_off();
+                    Unstarted::Lost(lost)
+                }
+            })
     }
 
     fn ask<'order>(

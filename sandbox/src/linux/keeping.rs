@@ -6,7 +6,8 @@
 //! panic.
 
 use std::{
-    ffi::c_int,
+    cell::Cell,
+    ffi::{CStr, c_int},
     mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
@@ -27,9 +28,11 @@ use rustix::{
 use super::{
     child::reap,
     children::each_child,
+    ground::{self, Laying},
     keeper::Order,
     plan::{DESCRIPTORS_MAX, Plan},
     raw::{self, CONTROL_BYTES, Stack},
+    steps,
 };
 
 /// How many processes may run at once.
@@ -51,8 +54,8 @@ pub(super) struct Room {
     host: Pid,
     /// The number of its end of the socket to the host.
     socket: RawFd,
-    /// For the processes it makes.
-    stack: Stack,
+    /// For the processes it makes, and for those that these make.
+    stacks: [Stack; 2],
     /// The processes it was asked for; has room for all of them.
     kept: Vec<Kept>,
 }
@@ -67,7 +70,7 @@ impl Room {
         Ok(Self {
             host,
             socket,
-            stack: Stack::new()?,
+            stacks: [Stack::new()?, Stack::new()?],
             kept: Vec::with_capacity(KEPT_MAX),
         })
     }
@@ -90,6 +93,8 @@ struct Keeping<'room> {
     socket: BorrowedFd<'static>,
     /// Readable when the host is gone.
     host: OwnedFd,
+    /// The machine's `/proc`, where it is mounted.
+    proc: Option<OwnedFd>,
     /// The list of its children, where the kernel keeps one.
     children: Option<OwnedFd>,
 }
@@ -98,6 +103,7 @@ impl<'room> Keeping<'room> {
     /// Gives up what is the host's: its session, directory and descriptors.
     fn begin(room: &'room mut Room) -> Result<Self, Errno> {
         raw::block_every_signal()?;
+        raw::reset_signal_actions()?;
         setsid()?;
         set_child_subreaper(Some(getpid()))?;
         set_name(c"orch-keeper")?;
@@ -114,14 +120,16 @@ impl<'room> Keeping<'room> {
         if getppid() != Some(room.host) {
             return Err(Errno::SRCH);
         }
-        let list = c"/proc/thread-self/children";
-        let children = openat(CWD, list, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let open = |path: &CStr, flags| openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+        let proc = open(c"/proc", OFlags::PATH | OFlags::DIRECTORY).ok();
+        let children = open(c"/proc/thread-self/children", OFlags::RDONLY).ok();
         let socket = raw::descriptor(room.socket);
         say_done(socket)?;
         Ok(Self {
             room,
             socket,
             host,
+            proc,
             children,
         })
     }
@@ -166,6 +174,10 @@ impl<'room> Keeping<'room> {
                 made.set(self.start(plan, &mut control));
                 plan.failure.get().is_some()
             }
+            Order::Lay { laying, laid } => {
+                laid.set(self.lay(laying, &mut control));
+                false
+            }
             Order::Reap { pid, end } => {
                 self.room.kept.retain(|kept| kept.pid != *pid);
                 end.set(reap(*pid).and_then(|exit| exit.ok_or(Errno::AGAIN)));
@@ -188,24 +200,10 @@ impl<'room> Keeping<'room> {
         if self.room.kept.len() >= KEPT_MAX {
             return Err(Errno::AGAIN);
         }
-        let mut received = [const { None::<OwnedFd> }; DESCRIPTORS_MAX];
-        let sent = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        });
-        for (place, descriptor) in received.iter_mut().zip(sent.flatten()) {
-            *place = Some(descriptor);
-        }
-        let numbers = [&plan.keeper]
-            .into_iter()
-            .chain(plan.placements.iter().map(|placement| &placement.kept));
-        let mut received = received.iter();
-        for number in numbers {
-            // Fewer come when the limit of open files is lower than their number.
-            let descriptor = received.next().and_then(Option::as_ref);
-            number.set(descriptor.ok_or(Errno::MFILE)?.as_raw_fd());
-        }
-        let pid = raw::make_process(&mut self.room.stack, plan)?;
+        let numbers = [&plan.keeper].into_iter().chain(plan.numbers());
+        let _received = receive(control, numbers)?;
+        plan.proc.set(self.proc_number());
+        let pid = make_process(&mut self.room.stacks, plan)?;
         if plan.failure.get().is_none() {
             self.room.kept.push(Kept {
                 pid,
@@ -213,6 +211,19 @@ impl<'room> Keeping<'room> {
             });
         }
         Ok(pid)
+    }
+
+    /// Has a process lay a ground, and waits for its end.
+    fn lay(&mut self, laying: &Laying, control: &mut RecvAncillaryBuffer<'_>) -> Result<(), Errno> {
+        let _received = receive(control, [&laying.handover].into_iter())?;
+        laying.proc.set(self.proc_number());
+        let [stack, _] = &mut self.room.stacks;
+        let pid = raw::beside(stack, laying, ground::lay, laying.namespaces)?;
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).map(drop)
+    }
+
+    fn proc_number(&self) -> RawFd {
+        self.proc.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
     /// Kills the children that it was not asked for and takes away their zombies.
@@ -281,6 +292,64 @@ impl<'room> Keeping<'room> {
 }
 
 const ENDED: WaitIdOptions = WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG);
+
+/// The descriptors that came with an order; their numbers are noted in `numbers`.
+fn receive<'cell>(
+    control: &mut RecvAncillaryBuffer<'_>,
+    numbers: impl Iterator<Item = &'cell Cell<RawFd>>,
+) -> Result<[Option<OwnedFd>; DESCRIPTORS_MAX], Errno> {
+    let mut received = [const { None::<OwnedFd> }; DESCRIPTORS_MAX];
+    let sent = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    for (place, descriptor) in received.iter_mut().zip(sent.flatten()) {
+        *place = Some(descriptor);
+    }
+    for (number, descriptor) in numbers.zip(&received) {
+        // Fewer come when the limit of open files is lower than their number.
+        number.set(descriptor.as_ref().ok_or(Errno::MFILE)?.as_raw_fd());
+    }
+    Ok(received)
+}
+
+/// Makes a process that carries out `plan`; returns when it has executed its image or
+/// failed, which it notes in the plan.
+fn make_process(stacks: &mut [Stack; 2], plan: &Plan<'_>) -> Result<Pid, Errno> {
+    let [first, second] = stacks;
+    if plan.ground.is_empty() {
+        return raw::beside(first, plan, steps::run, plan.namespaces());
+    }
+    let passage = Passage {
+        plan,
+        stack: Cell::new(Some(second)),
+        made: Cell::new(Err(Errno::CANCELED)),
+    };
+    let passed = raw::beside(first, &passage, pass, 0)?;
+    waitid(WaitId::Pid(passed), WaitIdOptions::EXITED)?;
+    passage.made.get()
+}
+
+/// The way to a ground: who has entered one does not come back, so another process goes
+/// there, makes the one that is wanted as a child of the keeper, and ends.
+struct Passage<'plan, 'spec> {
+    plan: &'plan Plan<'spec>,
+    stack: Cell<Option<&'plan mut Stack>>,
+    made: Cell<Result<Pid, Errno>>,
+}
+
+fn pass(passage: &Passage<'_, '_>) -> c_int {
+    let plan = passage.plan;
+    let namespaces = plan.ground.iter();
+    let entered = ground::enter(namespaces.map(|(_, number)| raw::descriptor(number.get())));
+    let made = entered.and_then(|()| {
+        let stack = passage.stack.take().ok_or(Errno::CANCELED)?;
+        let flags = plan.namespaces() | libc::CLONE_PARENT;
+        raw::beside(stack, plan, steps::run, flags)
+    });
+    passage.made.set(made);
+    0
+}
 
 /// Tells the host that what it asked for is done.
 fn say_done(socket: BorrowedFd<'_>) -> Result<(), Errno> {

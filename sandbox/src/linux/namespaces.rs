@@ -1,14 +1,18 @@
 //! What a process does in the namespaces that it was made in.
 
-use std::{ffi::CStr, os::fd::IntoRawFd};
+use std::{
+    ffi::CStr,
+    os::fd::{BorrowedFd, IntoRawFd},
+};
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
+    fs::{Mode, OFlags, openat},
     io::{Errno, write},
     process::geteuid,
     system::uname,
     thread::{
-        CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+        CapabilitiesSecureBits, CapabilitySet, CapabilitySets, set_capabilities,
+        set_capabilities_secure_bits,
     },
 };
 
@@ -16,11 +20,11 @@ use super::{confinement::Maps, raw};
 
 /// Child: is nobody in its user namespace, whoever the host is outside. Nobody else
 /// is there.
-pub(super) fn become_nobody(maps: &Maps) -> Result<(), Errno> {
+pub(super) fn become_nobody(proc: BorrowedFd<'_>, maps: &Maps) -> Result<(), Errno> {
     // Without it an ordinary user may map no group.
-    put(c"/proc/self/setgroups", b"deny")?;
-    put(c"/proc/self/gid_map", maps.group.as_bytes())?;
-    put(c"/proc/self/uid_map", maps.user.as_bytes())
+    put(proc, c"self/setgroups", b"deny")?;
+    put(proc, c"self/gid_map", maps.group.as_bytes())?;
+    put(proc, c"self/uid_map", maps.user.as_bytes())
 }
 
 /// From this version on each namespace of processes has a highest process id of its own
@@ -57,21 +61,27 @@ fn counts(release: &CStr, is_root: bool) -> bool {
 
 /// Child: there will be no process ids above this one in its namespace, so no more
 /// processes either.
-pub(super) fn bound_ids(highest: &str) -> Result<(), Errno> {
-    put(c"/proc/sys/kernel/pid_max", highest.as_bytes())
+pub(super) fn bound_ids(proc: BorrowedFd<'_>, highest: &str) -> Result<(), Errno> {
+    put(proc, c"sys/kernel/pid_max", highest.as_bytes())
 }
+
+/// To be root, or to become somebody, gives no capability, and none can be kept or made
+/// ambient; all of it for good. That files give none is `no_new_privs`.
+const NOTHING_BY_USER: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
+    .union(CapabilitiesSecureBits::NO_ROOT_LOCKED)
+    .union(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+    .union(CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED)
+    .union(CapabilitiesSecureBits::KEEP_CAPS_LOCKED)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED);
 
 /// Child: has no capability any more, and gets none by executing a file.
 pub(super) fn drop_capabilities() -> Result<(), Errno> {
-    for bit in 0..u64::BITS {
-        let one = CapabilitySet::from_bits_retain(1 << bit);
-        match remove_capability_from_bounding_set(one) {
-            Ok(()) => {}
-            // The kernel knows no more of them, or the process has none that it could
-            // drop and cannot get any.
-            Err(Errno::INVAL | Errno::PERM) => break,
-            Err(errno) => return Err(errno),
-        }
+    // To empty the bounding set would say the same in forty calls.
+    match set_capabilities_secure_bits(NOTHING_BY_USER) {
+        // The process has none, and cannot get any.
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno),
     }
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
@@ -81,8 +91,9 @@ pub(super) fn drop_capabilities() -> Result<(), Errno> {
     set_capabilities(None, none)
 }
 
-fn put(path: &CStr, text: &[u8]) -> Result<(), Errno> {
-    let file = openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+/// Writes to a file of `proc`, the machine's `/proc`.
+fn put(proc: BorrowedFd<'_>, path: &CStr, text: &[u8]) -> Result<(), Errno> {
+    let file = openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     // Left open: the program does not get it.
     let file = raw::descriptor(file.into_raw_fd());
     write(file, text).map(drop)

@@ -18,6 +18,7 @@ use rustix::{
 
 use super::{
     confinement::{Confining, Prepared},
+    ground::Ground,
     raw,
 };
 use crate::{Limits, SpawnError, Spec, Step};
@@ -27,8 +28,8 @@ use crate::{Limits, SpawnError, Spec, Step};
 pub(super) const DESCRIPTORS_MAX: usize = 253;
 
 /// How many of them are not the program's: the image, the keeper, the ruleset, what the
-/// gateway is handed over with and the entries of three groups.
-const OURS: usize = 7;
+/// gateway is handed over with, the entries of three groups and three namespaces.
+const OURS: usize = 10;
 
 /// A descriptor of the host and the number it is to have in the new process.
 pub(super) struct Placement<'spec> {
@@ -58,7 +59,12 @@ impl<'spec> Placement<'spec> {
 pub(super) struct Plan<'spec> {
     /// The number that the keeper has a descriptor of itself under.
     pub(super) keeper: Cell<RawFd>,
+    /// The number that it has the machine's `/proc` under.
+    pub(super) proc: Cell<RawFd>,
     pub(super) outlives_host: bool,
+    /// The namespaces that the process begins in, and the numbers that the keeper has them
+    /// under.
+    pub(super) ground: Vec<(BorrowedFd<'spec>, Cell<RawFd>)>,
     /// What the program gets, then what is needed until it runs.
     pub(super) placements: Vec<Placement<'spec>>,
     /// The number of the image while it is executed: one above all that are wanted.
@@ -130,8 +136,15 @@ impl<'spec> Plan<'spec> {
         }
         let last = placements.iter().rev().take(entries.len());
         Ok(Self {
+            ground: prepared
+                .and_then(Prepared::ground)
+                .into_iter()
+                .flat_map(Ground::namespaces)
+                .map(|namespace| (namespace, Cell::new(-1)))
+                .collect(),
             groups: last.map(|placement| placement.number).collect(),
             keeper: Cell::new(-1),
+            proc: Cell::new(-1),
             outlives_host: spec.outlives_host,
             gaps: gaps(placements.iter().map(|placement| placement.number)),
             placements,
@@ -153,7 +166,14 @@ impl<'spec> Plan<'spec> {
 
     /// What the keeper needs duplicates of, besides one of itself.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'spec>> {
-        self.placements.iter().map(|placement| placement.source)
+        let placed = self.placements.iter().map(|placement| placement.source);
+        placed.chain(self.ground.iter().map(|(namespace, _)| *namespace))
+    }
+
+    /// Where the numbers of those duplicates go, in the same order.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = &Cell<RawFd>> {
+        let placed = self.placements.iter().map(|placement| &placement.kept);
+        placed.chain(self.ground.iter().map(|(_, number)| number))
     }
 
     /// The first number that the new process may use for itself.

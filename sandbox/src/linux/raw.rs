@@ -14,6 +14,7 @@ mod layers;
 mod notice;
 
 use std::{
+    cell::Cell,
     ffi::{CStr, c_int, c_long, c_void},
     io::{self, IoSlice, IoSliceMut},
     mem::{self, MaybeUninit},
@@ -44,8 +45,7 @@ pub(super) use notice::{Notice, go_on, is_waiting, next_notice};
 use super::{
     keeper::Order,
     keeping::{self, Room},
-    plan::{CStrings, DESCRIPTORS_MAX, Plan},
-    steps,
+    plan::{CStrings, DESCRIPTORS_MAX},
 };
 
 /// Signal numbers run from 1 to this.
@@ -102,8 +102,8 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and no process runs on it: `make_process`
-        // borrows it until the process has left it.
+        // SAFETY: the mapping is ours and no process runs on it: `beside` borrows it until
+        // the process has left it.
         let unmapped = unsafe { munmap(self.base, self.bytes) };
         debug_assert!(unmapped.is_ok(), "the mapping is whole");
     }
@@ -121,7 +121,7 @@ pub(super) struct Beside {
     room: *mut Room,
     stack: mem::ManuallyDrop<Stack>,
     /// Whether something may use the memory for ever.
-    cut_off: bool,
+    cut_off: Cell<bool>,
 }
 
 impl Beside {
@@ -167,7 +167,7 @@ impl Beside {
             pidfd,
             room,
             stack: mem::ManuallyDrop::new(stack),
-            cut_off: false,
+            cut_off: Cell::new(false),
         })
     }
 
@@ -182,8 +182,8 @@ impl Beside {
 
     /// The process was killed while it made another one, which may be in its memory
     /// still. That memory is never used again.
-    pub(super) fn cut_off(&mut self) {
-        self.cut_off = true;
+    pub(super) fn cut_off(&self) {
+        self.cut_off.set(true);
     }
 }
 
@@ -195,7 +195,7 @@ impl Drop for Beside {
         let _ = poll(&mut end, Some(&END_TIMEOUT));
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | ANY_KIND;
         let gone = waitid(WaitId::Pid(self.pid), options).is_ok_and(|end| end.is_some());
-        if self.cut_off || !gone {
+        if self.cut_off.get() || !gone {
             return;
         }
         // SAFETY: the process is gone, so nobody uses room or stack any more; both are
@@ -270,31 +270,42 @@ pub(super) fn descriptor(number: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Keeper: makes a process that carries out `plan`; returns when it has executed its
-/// image or failed, which it notes in the plan.
+/// Keeper, child: makes a process that does `work` by `run`, in namespaces or with what else
+/// `flags` of `clone` say; returns when it has executed an image or ended.
 ///
 /// Nothing is copied: the process shares the memory of the host
 /// (`CLONE_VM | CLONE_VFORK`), so the cost does not grow with the host's size.
-pub(super) fn make_process(stack: &mut Stack, plan: &Plan<'_>) -> Result<Pid, Errno> {
-    extern "C" fn enter(plan: *mut c_void) -> c_int {
-        // SAFETY: `clone` passes on the pointer given below, which outlives this
-        // call: `CLONE_VFORK` keeps the keeper waiting, and without its answer the host
-        // never drops the plan.
-        let plan = unsafe { &*plan.cast::<Plan<'_>>() };
-        steps::run(plan)
+pub(super) fn beside<W>(
+    stack: &mut Stack,
+    work: &W,
+    run: fn(&W) -> c_int,
+    flags: c_int,
+) -> Result<Pid, Errno> {
+    struct Errand<'work, W> {
+        work: &'work W,
+        run: fn(&W) -> c_int,
     }
 
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | plan.namespaces();
+    extern "C" fn enter<W>(errand: *mut c_void) -> c_int {
+        // SAFETY: `clone` passes on the pointer given below, which outlives this
+        // call: `CLONE_VFORK` keeps the caller waiting, and without the keeper's answer the
+        // host never drops what it works with or on.
+        let errand = unsafe { &*errand.cast::<Errand<'_, W>>() };
+        (errand.run)(errand.work)
+    }
+
+    let errand = Errand { work, run };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | flags;
     // SAFETY: the stack is mapped, aligned and used by nobody else (`&mut`), and
-    // signals are blocked in the keeper, as in the thread that made it (`Stack::new`);
-    // `enter` gets the plan it expects. The steps only make system calls and
-    // write the `Cell`s of the plan, so other threads of the host notice nothing.
+    // signals are blocked in the keeper, as in the thread that made it (`Stack::new`), and in
+    // what it makes; `enter` gets the errand that it expects. What is run only makes system
+    // calls and writes `Cell`s of the work, so other threads of the host notice nothing.
     let pid = unsafe {
         libc::clone(
-            enter,
+            enter::<W>,
             stack.top(),
             flags,
-            ptr::from_ref(plan).cast_mut().cast::<c_void>(),
+            (&raw const errand).cast_mut().cast::<c_void>(),
         )
     };
     check(c_long::from(pid))?;
@@ -333,8 +344,8 @@ fn set_signal_mask(mask: u64) -> Result<(), Errno> {
     check(result).map(drop)
 }
 
-/// Child: gives every signal its default action, also the ignored ones, so that
-/// no handler of the host runs and `SIGPIPE` ends a program as it expects.
+/// Keeper: gives every signal its default action, also the ignored ones, so that in what it
+/// makes no handler of the host runs and `SIGPIPE` ends a program as it expects.
 pub(super) fn reset_signal_actions() -> Result<(), Errno> {
     /// The kernel's `struct sigaction`, which is not the C library's.
     #[repr(C)]

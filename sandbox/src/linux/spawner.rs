@@ -247,34 +247,36 @@ fn start(
     };
     let confinement = spec.confinement.as_ref();
     let prepared = confinement.map(|confinement| confinement.prepare(&spec.image));
-    let prepared = prepared
+    let mut prepared = prepared
         .transpose()
         .map_err(|source| SpawnError::Unconfined {
             program: program(),
             source,
         })?;
+    let has_namespaces = prepared.as_ref().is_some_and(Prepared::has_namespaces);
+    let unstarted = |unstarted| match unstarted {
+        Unstarted::NoProcess(errno) if has_namespaces && forbids_namespaces(errno) => {
+            SpawnError::child(program(), Step::Namespaces, errno.into())
+        }
+        Unstarted::NoProcess(errno) => no_process(errno.into()),
+        Unstarted::Lost(lost) => SpawnError::KeeperLost {
+            program: program(),
+            source: lost.into(),
+        },
+        Unstarted::Child(step, errno) => {
+            let source = io::Error::from_raw_os_error(errno.raw_os_error());
+            SpawnError::child(program(), step, source)
+        }
+    };
+    if let Some(prepared) = &mut prepared {
+        prepared.lay_ground(keeper).map_err(unstarted)?;
+    }
     let group = (!spec.group.is_empty()).then(|| Group::new(&spec.group));
     let (group, entries) = group.transpose().map_err(no_process)?.unzip();
     let group = Unused(group);
     let entries = entries.unwrap_or_default();
     let plan = Plan::new(spec, null.as_fd(), prepared.as_ref(), &entries)?;
-    let has_namespaces = plan.namespaces() != 0;
-    let pid = keeper
-        .start(Box::new(plan))
-        .map_err(|unstarted| match unstarted {
-            Unstarted::NoProcess(errno) if has_namespaces && forbids_namespaces(errno) => {
-                SpawnError::child(program(), Step::Namespaces, errno.into())
-            }
-            Unstarted::NoProcess(errno) => no_process(errno.into()),
-            Unstarted::Lost(lost) => SpawnError::KeeperLost {
-                program: program(),
-                source: lost.into(),
-            },
-            Unstarted::Child(step, errno) => {
-                let source = io::Error::from_raw_os_error(errno.raw_os_error());
-                SpawnError::child(program(), step, source)
-            }
-        })?;
+    let pid = keeper.start(Box::new(plan)).map_err(unstarted)?;
     // Its id stays its own until the keeper is told to take its zombie away.
     let watched = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
         let process = Arc::new(Process::new(pid, pidfd, keeper.fate(), group.used()));

@@ -8,7 +8,7 @@
 //! landlock and the filter of system calls come directly before `Exec`, in this order,
 //! since each forbids what an earlier step needs.
 
-use std::{convert::Infallible, ffi::c_int};
+use std::{convert::Infallible, ffi::c_int, os::fd::BorrowedFd};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -43,8 +43,6 @@ pub(super) fn run(plan: &Plan) -> c_int {
 fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     let at = |step: Step| move |errno: Errno| (step, errno);
 
-    // Handlers go first: nothing of the host may run here once signals arrive.
-    raw::reset_signal_actions().map_err(at(Step::Signals))?;
     // A session of its own is a process group of its own, and has no terminal that
     // could be read, or be made to look as if somebody had typed on it.
     setsid().map_err(at(Step::Session))?;
@@ -57,6 +55,10 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     // `PR_SET_DUMPABLE` is absent on purpose: it belongs to the memory, so it would
     // change the host's, and `execveat` sets it anew.
     set_no_new_privs(true).map_err(at(Step::NoNewPrivileges))?;
+    if let Some(confining) = &plan.confining {
+        // Needs a descriptor of the keeper's.
+        settle(confining, raw::descriptor(plan.proc.get()))?;
+    }
     place_descriptors(plan).map_err(at(Step::Descriptors))?;
     for group in &plan.groups {
         // Whoever writes to it is in it.
@@ -64,7 +66,7 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
         write(entry, b"0").map_err(at(Step::Group))?;
     }
     if let Some(confining) = &plan.confining {
-        enter_namespaces(confining)?;
+        furnish(confining)?;
     }
     let ruleset = plan
         .confining
@@ -101,20 +103,25 @@ fn filter_calls(confining: &Confining) -> Result<(), Errno> {
     }
 }
 
-/// The process was made in its namespaces; here it settles there.
-fn enter_namespaces(confining: &Confining) -> Result<(), (Step, Errno)> {
+/// The process was made in its namespaces; here it becomes somebody in them.
+fn settle(confining: &Confining, proc: BorrowedFd<'_>) -> Result<(), (Step, Errno)> {
     if let Some(maps) = &confining.maps {
-        become_nobody(maps).map_err(|errno| (Step::Namespaces, errno))?;
+        become_nobody(proc, maps).map_err(|errno| (Step::Namespaces, errno))?;
     }
     if let Some(highest) = &confining.highest_id {
-        bound_ids(highest).map_err(|errno| (Step::Limits, errno))?;
+        bound_ids(proc, highest).map_err(|errno| (Step::Limits, errno))?;
     }
+    Ok(())
+}
+
+/// Adds to the namespaces what is its own, and gives up the rights that it has there.
+fn furnish(confining: &Confining) -> Result<(), (Step, Errno)> {
     if let Some(handover) = confining.handover.filter(|_| confining.has_gateway) {
         open_gateway(handover).map_err(|errno| (Step::Gateway, errno))?;
     }
-    if let Some(root) = &confining.root {
-        let entered = root.enter(confining.ruleset);
-        entered.map_err(|errno| (Step::PrivateRoot, errno))?;
+    if let Some(mounts) = &confining.mounts {
+        let mounted = mounts.mount(confining.ruleset);
+        mounted.map_err(|errno| (Step::PrivateRoot, errno))?;
     }
     drop_capabilities().map_err(|errno| (Step::Capabilities, errno))
 }

@@ -4,6 +4,7 @@
 
 mod files;
 mod gateway;
+mod ground;
 mod kernel;
 mod observed;
 mod programs;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use orchestrator_sandbox::{ExitStatus, RunDirectory, spawn};
+use orchestrator_sandbox::{ExitStatus, Grants, RunDirectory, spawn};
 use rustix::{
     io::Errno,
     process::{
@@ -13,6 +13,7 @@ use rustix::{
 };
 use tokio::{io::AsyncReadExt, time::timeout};
 
+use crate::attacks::confined;
 use crate::support::{
     Host, PATIENCE, ended, eventually, gate, gone, keeper, pipe, read_until, shell, stranger,
 };
@@ -121,23 +122,37 @@ async fn a_keeper_killed_at_any_moment_does_no_harm() {
 #[tokio::test]
 #[ignore = "started by the test of a similar name"]
 async fn killed_at_any_moment() {
-    for nth in 0..200 {
+    let grants = Grants::new().own_processes().execute_anything();
+    let spec = |confinement: &Option<_>| match confinement {
+        Some(confinement) => shell("exit 7").confinement(confinement),
+        None => shell("exit 7"),
+    };
+    let mut confinement = None;
+    for nth in 0..300 {
+        // Unconfined, with a ground that is still to be laid, and with one that is there.
+        match nth % 3 {
+            0 => confinement = None,
+            1 => confinement = Some(confined(&grants)),
+            _ => {}
+        }
         let first = spawn(shell("exit 7")).await.expect("it starts");
         assert_eq!(ended(&first).await, ExitStatus::Exited(7));
         let keeper = stranger(keeper());
         let dying = keeper.try_clone().expect("a descriptor");
         // At another moment of the next start each time.
         let killed = tokio::task::spawn_blocking(move || {
-            let until = tokio::time::Instant::now() + Duration::from_micros(nth * 15);
+            let until = tokio::time::Instant::now() + Duration::from_micros(nth * 10);
             while tokio::time::Instant::now() < until {}
             let _ = pidfd_send_signal(keeper, Signal::KILL);
         });
-        if let Ok(child) = spawn(shell("exit 7")).await {
+        if let Ok(child) = spawn(spec(&confinement)).await {
             let end = timeout(PATIENCE, child.ended()).await.expect("it ends");
             assert!(end.is_err() || end.is_ok_and(|end| end == ExitStatus::Exited(7)));
         }
         killed.await.expect("it is done");
         gone(dying).await;
+        let next = spawn(spec(&confinement)).await.expect("it starts");
+        assert_eq!(ended(&next).await, ExitStatus::Exited(7));
     }
     println!("{WELL}");
 }

@@ -18,6 +18,8 @@ const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 /// The furthest that a conditional jump goes.
 const JUMP_MAX: usize = 255;
+/// How near equal code must be to be shared: what is written next jumps to it over more.
+const SHARE_MAX: usize = 200;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,72 +84,116 @@ pub(super) fn program(decisions: &BTreeMap<u32, Decision>) -> Vec<sock_filter> {
             ranges.push((*first, decision));
         }
     }
-    let mut calls = vec![load(NUMBER)];
-    calls.extend(search(&ranges));
-    let mut program = vec![load(ARCHITECTURE)];
-    program.extend(branch(BPF_JEQ, X86_64, calls, vec![give(Action::Kill)]));
-    program
+    let mut program = Backwards::default();
+    let calls = program.search(&ranges);
+    let calls = program.after(load(NUMBER), calls);
+    let other = program.decide(&OTHER_INTERFACE);
+    let known = program.branch(BPF_JEQ, X86_64, calls, other);
+    program.after(load(ARCHITECTURE), known);
+    program.steps.reverse();
+    program.steps
 }
 
-/// With the number loaded: finds the range it is in.
-fn search(ranges: &[(u32, &Decision)]) -> Vec<sock_filter> {
-    match ranges {
-        [] => vec![give(Action::Kill)],
-        [(_, decision)] => decide(decision),
-        _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            let middle = high.first().map_or(u32::MAX, |(first, _)| *first);
-            branch(BPF_JGE, middle, search(high), search(low))
-        }
-    }
+const OTHER_INTERFACE: Decision = Decision::Return(Action::Kill);
+
+/// A program that is written from its end, since jumps only go forward: so two jumps to
+/// equal code share it. The kernel compiles every step of it at each start.
+#[derive(Default)]
+struct Backwards<'decisions> {
+    /// The last step first.
+    steps: Vec<sock_filter>,
+    /// Where a decision begins that was written last.
+    written: Vec<(&'decisions Decision, usize)>,
 }
 
-fn decide(decision: &Decision) -> Vec<sock_filter> {
-    match decision {
-        Decision::Return(action) => vec![give(*action)],
-        Decision::If {
-            word,
-            mask,
-            value,
-            then,
-            otherwise,
-        } => {
-            let mut code = vec![load(word.offset())];
-            if *mask != u32::MAX {
-                code.push(statement(BPF_ALU | BPF_AND | BPF_K, *mask));
+impl<'decisions> Backwards<'decisions> {
+    /// With the number loaded: finds the range it is in.
+    fn search(&mut self, ranges: &[(u32, &'decisions Decision)]) -> usize {
+        match ranges {
+            [] => self.decide(&OTHER_INTERFACE),
+            [(_, decision)] => self.decide(decision),
+            _ => {
+                let (low, high) = ranges.split_at(ranges.len() / 2);
+                let middle = high.first().map_or(u32::MAX, |(first, _)| *first);
+                let (low, high) = (self.search(low), self.search(high));
+                self.branch(BPF_JGE, middle, high, low)
             }
-            code.extend(branch(BPF_JEQ, *value, decide(then), decide(otherwise)));
-            code
         }
     }
-}
 
-/// Compares what is loaded with `value` and goes on with one of two pieces, each of
-/// which ends in a return.
-fn branch(
-    comparison: u32,
-    value: u32,
-    yes: Vec<sock_filter>,
-    no: Vec<sock_filter>,
-) -> Vec<sock_filter> {
-    let mut jump = statement(BPF_JMP | comparison | BPF_K, value);
-    let mut code = Vec::with_capacity(2 + yes.len() + no.len());
-    match u8::try_from(yes.len()) {
-        Ok(over) => {
-            jump.jf = over;
-            code.push(jump);
+    fn decide(&mut self, decision: &'decisions Decision) -> usize {
+        let equal = self.written.iter_mut().find(|(it, _)| *it == decision);
+        if let Some((_, place)) = equal
+            && self.steps.len() - *place <= SHARE_MAX
+        {
+            return *place;
         }
-        Err(_) => {
-            debug_assert!(yes.len() > JUMP_MAX, "a byte was too small");
-            jump.jt = 1;
-            // A filter has 4,096 instructions at most.
-            let over = u32::try_from(yes.len()).unwrap_or(u32::MAX);
-            code.extend([jump, statement(BPF_JMP | BPF_JA, over)]);
+        let place = match decision {
+            Decision::Return(action) => self.push(give(*action)),
+            Decision::If {
+                word,
+                mask,
+                value,
+                then,
+                otherwise,
+            } => {
+                let (then, otherwise) = (self.decide(then), self.decide(otherwise));
+                let mut place = self.branch(BPF_JEQ, *value, then, otherwise);
+                if *mask != u32::MAX {
+                    let masked = statement(BPF_ALU | BPF_AND | BPF_K, *mask);
+                    place = self.after(masked, place);
+                }
+                self.after(load(word.offset()), place)
+            }
+        };
+        self.written.retain(|(it, _)| *it != decision);
+        self.written.push((decision, place));
+        place
+    }
+
+    /// Compares what is loaded with `value` and goes on at one of two places.
+    fn branch(&mut self, comparison: u32, value: u32, yes: usize, no: usize) -> usize {
+        // To make one near may put one step before the other.
+        let [yes, no] = [yes, no].map(|place| self.near(place));
+        let over = |place: usize| {
+            let steps = self.steps.len() - place - 1;
+            debug_assert!(steps <= JUMP_MAX, "it was made near");
+            steps as u8
+        };
+        let jump = sock_filter {
+            jt: over(yes),
+            jf: over(no),
+            ..statement(BPF_JMP | comparison | BPF_K, value)
+        };
+        self.push(jump)
+    }
+
+    /// `step`, and then what is at `place`.
+    fn after(&mut self, step: sock_filter, place: usize) -> usize {
+        if place + 1 != self.steps.len() {
+            self.jump(place);
+        }
+        self.push(step)
+    }
+
+    /// A place that a conditional jump reaches and from which it goes on at `place`.
+    fn near(&mut self, place: usize) -> usize {
+        match self.steps.len() - place > JUMP_MAX - 2 {
+            true => self.jump(place),
+            false => place,
         }
     }
-    code.extend(yes);
-    code.extend(no);
-    code
+
+    fn jump(&mut self, place: usize) -> usize {
+        // A filter has 4,096 instructions at most.
+        let over = u32::try_from(self.steps.len() - place - 1).unwrap_or(u32::MAX);
+        self.push(statement(BPF_JMP | BPF_JA, over))
+    }
+
+    fn push(&mut self, step: sock_filter) -> usize {
+        self.steps.push(step);
+        self.steps.len() - 1
+    }
 }
 
 fn load(offset: u32) -> sock_filter {

@@ -144,9 +144,9 @@ async fn nothing_stays_of_a_gateway() {
     };
     cycle().await;
     let before = open_descriptors();
-    for _ in 0..50 {
+    for _ in 0..200 {
         cycle().await;
     }
-    // Other tests run beside this one.
-    assert!(open_descriptors() < before + 40);
+    // Other tests run beside this one, and have some open.
+    assert!(open_descriptors() < before + 150);
 }

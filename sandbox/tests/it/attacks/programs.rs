@@ -42,13 +42,13 @@ async fn confinement_is_inherited() {
 async fn nothing_of_the_host_is_inherited() {
     let grants = Grants::new().own_processes();
     let text = "env | grep -v -e ^PWD= -e ^PATH= -e ^_= -e ^SHLVL= -e ^OLDPWD=; ls /proc/$$/fd; \
-                grep -e ^CapEff -e ^CapBnd -e ^NoNewPrivs -e ^Seccomp: /proc/$$/status; \
+                grep -e ^CapPrm -e ^CapEff -e ^NoNewPrivs -e ^Seccomp: /proc/$$/status; \
                 ls /proc | grep -c '^[0-9]'";
     let said = script(grants, text).await;
     let none = "0000000000000000";
     assert!(said.starts_with("0\n1\n2\n"), "{said}");
     assert!(
-        said.contains(&format!("CapEff:\t{none}\nCapBnd:\t{none}")),
+        said.contains(&format!("CapPrm:\t{none}\nCapEff:\t{none}")),
         "{said}"
     );
     assert!(said.contains("NoNewPrivs:\t1\nSeccomp:\t2\n"), "{said}");
