@@ -34,6 +34,8 @@ fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
         let args = [
             "install",
             "--locked",
+            // It takes longer to optimise them than they ever run.
+            "--debug",
             "--root",
             &root,
             "--version",
