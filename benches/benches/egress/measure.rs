@@ -44,6 +44,7 @@ struct Scene {
     behind_proxy: Confinement,
     egress: Egress,
     server: SocketAddr,
+    relay: SocketAddr,
 }
 
 struct Known;
@@ -82,6 +83,7 @@ impl Scene {
                 Arc::new(Nobody),
             ),
             server,
+            relay: server::relay(server)?,
         })
     }
 
@@ -116,22 +118,23 @@ impl Scene {
     }
 }
 
-/// Each for a plugin in the host's network, by address and by name.
 struct Numbers {
+    /// For a plugin in the host's network, by address and by name.
     connects: [Spread; 3],
-    /// Bytes a second, for the first two.
-    down: [f64; 2],
-    up: [f64; 2],
+    /// Bytes a second: in the host's network, by address, and in the host's network by way
+    /// of the relay.
+    down: [f64; 3],
+    up: [f64; 3],
     /// Seconds of processor time a GiB, of the host with the server in it.
-    down_cpu: [f64; 2],
+    down_cpu: [f64; 3],
 }
 
 async fn measure() -> Result<Numbers, BenchError> {
     let scene = Scene::new()?;
-    let order = |act, by_proxy| Order {
+    let order = |act, by_proxy, server| Order {
         act,
         by_proxy,
-        server: scene.server,
+        server,
     };
     let ways = [
         None,
@@ -139,20 +142,27 @@ async fn measure() -> Result<Numbers, BenchError> {
         Some(format!("{NAME}:{}", scene.server.port())),
     ];
     let mut connects: [Vec<Duration>; 3] = Default::default();
-    let mut rates: [[Vec<f64>; 2]; 2] = Default::default();
-    let mut costs: [Vec<f64>; 2] = Default::default();
+    let streams = [
+        (None, scene.server),
+        (ways[1].clone(), scene.server),
+        (None, scene.relay),
+    ];
+    let mut rates: [[Vec<f64>; 3]; 2] = Default::default();
+    let mut costs: [Vec<f64>; 3] = Default::default();
     // The first round does not count.
     for round in 0..=ROUNDS {
         for way in in_turns(round, ways.len()) {
-            let times = scene.have(&order(Act::Connect, ways[way].clone())).await?;
+            let order = order(Act::Connect, ways[way].clone(), scene.server);
+            let times = scene.have(&order).await?;
             if round > 0 {
                 connects[way].extend(times);
             }
         }
-        for way in in_turns(round, 2) {
+        for way in in_turns(round, streams.len()) {
             for (act, rates) in [Act::Download, Act::Upload].into_iter().zip(&mut rates) {
                 let before = cpu::process();
-                let times = scene.have(&order(act, ways[way].clone())).await?;
+                let (by_proxy, server) = streams[way].clone();
+                let times = scene.have(&order(act, by_proxy, server)).await?;
                 let used = (cpu::process() - before).as_secs_f64();
                 let time = times
                     .first()
@@ -167,7 +177,7 @@ async fn measure() -> Result<Numbers, BenchError> {
             }
         }
     }
-    let middle = |samples: [Vec<f64>; 2]| samples.map(|samples| median(&samples));
+    let middle = |samples: [Vec<f64>; 3]| samples.map(|samples| median(&samples));
     let [down, up] = rates;
     Ok(Numbers {
         connects: connects.map(|mut times| Spread::of(&mut times)),
@@ -220,6 +230,13 @@ fn report(numbers: &Numbers) -> Report {
             none(),
             none(),
         ],
+        [
+            "a relay that looks at nothing".to_owned(),
+            none(),
+            rate(numbers.down[2]),
+            rate(numbers.up[2]),
+            cpu(numbers.down_cpu[2]),
+        ],
     ];
     report.table(
         [
@@ -233,12 +250,21 @@ fn report(numbers: &Numbers) -> Report {
     );
     let added = (by_name.p50 - bare.p50) / 1e3;
     report.target("added to connect, p50", added, " ms", Target::AtMost(0.3));
-    let share = |[bare, behind]: [f64; 2]| behind / bare;
+    let share = |[bare, behind, _]: [f64; 3]| behind / bare;
     for (what, rates) in [
         ("throughput to the plugin", numbers.down),
         ("throughput from the plugin", numbers.up),
     ] {
         report.target(what, share(rates), "×", Target::AtLeast(0.7));
     }
+    let relay = |[_, behind, relay]: [f64; 3]| behind / relay;
+    report.text(&format!(
+        "The relay is what any program between two sockets does at least: a thread for each \
+         direction reads and writes. Beside it the proxy has {:.2}× of the throughput to the plugin \
+         and {:.2}× from it. Where two cores are busy with the plugin and the server alone, \
+         neither can come near to what is not passed on.",
+        relay(numbers.down),
+        relay(numbers.up),
+    ));
     report
 }

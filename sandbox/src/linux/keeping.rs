@@ -318,7 +318,7 @@ fn receive<'cell>(
 fn make_process(stacks: &mut [Stack; 2], plan: &Plan<'_>) -> Result<Pid, Errno> {
     let [first, second] = stacks;
     if plan.ground.is_empty() {
-        return raw::beside(first, plan, steps::run, plan.namespaces());
+        return begin(first, plan, plan.namespaces());
     }
     let passage = Passage {
         plan,
@@ -345,10 +345,24 @@ fn pass(passage: &Passage<'_, '_>) -> c_int {
     let made = entered.and_then(|()| {
         let stack = passage.stack.take().ok_or(Errno::CANCELED)?;
         let flags = plan.namespaces() | libc::CLONE_PARENT;
-        raw::beside(stack, plan, steps::run, flags)
+        begin(stack, plan, flags)
     });
     passage.made.set(made);
     0
+}
+
+/// Makes the process itself, in its group where it can be made there.
+fn begin(stack: &mut Stack, plan: &Plan<'_>, flags: c_int) -> Result<Pid, Errno> {
+    if let Some((_, group)) = &plan.begin {
+        plan.has_begun.set(true);
+        let made = raw::beside_in(group.get(), stack, plan, steps::run, flags);
+        if made.is_ok() {
+            return made;
+        }
+        // It enters by itself. What else was wrong is so again.
+        plan.has_begun.set(false);
+    }
+    raw::beside(stack, plan, steps::run, flags)
 }
 
 /// Tells the host that what it asked for is done.

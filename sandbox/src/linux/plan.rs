@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
     ffi::{CString, OsStr, c_char, c_int},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+        fd::{AsFd, BorrowedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     ptr,
@@ -19,6 +19,7 @@ use rustix::{
 use super::{
     confinement::{Confining, Prepared},
     ground::Ground,
+    group::Entries,
     raw,
 };
 use crate::{Limits, SpawnError, Spec, Step};
@@ -28,8 +29,9 @@ use crate::{Limits, SpawnError, Spec, Step};
 pub(super) const DESCRIPTORS_MAX: usize = 253;
 
 /// How many of them are not the program's: the image, the keeper, the ruleset, what the
-/// gateway is handed over with, the entries of three groups and three namespaces.
-const OURS: usize = 10;
+/// gateway is handed over with, the entries of three groups and the directory of one, and
+/// three namespaces.
+const OURS: usize = 11;
 
 /// A descriptor of the host and the number it is to have in the new process.
 pub(super) struct Placement<'spec> {
@@ -72,6 +74,11 @@ pub(super) struct Plan<'spec> {
     pub(super) confining: Option<Confining>,
     /// The numbers of the entries of its groups.
     pub(super) groups: Vec<RawFd>,
+    /// The group that it can be made in, which is the first of them, and the number that the
+    /// keeper has its directory under.
+    pub(super) begin: Option<(BorrowedFd<'spec>, Cell<RawFd>)>,
+    /// Whether it was made there.
+    pub(super) has_begun: Cell<bool>,
     /// The ranges of numbers, both ends included, that are to be closed.
     pub(super) gaps: Vec<(u32, u32)>,
     pub(super) limits: Vec<(Resource, Rlimit)>,
@@ -89,38 +96,14 @@ impl<'spec> Plan<'spec> {
         spec: &'spec Spec,
         null: BorrowedFd<'spec>,
         prepared: Option<&'spec Prepared>,
-        entries: &'spec [OwnedFd],
+        entries: &'spec Entries,
     ) -> Result<Self, SpawnError> {
         let invalid = |reason: String| SpawnError::Invalid {
             program: spec.image.name().to_owned(),
             reason,
         };
-        let mut descriptors: Vec<(RawFd, BorrowedFd<'_>)> = (0..=2)
-            .filter(|number| !spec.descriptors.contains_key(number))
-            .map(|number| (number, null))
-            .chain(
-                spec.descriptors
-                    .iter()
-                    .map(|(number, owned)| (*number, owned.as_fd())),
-            )
-            .collect();
-        descriptors.sort_unstable_by_key(|(number, _)| *number);
-        let lowest = descriptors.first().map_or(0, |(number, _)| *number);
+        let descriptors = wanted(spec, null).map_err(invalid)?;
         let highest = descriptors.last().map_or(2, |(number, _)| *number);
-        if lowest < 0 || highest > Spec::MAX_DESCRIPTOR {
-            let reason = format!("descriptor numbers are 0 to {}", Spec::MAX_DESCRIPTOR);
-            return Err(invalid(reason));
-        }
-        if descriptors.len() > DESCRIPTORS_MAX - OURS {
-            let reason = format!("more than {} descriptors", DESCRIPTORS_MAX - OURS);
-            return Err(invalid(reason));
-        }
-        let open_files = spec.limits.open_files;
-        if open_files.is_some_and(|limit| limit <= u64::from(highest.unsigned_abs())) {
-            let reason = format!("the limit of open files leaves no descriptor {highest}");
-            return Err(invalid(reason));
-        }
-
         let image_number = highest + 1;
         let mut placements: Vec<_> = descriptors
             .iter()
@@ -130,11 +113,11 @@ impl<'spec> Plan<'spec> {
         let confining =
             prepared.map(|prepared| prepared.confining(image_number, spec.limits.processes));
         let others = prepared.into_iter().flat_map(Prepared::descriptors);
-        let others = others.chain(entries.iter().map(AsFd::as_fd));
+        let others = others.chain(entries.files.iter().map(AsFd::as_fd));
         for (number, source) in (image_number + 1..).zip(others) {
             placements.push(Placement::new(number, source, true));
         }
-        let last = placements.iter().rev().take(entries.len());
+        let last = placements.iter().rev().take(entries.files.len());
         Ok(Self {
             ground: prepared
                 .and_then(Prepared::ground)
@@ -142,7 +125,12 @@ impl<'spec> Plan<'spec> {
                 .flat_map(Ground::namespaces)
                 .map(|namespace| (namespace, Cell::new(-1)))
                 .collect(),
-            groups: last.map(|placement| placement.number).collect(),
+            groups: last.map(|placement| placement.number).rev().collect(),
+            begin: entries
+                .begin
+                .as_ref()
+                .map(|directory| (directory.as_fd(), Cell::new(-1))),
+            has_begun: Cell::new(false),
             keeper: Cell::new(-1),
             proc: Cell::new(-1),
             outlives_host: spec.outlives_host,
@@ -167,13 +155,18 @@ impl<'spec> Plan<'spec> {
     /// What the keeper needs duplicates of, besides one of itself.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'spec>> {
         let placed = self.placements.iter().map(|placement| placement.source);
-        placed.chain(self.ground.iter().map(|(namespace, _)| *namespace))
+        placed.chain(self.beneath().map(|(descriptor, _)| *descriptor))
     }
 
     /// Where the numbers of those duplicates go, in the same order.
     pub(super) fn numbers(&self) -> impl Iterator<Item = &Cell<RawFd>> {
         let placed = self.placements.iter().map(|placement| &placement.kept);
-        placed.chain(self.ground.iter().map(|(_, number)| number))
+        placed.chain(self.beneath().map(|(_, number)| number))
+    }
+
+    /// What the keeper needs to make the process, and the process never has.
+    fn beneath(&self) -> impl Iterator<Item = &(BorrowedFd<'spec>, Cell<RawFd>)> {
+        self.ground.iter().chain(&self.begin)
     }
 
     /// The first number that the new process may use for itself.
@@ -198,6 +191,42 @@ impl<'spec> Plan<'spec> {
             .map_or(0, |confining| confining.token);
         raw::execute(self.image_number, &self.arguments, &self.environment, token)
     }
+}
+
+/// What `spec` gives to the program by ascending number, with `null` in place of the first
+/// three that it does not list. What cannot be is said.
+fn wanted<'spec>(
+    spec: &'spec Spec,
+    null: BorrowedFd<'spec>,
+) -> Result<Vec<(RawFd, BorrowedFd<'spec>)>, String> {
+    let mut descriptors: Vec<(RawFd, BorrowedFd<'_>)> = (0..=2)
+        .filter(|number| !spec.descriptors.contains_key(number))
+        .map(|number| (number, null))
+        .chain(
+            spec.descriptors
+                .iter()
+                .map(|(number, owned)| (*number, owned.as_fd())),
+        )
+        .collect();
+    descriptors.sort_unstable_by_key(|(number, _)| *number);
+    let lowest = descriptors.first().map_or(0, |(number, _)| *number);
+    let highest = descriptors.last().map_or(2, |(number, _)| *number);
+    if lowest < 0 || highest > Spec::MAX_DESCRIPTOR {
+        return Err(format!(
+            "descriptor numbers are 0 to {}",
+            Spec::MAX_DESCRIPTOR
+        ));
+    }
+    if descriptors.len() > DESCRIPTORS_MAX - OURS {
+        return Err(format!("more than {} descriptors", DESCRIPTORS_MAX - OURS));
+    }
+    let open_files = spec.limits.open_files;
+    if open_files.is_some_and(|limit| limit <= u64::from(highest.unsigned_abs())) {
+        return Err(format!(
+            "the limit of open files leaves no descriptor {highest}"
+        ));
+    }
+    Ok(descriptors)
 }
 
 /// C strings and the null-terminated array of pointers to them that `execveat` takes.

@@ -10,6 +10,7 @@
 //! Those marked "keeper" run in the keeper, which shares it as well; the same holds
 //! for them.
 
+mod beside;
 mod layers;
 mod notice;
 
@@ -35,6 +36,7 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
+pub(super) use beside::{beside, beside_in};
 pub(super) use layers::{
     confine_signals, filter_calls, filters_are_taken, landlock_allow, landlock_allow_port,
     landlock_restrict, landlock_ruleset, landlock_version, loopback_up, observe_calls, own_ruleset,
@@ -268,48 +270,6 @@ pub(super) fn next_order<'order>(
 pub(super) fn descriptor(number: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the caller closes everything else and never this one.
     unsafe { BorrowedFd::borrow_raw(number) }
-}
-
-/// Keeper, child: makes a process that does `work` by `run`, in namespaces or with what else
-/// `flags` of `clone` say; returns when it has executed an image or ended.
-///
-/// Nothing is copied: the process shares the memory of the host
-/// (`CLONE_VM | CLONE_VFORK`), so the cost does not grow with the host's size.
-pub(super) fn beside<W>(
-    stack: &mut Stack,
-    work: &W,
-    run: fn(&W) -> c_int,
-    flags: c_int,
-) -> Result<Pid, Errno> {
-    struct Errand<'work, W> {
-        work: &'work W,
-        run: fn(&W) -> c_int,
-    }
-
-    extern "C" fn enter<W>(errand: *mut c_void) -> c_int {
-        // SAFETY: `clone` passes on the pointer given below, which outlives this
-        // call: `CLONE_VFORK` keeps the caller waiting, and without the keeper's answer the
-        // host never drops what it works with or on.
-        let errand = unsafe { &*errand.cast::<Errand<'_, W>>() };
-        (errand.run)(errand.work)
-    }
-
-    let errand = Errand { work, run };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | flags;
-    // SAFETY: the stack is mapped, aligned and used by nobody else (`&mut`), and
-    // signals are blocked in the keeper, as in the thread that made it (`Stack::new`), and in
-    // what it makes; `enter` gets the errand that it expects. What is run only makes system
-    // calls and writes `Cell`s of the work, so other threads of the host notice nothing.
-    let pid = unsafe {
-        libc::clone(
-            enter::<W>,
-            stack.top(),
-            flags,
-            (&raw const errand).cast_mut().cast::<c_void>(),
-        )
-    };
-    check(c_long::from(pid))?;
-    Pid::from_raw(pid).ok_or(Errno::SRCH)
 }
 
 /// Blocks every signal in the calling thread, for good, but those by which the C

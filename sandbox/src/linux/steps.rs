@@ -60,7 +60,7 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
         settle(confining, raw::descriptor(plan.proc.get()))?;
     }
     place_descriptors(plan).map_err(at(Step::Descriptors))?;
-    for group in &plan.groups {
+    for group in plan.groups.iter().skip(plan.has_begun.get().into()) {
         // Whoever writes to it is in it.
         let entry = raw::descriptor(*group);
         write(entry, b"0").map_err(at(Step::Group))?;
