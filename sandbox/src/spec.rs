@@ -130,7 +130,8 @@ impl Spec {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Private writable memory in bytes (`RLIMIT_DATA`). Address space is not
-    /// bounded because many runtimes reserve far more of it than they use.
+    /// bounded because many runtimes reserve far more of it than they use. Files in memory do
+    /// not count, so whoever is confined by a filter of system calls can make none.
     pub data_bytes: Option<u64>,
     /// Open descriptors (`RLIMIT_NOFILE`). `None` is a soft limit of 1,024, whatever
     /// the host has raised its own to, below the host's hard limit: a program that

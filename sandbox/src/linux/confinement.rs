@@ -29,7 +29,7 @@ use super::{
     seccomp::{self, Filters, Rules, Start},
 };
 use crate::{
-    ConfinementError, Grants, Layer, Layers, Network, SandboxReport, Step,
+    ConfinementError, Grants, Layer, Layers, Limits, Network, SandboxReport, Step,
     confinement::{Absent, Access, Execution},
 };
 
@@ -302,12 +302,13 @@ impl Prepared {
     /// under the next ones.
     ///
     /// [descriptors]: Self::descriptors
-    pub(super) fn confining(&self, image: RawFd, processes: Option<u64>) -> Confining {
+    pub(super) fn confining(&self, image: RawFd, limits: &Limits) -> Confining {
         let inner = &*self.confinement.0;
         let layers = inner.report.in_force;
         let start = Start {
             image: image.unsigned_abs(),
             token: self.token,
+            memory_files: limits.data_bytes.is_none() || inner.observed,
         };
         let mounts = || OwnMounts::new(&self.granted, inner.processes, inner.scratch_bytes);
         let maps = || match &self.ground {
@@ -315,7 +316,7 @@ impl Prepared {
             None => Maps::of_host(),
         };
         let filter = || inner.filters.of(start);
-        let processes = processes.filter(|_| layers.contains(Layer::Processes));
+        let processes = limits.processes.filter(|_| layers.contains(Layer::Processes));
         let mut numbers = image + 1..;
         Confining {
             namespaces: namespaces(layers, inner.network),

@@ -111,7 +111,7 @@ impl<'spec> Plan<'spec> {
             .collect();
         placements.push(Placement::new(image_number, spec.image.as_fd(), true));
         let confining =
-            prepared.map(|prepared| prepared.confining(image_number, spec.limits.processes));
+            prepared.map(|prepared| prepared.confining(image_number, &spec.limits));
         let others = prepared.into_iter().flat_map(Prepared::descriptors);
         let others = others.chain(entries.files.iter().map(AsFd::as_fd));
         for (number, source) in (image_number + 1..).zip(others) {

@@ -41,11 +41,13 @@ pub(super) enum Execution {
 /// The one `execveat` that starts the program. The kernel hands a filter six arguments
 /// of a call and `execveat` has five, so the sixth is free to carry a number that only
 /// the host knows. It goes with the old memory when the program starts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Start {
     /// The number of the image's descriptor.
     pub(super) image: u32,
     pub(super) token: u64,
+    /// Whether files in memory may be made. They count as no process's data.
+    pub(super) memory_files: bool,
 }
 
 /// The filters of many starts with the same rules. One is made once, since that takes
@@ -65,38 +67,43 @@ impl Filters {
     /// The filter that keeps a process to the rules from its `start` on.
     pub(super) fn of(&self, start: Start) -> Vec<sock_filter> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = last.take_if(|filter| filter.image == start.image);
-        let filter = fits.unwrap_or_else(|| Filter::new(self.rules, start.image));
+        let fits = last.take_if(|filter| filter.is_for(start));
+        let filter = fits.unwrap_or_else(|| Filter::new(self.rules, start));
         let program = filter.with(start.token);
         *last = Some(filter);
         program
     }
 }
 
-/// A filter for starts with the same number of the image.
+/// A filter for starts that differ in their token.
 #[derive(Debug)]
 struct Filter {
-    image: u32,
+    start: Start,
     program: Vec<sock_filter>,
     /// Where the halves of the token are compared, if they are.
     token: [Option<usize>; 2],
 }
 
 impl Filter {
-    fn new(rules: Rules, image: u32) -> Self {
+    fn new(rules: Rules, start: Start) -> Self {
         /// Nothing else is compared with its halves.
         const TOKEN: u64 = 0xD1B5_4A32_97E6_0C8F;
         let start = Start {
-            image,
             token: TOKEN,
+            ..start
         };
         let program = bpf::program(&calls::decisions(rules, start));
         let place = |half: u32| program.iter().position(|step| step.k == half);
         Self {
-            image,
+            start,
             token: halves(TOKEN).map(place),
             program,
         }
+    }
+
+    fn is_for(&self, start: Start) -> bool {
+        let Start { token, .. } = self.start;
+        self.start == Start { token, ..start }
     }
 
     fn with(&self, token: u64) -> Vec<sock_filter> {

@@ -200,7 +200,11 @@ pub(super) fn decisions(rules: Rules, start: Start) -> BTreeMap<u32, Decision> {
     on(&[libc::SYS_personality], only(Low(0), &[0, u32::MAX]));
     on(&[libc::SYS_prctl], only(Low(0), PRCTL));
     on(&[libc::SYS_ioctl], ioctl(rules.writes));
-    on(&[libc::SYS_memfd_create], memory_file(rules.execution));
+    let memory_file = match start.memory_files {
+        true => memory_file(rules.execution),
+        false => Return(Refuse(ENOSYS)),
+    };
+    on(&[libc::SYS_memfd_create], memory_file);
     sockets(rules.network, &mut on);
     processes(rules.execution, start, &mut on);
     if rules.observed {

@@ -17,6 +17,7 @@ use crate::Network;
 const START: Start = Start {
     image: 7,
     token: 0x1122_3344_5566_7788,
+    memory_files: true,
 };
 const I386: u32 = 0x4000_0003;
 

@@ -50,6 +50,25 @@ async fn a_memory_bomb_is_bounded() {
     assert!(said.starts_with("stopped at"), "{said}");
 }
 
+/// What no limit of a process counts is not there where nothing else counts it.
+#[tokio::test]
+async fn files_in_memory_do_not_get_around_a_limit_of_memory() {
+    let program = c_program(
+        "#define _GNU_SOURCE\n#include <sys/mman.h>\n#include <stdio.h>\n#include <errno.h>\n\
+         int main() { int it = memfd_create(\"it\", 8); \
+         printf(it < 0 ? \"error %d\" : \"made\", errno); return 0; }",
+    );
+    let confinement = confined(&Grants::new());
+    let spec = || Spec::new(&program, "it").confinement(&confinement);
+    assert_eq!(output(spec()).await.1, "made");
+    let limits = Limits {
+        data_bytes: Some(64 << 20),
+        ..Limits::default()
+    };
+    assert_eq!(output(spec().limits(limits)).await.1, "error 38");
+    assert_eq!(output(spec()).await.1, "made", "each has its own filter");
+}
+
 /// The private root has no room, and cannot be written.
 #[tokio::test]
 async fn the_private_root_cannot_be_filled() {
