@@ -86,7 +86,8 @@ impl Observer {
     fn look(&self, notice: &Notice) -> Vec<Observed> {
         let thread = Thread(notice.thread);
         let seen = match notice.number {
-            libc::SYS_connect => thread.connects(notice.arguments),
+            libc::SYS_connect => thread.connects(notice.arguments[1], notice.arguments[2]),
+            libc::SYS_sendto => thread.connects(notice.arguments[4], notice.arguments[5]),
             libc::SYS_sysinfo => Some(vec![Observed::SystemInformation]),
             _ => thread.uses(notice),
         };
@@ -186,10 +187,11 @@ impl Thread {
         Some(seen)
     }
 
-    fn connects(&self, arguments: [u64; 6]) -> Option<Vec<Observed>> {
+    /// To the socket address at `address`.
+    fn connects(&self, address: u64, length: u64) -> Option<Vec<Observed>> {
         let mut bytes = [0; 28];
-        let length = usize::try_from(arguments[2]).ok()?.min(bytes.len());
-        self.read(arguments[1], &mut bytes[..length])?;
+        let length = usize::try_from(length).ok()?.min(bytes.len());
+        self.read(address, &mut bytes[..length])?;
         let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
         let port = u16::from_be_bytes([bytes[2], bytes[3]]);
         let address: IpAddr = match family {
@@ -334,7 +336,9 @@ fn of_call(number: c_long, arguments: &[u64; 6]) -> [Option<Used>; 2] {
         | libc::SYS_utime
         | libc::SYS_utimes
         | libc::SYS_setxattr
-        | libc::SYS_lsetxattr => used(Write, None, 0),
+        | libc::SYS_lsetxattr
+        | libc::SYS_removexattr
+        | libc::SYS_lremovexattr => used(Write, None, 0),
         // Without a path it is what a descriptor is, which was opened before.
         libc::SYS_utimensat | libc::SYS_futimesat if arguments[1] == 0 => None,
         libc::SYS_fchmodat | libc::SYS_fchmodat2 | libc::SYS_utimensat | libc::SYS_futimesat => {

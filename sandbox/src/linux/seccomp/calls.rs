@@ -111,9 +111,9 @@ pub(super) const OBSERVED: &[c_long] = &[
     libc::SYS_link, libc::SYS_linkat, libc::SYS_symlink, libc::SYS_symlinkat,
     libc::SYS_truncate, libc::SYS_chmod, libc::SYS_fchmodat, libc::SYS_fchmodat2,
     libc::SYS_utime, libc::SYS_utimes, libc::SYS_utimensat, libc::SYS_futimesat,
-    libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_chdir, libc::SYS_stat, libc::SYS_lstat,
-    libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_access, libc::SYS_faccessat,
-    libc::SYS_faccessat2, libc::SYS_readlink, libc::SYS_readlinkat, libc::SYS_sysinfo,
+    libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_removexattr, libc::SYS_lremovexattr,
+    libc::SYS_chdir, libc::SYS_stat, libc::SYS_lstat, libc::SYS_newfstatat, libc::SYS_statx,
+    libc::SYS_access, libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_readlink, libc::SYS_readlinkat, libc::SYS_sysinfo,
 ];
 
 /// Said not to exist, so that libraries use what they used before. `clone3` and `openat2`
@@ -125,6 +125,12 @@ const ABSENT: &[c_long] = &[
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
 ];
+
+/// Told where an address is named; others go to who was connected to.
+fn sending_to() -> Decision {
+    let low = equals(Low(4), 0, Return(Allow), Return(Tell));
+    equals(High(4), 0, low, Return(Tell))
+}
 
 /// Process 0 is the caller. The C library gives the id of a thread to some of these,
 /// which fails, and nothing else comes of it.
@@ -209,6 +215,7 @@ pub(super) fn decisions(rules: Rules, start: Start) -> BTreeMap<u32, Decision> {
     processes(rules.execution, start, &mut on);
     if rules.observed {
         on(OBSERVED, Return(Tell));
+        on(&[libc::SYS_sendto], sending_to());
         // Nobody could be told of the start.
         on(&[libc::SYS_execveat], the_start(start, Tell));
     }

@@ -119,6 +119,17 @@ for family, kind, address in (
         print('connected')
     except OSError as error:
         print(error.errno)
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+try:
+    datagrams.sendto(b'', ('192.0.2.8', 53))
+except OSError as error:
+    print(error.errno)
+ours, theirs = socket.socketpair()
+ours.send(b'not told')
+try:
+    os.removexattr('/etc/passwd', 'user.no-such-one')
+except OSError:
+    print('removed')
 os.sysconf('SC_PHYS_PAGES')
 open('/proc/self/status').read()
 print(open('/proc/loadavg').read() != '')
@@ -126,7 +137,7 @@ print(open('/proc/loadavg').read() != '')
     let spec = Spec::new(&program("/usr/bin/python3"), "python3").arguments(["-I", "-c", script]);
     let (status, said, seen) = observe(spec).await;
     assert_eq!(status, ExitStatus::Exited(0), "{said}");
-    assert_eq!(said, "101\n101\nTrue\n");
+    assert_eq!(said, "101\n101\n101\nremoved\nTrue\n");
     let connected: Vec<_> = seen
         .iter()
         .filter_map(|one| match one {
@@ -135,9 +146,13 @@ print(open('/proc/loadavg').read() != '')
         })
         .collect();
     let first = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 7), 443));
-    assert_eq!(
-        connected,
-        [first, "[2001:db8::7]:443".parse().expect("an address")]
+    let last = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 8), 53));
+    let middle = "[2001:db8::7]:443".parse().expect("an address");
+    assert_eq!(connected, [first, middle, last]);
+    let removed = Path::new("/etc/passwd");
+    assert!(
+        seen.contains(&Observed::Written(removed.into())),
+        "{seen:?}"
     );
     assert!(seen.contains(&Observed::SystemInformation), "{seen:?}");
     let text = format!("{seen:?}");
