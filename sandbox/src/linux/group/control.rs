@@ -54,6 +54,10 @@ pub(super) struct Directory {
     pub(super) path: PathBuf,
 }
 
+/// More than the kernel takes from a group's limit in one go, which it gives back when it is
+/// too much.
+const CHARGED_AT_ONCE: u64 = 1 << 20;
+
 /// The time over which processor time is counted out, in microseconds.
 const PERIOD_US: u64 = 100_000;
 
@@ -140,17 +144,40 @@ impl Directory {
         Some(all.saturating_sub(idle))
     }
 
-    /// How many processes were killed for want of memory; `None` when that is not
-    /// counted here or the group is gone.
+    /// How many processes were killed because the group wanted more memory than it may
+    /// have; `None` when that is not counted here or the group is gone. Whom the kernel
+    /// kills because the machine, or a group above this one, has no more is not among them.
     pub(super) fn killed(&self) -> Option<u64> {
         if !self.controllers.contains(&Controller::Memory) {
             return None;
         }
-        let counts = match self.version {
-            Version::One => "memory.oom_control",
-            Version::Two => "memory.events",
+        let (killed, is_own) = match self.version {
+            Version::One => {
+                let killed = field(&self.read("memory.oom_control"), "oom_kill")?;
+                (killed, self.came_to_its_limit())
+            }
+            Version::Two => {
+                let events = self.read("memory.events");
+                // Counted where the limit is, and not in the groups below.
+                let own = field(&events, "oom").unwrap_or(0);
+                (field(&events, "oom_kill")?, own > 0)
+            }
         };
-        field(&self.read(counts), "oom_kill")
+        Some(if is_own { killed } else { 0 })
+    }
+
+    /// Whether what is in it once used all that it may. The first version counts how often
+    /// it was refused more (`memory.failcnt`), and newer kernels always say never.
+    fn came_to_its_limit(&self) -> bool {
+        let number = |file| self.read(file).trim().parse::<u64>().ok();
+        let most = [
+            "memory.max_usage_in_bytes",
+            "memory.memsw.max_usage_in_bytes",
+        ];
+        let most = most.into_iter().filter_map(number).max();
+        let most = most.zip(number("memory.limit_in_bytes"));
+        // Where it cannot be told, a kill is taken for one of its own.
+        most.is_none_or(|(most, limit)| most.saturating_add(CHARGED_AT_ONCE) >= limit)
     }
 
     /// Kills what is in it.
@@ -255,19 +282,21 @@ mod tests {
         for (version, files) in [
             (
                 Version::One,
-                [
+                vec![
                     ("memory.usage_in_bytes", "1000\n"),
                     ("memory.stat", "inactive_file 1\ntotal_inactive_file 400\n"),
                     (
                         "memory.oom_control",
                         "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
                     ),
+                    ("memory.max_usage_in_bytes", "1048000\n"),
+                    ("memory.limit_in_bytes", "1048576\n"),
                     ("cpu.stat", "nr_periods 9\nnr_throttled 3\n"),
                 ],
             ),
             (
                 Version::Two,
-                [
+                vec![
                     ("memory.current", "1000\n"),
                     ("memory.stat", "anon 5\ninactive_file 400\n"),
                     (
@@ -295,5 +324,39 @@ mod tests {
             };
             assert_eq!((usage, group.killed()), (expected, Some(2)));
         }
+    }
+
+    #[test]
+    fn whom_the_machine_killed_was_not_killed_for_the_group_s_limit() {
+        let group = |version, files: &[(&str, &str)]| {
+            let directory = tempfile::tempdir().expect("a directory");
+            for (name, text) in files {
+                fs::write(directory.path().join(name), text).expect("a file");
+            }
+            let group = Directory {
+                version,
+                controllers: ALL.to_vec(),
+                path: directory.path().to_owned(),
+            };
+            group.killed()
+        };
+        let events = [(
+            "memory.events",
+            "max 7\noom 0\noom_kill 1\noom_group_kill 1\n",
+        )];
+        assert_eq!(group(Version::Two, &events), Some(0));
+        let one = |most: &str| {
+            let files = [
+                ("memory.oom_control", "under_oom 0\noom_kill 1\n"),
+                ("memory.failcnt", "0\n"),
+                ("memory.max_usage_in_bytes", most),
+                ("memory.memsw.max_usage_in_bytes", most),
+                ("memory.limit_in_bytes", "41943040\n"),
+            ];
+            group(Version::One, &files)
+        };
+        assert_eq!(one("20971520\n"), Some(0));
+        assert_eq!(one("41914368\n"), Some(1));
+        assert_eq!(one("41943040\n"), Some(1));
     }
 }
