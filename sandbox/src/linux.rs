@@ -12,6 +12,7 @@ mod image;
 mod keeper;
 mod keeping;
 mod landlock;
+mod mounts;
 mod namespaces;
 mod observe;
 mod pending;

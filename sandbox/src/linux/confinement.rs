@@ -5,7 +5,7 @@ use std::{
     io,
     net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use libc::sock_filter;
@@ -17,7 +17,7 @@ use rustix::{
 
 use super::{
     gateway::Handover,
-    granted::{Granted, System, open_all},
+    granted::{Expected, Granted, System, open_all},
     ground::{Ground, Laying},
     image::Image,
     keeper::{Keeper, Unstarted},
@@ -29,7 +29,7 @@ use super::{
     seccomp::{self, Filters, Rules, Start},
 };
 use crate::{
-    ConfinementError, Grants, Layer, Layers, Limits, Network, SandboxReport, Step,
+    ConfinementError, Grants, Layer, Layers, Limits, Network, SandboxReport,
     confinement::{Absent, Access, Execution},
 };
 
@@ -231,14 +231,9 @@ impl Prepared {
     /// Sees to it that there is a ground for the process, where it needs one.
     pub(super) fn lay_ground(&mut self, keeper: &Keeper) -> Result<(), Unstarted> {
         let inner = &*self.confinement.0;
-        let shared = shared_namespaces(inner.report.in_force, inner.network);
+        let shared = inner.namespaces(true);
         if shared == 0 {
             return Ok(());
-        }
-        let has_root = inner.report.in_force.contains(Layer::Root);
-        if has_root && !inner.granted.iter().all(|granted| granted.is_there()) {
-            // A ground would still have it. What a program writes there nobody would find.
-            return Err(Unstarted::Child(Step::PrivateRoot, Errno::STALE));
         }
         let mut last = inner.ground.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = last.take_if(|ground| ground.is_for(&self.granted));
@@ -247,9 +242,14 @@ impl Prepared {
             None => {
                 let (has_processes, has_scratch) =
                     (inner.processes.is_some(), inner.scratch_bytes.is_some());
+                let has_root = inner.report.in_force.contains(Layer::Root);
                 let root = || Root::new(&self.granted, has_processes, has_scratch);
                 let laying = Laying::new(shared, has_root.then(root));
-                Arc::new(Ground::new(keeper, laying, &self.granted)?)
+                let ground = Arc::new(Ground::new(keeper, laying, &self.granted)?);
+                let mut all = ON_GROUND.lock().unwrap_or_else(PoisonError::into_inner);
+                all.retain(|other| other.strong_count() > 0);
+                all.push(Arc::downgrade(&self.confinement.0));
+                ground
             }
         };
         *last = Some(Arc::clone(&ground));
@@ -264,6 +264,15 @@ impl Prepared {
             .report
             .in_force
             .contains(Layer::Processes)
+    }
+
+    /// What has to be where it was when it was granted, though a ground has it in any case:
+    /// what a program writes to something that was removed nobody would find.
+    pub(super) fn expected(&self) -> impl Iterator<Item = Expected> {
+        let inner = &*self.confinement.0;
+        let has_root = inner.report.in_force.contains(Layer::Root);
+        let granted = inner.granted.iter().filter(move |_| has_root);
+        granted.filter_map(|granted| granted.expected())
     }
 
     /// What the process begins in.
@@ -316,10 +325,12 @@ impl Prepared {
             None => Maps::of_host(),
         };
         let filter = || inner.filters.of(start);
-        let processes = limits.processes.filter(|_| layers.contains(Layer::Processes));
+        let processes = limits
+            .processes
+            .filter(|_| layers.contains(Layer::Processes));
         let mut numbers = image + 1..;
         Confining {
-            namespaces: namespaces(layers, inner.network),
+            namespaces: inner.namespaces(false),
             ruleset: self.ruleset.as_ref().and_then(|_| numbers.next()),
             handover: self.handover.as_ref().and_then(|_| numbers.next()),
             has_gateway: inner.network == Network::Gateway,
@@ -368,31 +379,41 @@ fn needs(grants: &Grants, layer: Layer) -> bool {
     }
 }
 
-/// Those that each process has for itself.
-fn namespaces(layers: Layers, network: Network) -> c_int {
-    let own = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    flags(layers, Layer::Processes, own)
-        | flags(layers, Layer::Root, libc::CLONE_NEWNS)
-        | match network {
-            // What listens at the gateway is the process's.
-            Network::Gateway => flags(layers, Layer::Network, libc::CLONE_NEWNET),
-            _ => 0,
+impl Inner {
+    /// The namespaces that processes begin in, with the one that owns them, or those that
+    /// each has for itself, as flags of `clone`.
+    fn namespaces(&self, shared: bool) -> c_int {
+        let layers = self.report.in_force;
+        let has = |layer, flags| if layers.contains(layer) { flags } else { 0 };
+        let network = has(Layer::Network, libc::CLONE_NEWNET);
+        let mounts = has(Layer::Root, libc::CLONE_NEWNS);
+        // What listens at the gateway is the process's. Who has sockets would meet others.
+        let meets_nobody = layers.contains(Layer::Seccomp) && !self.observed;
+        let shares = self.network != Network::Gateway && meets_nobody;
+        let (network_of_all, network_of_each) = if shares { (network, 0) } else { (0, network) };
+        if shared {
+            return match mounts | network_of_all {
+                0 => 0,
+                shared => shared | libc::CLONE_NEWUSER,
+            };
         }
-}
-
-/// Those that it begins in, and the one that owns them.
-fn shared_namespaces(layers: Layers, network: Network) -> c_int {
-    let shared = flags(layers, Layer::Root, libc::CLONE_NEWNS)
-        | match network {
-            Network::Gateway => 0,
-            _ => flags(layers, Layer::Network, libc::CLONE_NEWNET),
-        };
-    match shared {
-        0 => 0,
-        shared => shared | libc::CLONE_NEWUSER,
+        let own =
+            libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        has(Layer::Processes, own) | mounts | network_of_each
     }
 }
 
-fn flags(layers: Layers, layer: Layer, flags: c_int) -> c_int {
-    if layers.contains(layer) { flags } else { 0 }
+/// Those that have a ground, or had one.
+static ON_GROUND: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+
+/// Has every confinement lay its ground anew: it shows what was mounted then.
+pub(super) fn give_up_grounds() {
+    let mut all = ON_GROUND.lock().unwrap_or_else(PoisonError::into_inner);
+    for confinement in all.drain(..).filter_map(|one| one.upgrade()) {
+        let mut ground = confinement
+            .ground
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        ground.take();
+    }
 }

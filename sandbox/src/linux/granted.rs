@@ -1,11 +1,11 @@
 //! Paths that were granted, opened once.
 
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStringExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -61,6 +61,9 @@ const NAMES: &[&str] = &[
 ];
 /// Bounds the work of one start, and the descriptors held for it.
 const PATHS_MAX: usize = 128;
+/// A path, and device and number of what it is to lead to.
+pub(super) type Expected = (CString, (u64, u64));
+
 /// A path that was granted.
 #[derive(Debug)]
 pub(super) struct Granted {
@@ -77,8 +80,14 @@ pub(super) struct Granted {
 }
 
 impl Granted {
+    /// The same in the words of system calls. What the kernel gave as a path has no NUL.
+    pub(super) fn expected(&self) -> Option<Expected> {
+        let path = CString::new(self.path.as_os_str().as_bytes()).ok()?;
+        Some((path, self.identity))
+    }
+
     /// Whether its path still leads to it.
-    pub(super) fn is_there(&self) -> bool {
+    fn is_there(&self) -> bool {
         stat(&self.path).is_ok_and(|file| (file.st_dev, file.st_ino) == self.identity)
     }
 }

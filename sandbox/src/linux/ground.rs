@@ -17,6 +17,7 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags, openat},
     io::Errno,
+    process::{Gid, Uid, getegid, geteuid},
     thread::move_into_link_name_space,
 };
 
@@ -43,6 +44,8 @@ const KINDS: [(c_int, &CStr); 3] = [
 #[derive(Debug)]
 pub(super) struct Ground {
     granted: Vec<Arc<Granted>>,
+    /// The host's user and group then, to whom it belongs.
+    owner: (Uid, Gid),
     namespaces: Vec<OwnedFd>,
 }
 
@@ -60,6 +63,7 @@ impl Ground {
         let namespaces: Result<_, Errno> = received.collect();
         Ok(Self {
             granted: granted.to_vec(),
+            owner: (geteuid(), getegid()),
             namespaces: namespaces.map_err(Unstarted::NoProcess)?,
         })
     }
@@ -67,7 +71,9 @@ impl Ground {
     /// Whether it is one for processes that are `granted` this much.
     pub(super) fn is_for(&self, granted: &[Arc<Granted>]) -> bool {
         let mut pairs = self.granted.iter().zip(granted);
-        self.granted.len() == granted.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
+        self.owner == (geteuid(), getegid())
+            && self.granted.len() == granted.len()
+            && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
     }
 
     /// In the order in which they are to be [entered](enter).
@@ -121,7 +127,7 @@ pub(super) fn lay(laying: &Laying) -> c_int {
 
 fn try_lay(laying: &Laying) -> Result<(), (Step, Errno)> {
     let at = |step: Step| move |errno: Errno| (step, errno);
-    let proc = raw::descriptor(laying.proc.get());
+    let proc = raw::open_descriptor(laying.proc.get()).map_err(at(Step::Namespaces))?;
     become_nobody(proc, &laying.maps).map_err(at(Step::Namespaces))?;
     if let Some(root) = &laying.root {
         root.build().map_err(at(Step::PrivateRoot))?;

@@ -189,10 +189,10 @@ impl Keeper {
         let Order::Start { plan, made } = *self.ask_for(order, &descriptors)? else {
             return Err(Unstarted::NoProcess(Errno::INVAL));
         };
-        let pid = made.get().map_err(Unstarted::NoProcess)?;
         if let Some((step, errno)) = plan.failure.get() {
             return Err(Unstarted::Child(step, errno));
         }
+        let pid = made.get().map_err(Unstarted::NoProcess)?;
         if plan.outlives_host {
             self.spared.push(pid);
         }
@@ -209,10 +209,9 @@ impl Keeper {
         else {
             return Err(Unstarted::NoProcess(Errno::INVAL));
         };
-        laid.get().map_err(Unstarted::NoProcess)?;
         match laying.failure.get() {
             Some((step, errno)) => Err(Unstarted::Child(step, errno)),
-            None => Ok(()),
+            None => laid.get().map_err(Unstarted::NoProcess),
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, Mode, OFlags, openat},
+    fs::{CWD, Mode, OFlags, openat, stat},
     io::Errno,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, SendFlags, send},
     process::{
@@ -34,6 +34,7 @@ use super::{
     raw::{self, CONTROL_BYTES, Stack},
     steps,
 };
+use crate::Step;
 
 /// How many processes may run at once.
 const KEPT_MAX: usize = 4096;
@@ -218,8 +219,13 @@ impl<'room> Keeping<'room> {
         let _received = receive(control, [&laying.handover].into_iter())?;
         laying.proc.set(self.proc_number());
         let [stack, _] = &mut self.room.stacks;
-        let pid = raw::beside(stack, laying, ground::lay, laying.namespaces)?;
-        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).map(drop)
+        let pid = raw::beside(stack, laying, ground::lay, laying.namespaces, &Cell::new(0))?;
+        let end = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)?;
+        match end.and_then(|end| end.exit_status()) {
+            Some(_) => Ok(()),
+            // Somebody killed it.
+            None => Err(Errno::CANCELED),
+        }
     }
 
     fn proc_number(&self) -> RawFd {
@@ -318,16 +324,26 @@ fn receive<'cell>(
 fn make_process(stacks: &mut [Stack; 2], plan: &Plan<'_>) -> Result<Pid, Errno> {
     let [first, second] = stacks;
     if plan.ground.is_empty() {
-        return begin(first, plan, plan.namespaces());
+        return begin(first, plan, plan.namespaces(), &Cell::new(0));
     }
     let passage = Passage {
         plan,
         stack: Cell::new(Some(second)),
-        made: Cell::new(Err(Errno::CANCELED)),
+        begun: Cell::new(0),
+        made: Cell::new(None),
     };
-    let passed = raw::beside(first, &passage, pass, 0)?;
+    let passed = raw::beside(first, &passage, pass, 0, &Cell::new(0))?;
     waitid(WaitId::Pid(passed), WaitIdOptions::EXITED)?;
-    passage.made.get()
+    if let Some(made) = passage.made.get() {
+        return made;
+    }
+    // Somebody killed it. What it has made may be no program yet, and work with what the
+    // host drops after the answer.
+    if let Some(begun) = Pid::from_raw(passage.begun.get()) {
+        let _ = kill_process(begun, Signal::KILL);
+        waitid(WaitId::Pid(begun), WaitIdOptions::EXITED)?;
+    }
+    Err(Errno::CANCELED)
 }
 
 /// The way to a ground: who has entered one does not come back, so another process goes
@@ -335,34 +351,55 @@ fn make_process(stacks: &mut [Stack; 2], plan: &Plan<'_>) -> Result<Pid, Errno> 
 struct Passage<'plan, 'spec> {
     plan: &'plan Plan<'spec>,
     stack: Cell<Option<&'plan mut Stack>>,
-    made: Cell<Result<Pid, Errno>>,
+    /// The process that it makes, as soon as there is one.
+    begun: Cell<c_int>,
+    /// Set when that has become the program, or has failed.
+    made: Cell<Option<Result<Pid, Errno>>>,
 }
 
 fn pass(passage: &Passage<'_, '_>) -> c_int {
     let plan = passage.plan;
-    let namespaces = plan.ground.iter();
-    let entered = ground::enter(namespaces.map(|(_, number)| raw::descriptor(number.get())));
-    let made = entered.and_then(|()| {
+    let made = expect(plan).and_then(|()| {
+        let namespaces = plan.ground.iter();
+        ground::enter(namespaces.map(|(_, number)| raw::descriptor(number.get())))?;
         let stack = passage.stack.take().ok_or(Errno::CANCELED)?;
         let flags = plan.namespaces() | libc::CLONE_PARENT;
-        begin(stack, plan, flags)
+        begin(stack, plan, flags, &passage.begun)
     });
-    passage.made.set(made);
+    passage.made.set(Some(made));
     0
 }
 
+/// Looks whether what was granted is still there. A file system may take its time, which is
+/// then the keeper's, and bounded.
+fn expect(plan: &Plan<'_>) -> Result<(), Errno> {
+    plan.expected.iter().try_for_each(|(path, identity)| {
+        let found = stat(path.as_c_str());
+        if found.is_ok_and(|found| (found.st_dev, found.st_ino) == *identity) {
+            return Ok(());
+        }
+        plan.failure.set(Some((Step::PrivateRoot, Errno::STALE)));
+        Err(Errno::STALE)
+    })
+}
+
 /// Makes the process itself, in its group where it can be made there.
-fn begin(stack: &mut Stack, plan: &Plan<'_>, flags: c_int) -> Result<Pid, Errno> {
+fn begin(
+    stack: &mut Stack,
+    plan: &Plan<'_>,
+    flags: c_int,
+    begun: &Cell<c_int>,
+) -> Result<Pid, Errno> {
     if let Some((_, group)) = &plan.begin {
         plan.has_begun.set(true);
-        let made = raw::beside_in(group.get(), stack, plan, steps::run, flags);
+        let made = raw::beside_in(group.get(), stack, plan, steps::run, flags, begun);
         if made.is_ok() {
             return made;
         }
         // It enters by itself. What else was wrong is so again.
         plan.has_begun.set(false);
     }
-    raw::beside(stack, plan, steps::run, flags)
+    raw::beside(stack, plan, steps::run, flags, begun)
 }
 
 /// Tells the host that what it asked for is done.

@@ -18,6 +18,7 @@ use rustix::{
 
 use super::{
     confinement::{Confining, Prepared},
+    granted::Expected,
     ground::Ground,
     group::Entries,
     raw,
@@ -67,6 +68,8 @@ pub(super) struct Plan<'spec> {
     /// The namespaces that the process begins in, and the numbers that the keeper has them
     /// under.
     pub(super) ground: Vec<(BorrowedFd<'spec>, Cell<RawFd>)>,
+    /// What has to be there still when it begins on a ground.
+    pub(super) expected: Vec<Expected>,
     /// What the program gets, then what is needed until it runs.
     pub(super) placements: Vec<Placement<'spec>>,
     /// The number of the image while it is executed: one above all that are wanted.
@@ -110,8 +113,7 @@ impl<'spec> Plan<'spec> {
             .map(|(number, source)| Placement::new(*number, *source, false))
             .collect();
         placements.push(Placement::new(image_number, spec.image.as_fd(), true));
-        let confining =
-            prepared.map(|prepared| prepared.confining(image_number, &spec.limits));
+        let confining = prepared.map(|prepared| prepared.confining(image_number, &spec.limits));
         let others = prepared.into_iter().flat_map(Prepared::descriptors);
         let others = others.chain(entries.files.iter().map(AsFd::as_fd));
         for (number, source) in (image_number + 1..).zip(others) {
@@ -125,6 +127,7 @@ impl<'spec> Plan<'spec> {
                 .flat_map(Ground::namespaces)
                 .map(|namespace| (namespace, Cell::new(-1)))
                 .collect(),
+            expected: prepared.into_iter().flat_map(Prepared::expected).collect(),
             groups: last.map(|placement| placement.number).rev().collect(),
             begin: entries
                 .begin

@@ -110,7 +110,7 @@ impl Host {
 const LANDLOCK_HELP: &str = "run Linux 6.2 or later, built with CONFIG_SECURITY_LANDLOCK and with `landlock` in the \
      list of the boot parameter `lsm=`; in a container, let its seccomp profile allow landlock";
 const SECCOMP_HELP: &str = "run a kernel that is built with CONFIG_SECCOMP_FILTER, 4.14 or later";
-const NAMESPACES_HELP: &str = "let the host's user make user namespaces: user.max_user_namespaces above 0, \
+const NAMESPACES_HELP: &str = "let the host's user make user namespaces: user.max_user_namespaces above two for each plugin, \
      kernel.unprivileged_userns_clone 1, kernel.apparmor_restrict_unprivileged_userns 0; in a \
      container, let its seccomp profile allow clone with namespaces";
 const ROOT_HELP: &str = "let the host's user mount in a user namespace, on a kernel of Linux 5.12 or later, and \

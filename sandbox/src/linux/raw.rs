@@ -266,6 +266,14 @@ pub(super) fn next_order<'order>(
     Some(unsafe { &*order })
 }
 
+/// Keeper: the same, or an error where there is none.
+pub(super) fn open_descriptor(number: RawFd) -> Result<BorrowedFd<'static>, Errno> {
+    if number < 0 {
+        return Err(Errno::NOENT);
+    }
+    Ok(descriptor(number))
+}
+
 /// Keeper: the descriptor `number`, which is open as long as the process lives.
 pub(super) fn descriptor(number: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the caller closes everything else and never this one.

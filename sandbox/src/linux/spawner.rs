@@ -23,9 +23,10 @@ use rustix::{
 
 use super::{
     child::{Child, Process},
-    confinement::Prepared,
+    confinement::{Prepared, give_up_grounds},
     group::{self, Group},
     keeper::{Keeper, Unanswered, Unstarted},
+    mounts::Mounts,
     pending::{Pending, Reply},
     plan::Plan,
     raw,
@@ -177,6 +178,10 @@ fn bump(counter: &OwnedFd) {
 /// this thread and cannot be made for it elsewhere, when there is something to start.
 fn run(queue: &Receiver<Start>, woken: &OwnedFd, mut watch: Watch, null: &File, leave: &Leave) {
     let mut keeper = None::<Keeper>;
+    let mounts = Mounts::open();
+    if let Some(changes) = mounts.waking() {
+        watch.wake_for(changes);
+    }
     loop {
         let is_left = group::remove_left();
         for process in watch.wait(is_left.then_some(&LEFT_PAUSE)) {
@@ -185,6 +190,10 @@ fn run(queue: &Receiver<Start>, woken: &OwnedFd, mut watch: Watch, null: &File, 
                 None => Err(Unanswered::Killed),
             });
             keeper.take_if(|keeper| keeper.is_lost());
+        }
+        if mounts.have_changed() {
+            // Also while nothing starts: what the host unmounts is to be free.
+            give_up_grounds();
         }
         // The counter only says that something came; the queue is emptied anyway.
         let _ = rustix::io::read(woken, &mut [0_u8; 8]);
@@ -198,6 +207,9 @@ fn run(queue: &Receiver<Start>, woken: &OwnedFd, mut watch: Watch, null: &File, 
             if !reply.is_unwanted() {
                 // Killed while there was nothing to do.
                 keeper.take_if(|keeper| keeper.is_lost());
+                if mounts.have_changed() {
+                    give_up_grounds();
+                }
                 reply.send(start(&mut keeper, &mut watch, null, &spec));
             }
         }

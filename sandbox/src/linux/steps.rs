@@ -57,7 +57,7 @@ fn become_program(plan: &Plan) -> Result<Infallible, (Step, Errno)> {
     set_no_new_privs(true).map_err(at(Step::NoNewPrivileges))?;
     if let Some(confining) = &plan.confining {
         // Needs a descriptor of the keeper's.
-        settle(confining, raw::descriptor(plan.proc.get()))?;
+        settle(confining, raw::open_descriptor(plan.proc.get()))?;
     }
     place_descriptors(plan).map_err(at(Step::Descriptors))?;
     for group in plan.groups.iter().skip(plan.has_begun.get().into()) {
@@ -104,12 +104,14 @@ fn filter_calls(confining: &Confining) -> Result<(), Errno> {
 }
 
 /// The process was made in its namespaces; here it becomes somebody in them.
-fn settle(confining: &Confining, proc: BorrowedFd<'_>) -> Result<(), (Step, Errno)> {
+fn settle(confining: &Confining, proc: Result<BorrowedFd<'_>, Errno>) -> Result<(), (Step, Errno)> {
     if let Some(maps) = &confining.maps {
-        become_nobody(proc, maps).map_err(|errno| (Step::Namespaces, errno))?;
+        let settled = proc.and_then(|proc| become_nobody(proc, maps));
+        settled.map_err(|errno| (Step::Namespaces, errno))?;
     }
     if let Some(highest) = &confining.highest_id {
-        bound_ids(proc, highest).map_err(|errno| (Step::Limits, errno))?;
+        let bound = proc.and_then(|proc| bound_ids(proc, highest));
+        bound.map_err(|errno| (Step::Limits, errno))?;
     }
     Ok(())
 }

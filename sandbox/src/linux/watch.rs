@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
@@ -19,6 +19,8 @@ use super::child::Process;
 
 /// The key of the descriptor that wakes the thread; no process has the id 0.
 const WAKE: u64 = 0;
+/// The key of what wakes it besides.
+const CHANGE: u64 = u64::MAX;
 /// How many ends are looked at in one go.
 const EVENTS: usize = 64;
 
@@ -37,6 +39,17 @@ impl Watch {
             epoll,
             processes: HashMap::new(),
         })
+    }
+
+    /// Wakes also when `changes` has something exceptional to tell.
+    pub(super) fn wake_for(&self, changes: BorrowedFd<'_>) {
+        // Without it, it wakes for something else.
+        let _ = epoll::add(
+            &self.epoll,
+            changes,
+            EventData::new_u64(CHANGE),
+            EventFlags::PRI,
+        );
     }
 
     /// Watches over `process` until it ends.

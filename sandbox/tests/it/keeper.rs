@@ -7,7 +7,7 @@ use orchestrator_sandbox::{ExitStatus, Grants, RunDirectory, spawn};
 use rustix::{
     io::Errno,
     process::{
-        Signal, WaitId, WaitIdOptions, child_subreaper, getpid, pidfd_send_signal,
+        Signal, WaitId, WaitIdOptions, child_subreaper, getpid, kill_process, pidfd_send_signal,
         set_child_subreaper, waitid,
     },
 };
@@ -15,7 +15,8 @@ use tokio::{io::AsyncReadExt, time::timeout};
 
 use crate::attacks::confined;
 use crate::support::{
-    Host, PATIENCE, ended, eventually, gate, gone, keeper, pipe, read_until, shell, stranger,
+    Host, PATIENCE, ended, eventually, gate, gone, keeper, open_descriptors, output, pipe,
+    read_until, shell, stranger,
 };
 
 /// What a host says in the end.
@@ -154,6 +155,118 @@ async fn killed_at_any_moment() {
         let next = spawn(spec(&confinement)).await.expect("it starts");
         assert_eq!(ended(&next).await, ExitStatus::Exited(7));
     }
+    println!("{WELL}");
+}
+
+fn children(keeper: u32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    let list = list.expect("it runs");
+    let ids = list.split_whitespace().map(str::parse);
+    ids.collect::<Result<_, _>>().expect("ids")
+}
+
+#[tokio::test]
+async fn a_start_whose_helper_is_killed_does_no_harm() {
+    alone("helpers_killed").await;
+}
+
+/// Somebody kills the process that makes the one that is wanted, again and again.
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn helpers_killed() {
+    let confinement = confined(&Grants::new().own_processes().execute_anything());
+    let spec = || shell("exit 7").confinement(&confinement);
+    ended(&spawn(spec()).await.expect("it starts")).await;
+    let keeper = keeper();
+    let enough = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_enough = enough.clone();
+    let killer = tokio::task::spawn_blocking(move || {
+        let mut killed = 0;
+        while !is_enough.load(std::sync::atomic::Ordering::Relaxed) {
+            // The elder one makes the other.
+            if let [first, _] = children(keeper)[..] {
+                let first = rustix::process::Pid::from_raw(first).expect("an id");
+                killed += u32::from(kill_process(first, Signal::KILL).is_ok());
+            }
+        }
+        killed
+    });
+    let until = tokio::time::Instant::now() + Duration::from_secs(2);
+    let mut failed = 0;
+    while tokio::time::Instant::now() < until {
+        match spawn(spec()).await {
+            Ok(child) => {
+                let end = timeout(PATIENCE, child.ended()).await.expect("it ends");
+                end.expect("the keeper saw how");
+            }
+            Err(_) => failed += 1,
+        }
+    }
+    enough.store(true, std::sync::atomic::Ordering::Relaxed);
+    let killed = killer.await.expect("it is done");
+    assert!(killed > 0 && failed > 0, "{killed} killed, {failed} failed");
+    eventually("nothing of it is left", || children(keeper).is_empty()).await;
+    assert_eq!(
+        ended(&spawn(spec()).await.expect("it starts")).await,
+        ExitStatus::Exited(7)
+    );
+    println!("{WELL}");
+}
+
+/// As root, in mounts of the test's own.
+#[tokio::test]
+async fn what_the_host_unmounts_is_gone() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let itself = std::env::current_exe().expect("the test binary has a path");
+    #[expect(
+        clippy::disallowed_types,
+        reason = "an operator starts a host like this"
+    )]
+    let mut host = std::process::Command::new("unshare");
+    host.args(["--mount", "--propagation", "private"])
+        .arg(itself);
+    host.args(["--ignored", "--exact", "--nocapture", "keeper::unmounting"]);
+    let run = tokio::task::spawn_blocking(move || host.output().expect("it starts"));
+    let said = run.await.expect("it ends").stdout;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains(WELL), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "started by the test of a similar name"]
+async fn unmounting() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    let granted = tempfile::tempdir().expect("a directory");
+    let below = granted.path().join("below");
+    std::fs::create_dir(&below).expect("a directory");
+    let with = |text: &str| {
+        let none = MountFlags::empty();
+        mount("tmpfs", &below, "tmpfs", none, c"").expect("root may");
+        std::fs::write(below.join("file"), text).expect("there is room");
+    };
+    let grants = Grants::new().read(granted.path()).execute_anything();
+    let confinement = confined(&grants);
+    let file = below.join("file");
+    let look = || {
+        let cat = shell(format!("cat {} 2>&1; true", file.display()));
+        output(
+            cat.variable("PATH", "/usr/bin:/bin")
+                .confinement(&confinement),
+        )
+    };
+    with("first");
+    assert_eq!(look().await.1, "first");
+    let with_ground = open_descriptors();
+    unmount(&below, UnmountFlags::empty()).expect("nobody is in the way");
+    // Also while nothing starts: a device is to be free.
+    let is_given_up = || open_descriptors() < with_ground;
+    eventually("what was prepared is given up", is_given_up).await;
+    let said = look().await.1;
+    assert!(said.contains("No such file"), "{said}");
+    with("second");
+    assert_eq!(look().await.1, "second");
     println!("{WELL}");
 }
 

@@ -9,6 +9,7 @@
 
 use std::{
     arch::asm,
+    cell::Cell,
     ffi::{c_int, c_long, c_void},
     os::fd::RawFd,
     ptr,
@@ -18,7 +19,7 @@ use rustix::{io::Errno, process::Pid};
 
 use super::{Stack, check};
 
-const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK;
+const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
 
 /// What the new process is to do.
 struct Errand<'work, W> {
@@ -35,24 +36,28 @@ extern "C" fn enter<W>(errand: *mut c_void) -> c_int {
 }
 
 /// Keeper, child: makes a process that does `work` by `run`, with `flags` of `clone` beside
-/// those of its memory; returns when it has executed an image or ended.
+/// those of its memory; returns when it has executed an image or ended. `begun` is its id as
+/// soon as there is one, also for who finds that the caller was killed meanwhile.
 pub(in crate::linux) fn beside<W>(
     stack: &mut Stack,
     work: &W,
     run: fn(&W) -> c_int,
     flags: c_int,
+    begun: &Cell<c_int>,
 ) -> Result<Pid, Errno> {
     let errand = Errand { work, run };
     // SAFETY: the stack is mapped, aligned and used by nobody else (`&mut`), and
     // signals are blocked in the keeper, as in the thread that made it (`Stack::new`), and in
     // what it makes; `enter` gets the errand that it expects. What is run only makes system
-    // calls and writes `Cell`s of the work, so other threads of the host notice nothing.
+    // calls and writes `Cell`s of the work, so other threads of the host notice nothing. The
+    // kernel writes one number to `begun` before the process runs.
     let pid = unsafe {
         libc::clone(
             enter::<W>,
             stack.top(),
             FLAGS | libc::SIGCHLD | flags,
             (&raw const errand).cast_mut().cast::<c_void>(),
+            begun.as_ptr(),
         )
     };
     check(c_long::from(pid))?;
@@ -88,6 +93,7 @@ pub(in crate::linux) fn beside_in<W>(
     work: &W,
     run: fn(&W) -> c_int,
     flags: c_int,
+    begun: &Cell<c_int>,
 ) -> Result<Pid, Errno> {
     /// Beyond the numbers that `clone` takes.
     const INTO_CGROUP: u64 = 1 << 33;
@@ -97,8 +103,12 @@ pub(in crate::linux) fn beside_in<W>(
         flags: u64::from((FLAGS | flags).cast_unsigned()) | INTO_CGROUP,
         pidfd: 0,
         child_tid: 0,
-        parent_tid: 0,
-        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        parent_tid: begun.as_ptr().expose_provenance() as u64,
+        // A child of the caller's parent ends as the caller does, and must not say how.
+        exit_signal: match flags & libc::CLONE_PARENT {
+            0 => u64::from(libc::SIGCHLD.cast_unsigned()),
+            _ => 0,
+        },
         stack: stack.base.expose_provenance() as u64,
         stack_size: (top.addr() - stack.base.addr()) as u64,
         tls: 0,
@@ -117,19 +127,19 @@ pub(in crate::linux) fn beside_in<W>(
             "test rax, rax",
             "jnz 2f",
             "xor ebp, ebp",
-            "mov rdi, {errand}",
-            "call {enter}",
+            "mov rdi, r8",
+            "call r9",
             "mov edi, eax",
             "mov eax, {exit}",
             "syscall",
             "ud2",
             "2:",
-            errand = in(reg) ptr::from_ref(&errand),
-            enter = in(reg) enter::<W> as extern "C" fn(*mut c_void) -> c_int,
             exit = const libc::SYS_exit,
             inlateout("rax") libc::SYS_clone3 as isize => result,
             in("rdi") ptr::from_ref(&arguments),
             in("rsi") size_of::<Arguments>(),
+            in("r8") ptr::from_ref(&errand),
+            in("r9") enter::<W> as extern "C" fn(*mut c_void) -> c_int,
             out("rcx") _,
             out("r11") _,
         );
@@ -143,7 +153,7 @@ pub(in crate::linux) fn beside_in<W>(
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, os::fd::AsRawFd};
+    use std::os::fd::AsRawFd;
 
     use rustix::{
         fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat},
@@ -164,6 +174,23 @@ mod tests {
         read.map_or(1, |_| 7)
     }
 
+    /// Who makes a sibling.
+    struct Elder<'all> {
+        group: RawFd,
+        stack: Cell<Option<&'all mut Stack>>,
+        said: &'all Said,
+        begun: Cell<c_int>,
+    }
+
+    fn make_sibling(elder: &Elder<'_>) -> c_int {
+        let Some(stack) = elder.stack.take() else {
+            return 1;
+        };
+        let flags = libc::CLONE_PARENT;
+        let made = beside_in(elder.group, stack, elder.said, say, flags, &elder.begun);
+        made.map_or(1, |_| 0)
+    }
+
     #[test]
     fn a_process_is_in_its_group_from_its_beginning() {
         if !geteuid().is_root() {
@@ -181,18 +208,35 @@ mod tests {
 
         let mut stack = Stack::new().expect("memory");
         let said = Said(Cell::new([0; 512]));
-        let pid = beside_in(group.as_raw_fd(), &mut stack, &said, say, 0).expect("it is made");
+        let pid = beside_in(group.as_raw_fd(), &mut stack, &said, say, 0, &Cell::new(0))
+            .expect("it is made");
         let ended = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("it is ours");
         assert_eq!(ended.and_then(|ended| ended.exit_status()), Some(7));
         let text = said.0.get();
         let text = String::from_utf8_lossy(&text);
         assert!(text.contains(&format!("0::/{name}\n")), "{text}");
 
+        let mut second = Stack::new().expect("memory");
+        let elder = Elder {
+            group: group.as_raw_fd(),
+            stack: Cell::new(Some(&mut second)),
+            said: &Said(Cell::new([0; 512])),
+            begun: Cell::new(0),
+        };
+        let pid = beside(&mut stack, &elder, make_sibling, 0, &Cell::new(0)).expect("it is made");
+        let ended = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("it is ours");
+        assert_eq!(ended.and_then(|ended| ended.exit_status()), Some(0));
+        let sibling = Pid::from_raw(elder.begun.get()).expect("it was made");
+        let ended = waitid(WaitId::Pid(sibling), WaitIdOptions::EXITED).expect("it is ours too");
+        assert_eq!(ended.and_then(|ended| ended.exit_status()), Some(7));
+        let text = elder.said.0.get();
+        assert!(String::from_utf8_lossy(&text).contains(&name));
+
         for nothing in [-1, hierarchy.as_raw_fd()] {
-            let refused = beside_in(nothing, &mut stack, &said, say, 0);
+            let refused = beside_in(nothing, &mut stack, &said, say, 0, &Cell::new(0));
             assert_eq!(refused, Err(Errno::BADF));
         }
-        let pid = beside(&mut stack, &said, say, 0).expect("it is made");
+        let pid = beside(&mut stack, &said, say, 0, &Cell::new(0)).expect("it is made");
         let ended = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).expect("it is ours");
         assert_eq!(ended.and_then(|ended| ended.exit_status()), Some(7));
         let text = said.0.get();
