@@ -238,20 +238,29 @@ fn clear(path: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     lock(&file)?;
-    if !is_named(&file, path)? {
-        return Ok(true);
+    Ok(remove(&file, path).is_ok())
+}
+
+/// Takes a file's name away. It may be gone by now, or be that of another file.
+fn remove(file: &File, path: &Path) -> io::Result<()> {
+    if !is_named(file, path)? {
+        return Ok(());
     }
     match fs::remove_file(path) {
-        Err(error) => Ok(error.kind() == io::ErrorKind::NotFound),
-        Ok(()) => Ok(true),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
 /// Waits a while for whoever has it locked.
-fn lock(file: &File) -> io::Result<()> {
-    let locked = patiently(PATIENCE, || {
-        Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)
-    });
+pub(crate) fn lock(file: &File) -> io::Result<()> {
+    lock_within(PATIENCE, file)
+}
+
+/// [`io::ErrorKind::ResourceBusy`] when somebody has it still.
+pub(crate) fn lock_within(patience: Duration, file: &File) -> io::Result<()> {
+    let exclusive = FlockOperation::NonBlockingLockExclusive;
+    let locked = patiently(patience, || Ok(flock(file, exclusive)?));
     locked.map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::ResourceBusy.into(),
         _ => error,
@@ -296,17 +305,9 @@ fn sweep_file(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,
     };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Ok(()),
-        locked => locked?,
-    }
-    // While it was waited for, the name may have become that of another file.
-    if !is_named(&file, path)? {
-        return Ok(());
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    match lock_within(Duration::ZERO, &file) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        locked => locked.and_then(|()| remove(&file, path)),
     }
 }
 

@@ -15,6 +15,8 @@ use orchestrator_signing::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::scripted_plugin;
+
 /// The number of a release, above all that were made here before.
 fn next_serial() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
@@ -72,6 +74,13 @@ impl TestPlugin {
             manifest,
             files: vec![("bin/entry".to_owned(), 0o755, bytes)],
         }
+    }
+
+    /// The [scripted plugin](crate::scripted_plugin), by any name that does not begin with
+    /// `tally`.
+    pub fn scripted(id: &str) -> Self {
+        let phases = ["work", "once", "flaky", "echo", "wait"].map(|name| json!({ "name": name }));
+        Self::program(id, Kind::Node, &scripted_plugin(), json!(phases))
     }
 
     /// A shell script of kind `exec`. `execute` answers `execute <phase>`.

@@ -8,9 +8,13 @@
 //! Start with [`TestHome`].
 
 mod home;
+mod installed;
 mod process;
 mod scripted;
+mod wall_clock;
 
 pub use home::{Kind, TestHome, TestPlugin};
-pub use process::{descendants, wait_until};
+pub use installed::lay_out_installed;
+pub use process::{Signal, descendants, keeper, send, stop, wait_until};
 pub use scripted::scripted_plugin;
+pub use wall_clock::{pass_while_the_clock_jumps, the_clock_jumps_where_it_is_to};

@@ -141,6 +141,21 @@ pub struct ResultHeader {
     pub usage: Usage,
 }
 
+impl ResultHeader {
+    /// Of a JSON output of `length` bytes, of which nothing else is said.
+    pub fn of(call: u64, length: u64) -> Self {
+        Self {
+            call,
+            error: None,
+            reconcile: None,
+            content_type: crate::JSON,
+            length,
+            metadata: BTreeMap::new(),
+            usage: Usage::default(),
+        }
+    }
+}
+
 fn json() -> ContentType {
     crate::JSON
 }

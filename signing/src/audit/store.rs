@@ -12,10 +12,7 @@ use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
 
 pub(super) use aside::set_aside;
 use jiff::Timestamp;
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
+use rustix::fs::{FlockOperation, flock};
 
 use super::{
     error::AuditError,
@@ -26,9 +23,7 @@ use super::{
     settings::{AuditSettings, CopyTo},
     tree::Tree,
 };
-
-/// How often a lock that is taken is tried again.
-const LOCK_POLL: Duration = Duration::from_millis(2);
+use crate::durable::lock_within;
 
 /// The segment that is written to.
 struct Segment {
@@ -69,21 +64,14 @@ struct Held(Arc<File>);
 
 impl Held {
     fn wait(lock: &Arc<File>, folder: &Folder, most: Duration) -> Result<Self, AuditError> {
-        let mut waited = Duration::ZERO;
-        loop {
-            match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self(Arc::clone(lock))),
-                Err(Errno::WOULDBLOCK | Errno::INTR) if waited < most => {
-                    std::thread::park_timeout(LOCK_POLL);
-                    waited += LOCK_POLL;
-                }
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {
-                    let path = folder.path().display().to_string();
-                    return Err(AuditError::Busy { path });
-                }
-                Err(error) => return Err(AuditError::io("lock", &folder.lock())(error.into())),
+        lock_within(most, lock).map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => {
+                let path = folder.path().display().to_string();
+                AuditError::Busy { path }
             }
-        }
+            _ => AuditError::io("lock", &folder.lock())(error),
+        })?;
+        Ok(Self(Arc::clone(lock)))
     }
 }
 

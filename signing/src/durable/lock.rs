@@ -12,7 +12,7 @@ use std::{
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 /// How often a lock is asked for that somebody has.
-const TURN: Duration = Duration::from_millis(20);
+const TURN: Duration = Duration::from_millis(2);
 
 /// Tries again while somebody has the lock, up to `patience`.
 #[expect(
@@ -26,13 +26,18 @@ pub(super) fn patiently<T>(
     let mut left = patience;
     loop {
         match attempt() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !left.is_zero() => {
+            Err(error) if is_locked(&error) && !left.is_zero() => {
                 thread::sleep(TURN);
                 left = left.saturating_sub(TURN);
             }
             done => return done,
         }
     }
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), WouldBlock | Interrupted)
 }
 
 /// Keeps other processes of this program out until it is dropped.

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use orchestrator_contract::{
-    CallError, HostCallError, HostOperation, JSON, LogLevel, PhaseReply, Usage,
+    CallError, HostCallError, HostOperation, LogLevel, PhaseReply,
     frame::{
         Accepted, Chunk, Frame, FrameError, Health, HostCall, HostResult, Log, PAYLOAD_PER_FRAME,
         Progress, ReconcileStatus, ResultHeader,
@@ -130,7 +130,7 @@ impl Link {
     ) {
         let (mut header, output) = match reply {
             Some(reply) => success(call, reply),
-            None => (empty(call), Bytes::new()),
+            None => (ResultHeader::of(call, 0), Bytes::new()),
         };
         header.reconcile = Some(status);
         self.send_result(header, output, false).await;
@@ -208,25 +208,13 @@ impl Drop for OpenQuestion<'_> {
     }
 }
 
-fn empty(call: u64) -> ResultHeader {
-    ResultHeader {
-        call,
-        error: None,
-        reconcile: None,
-        content_type: JSON,
-        length: 0,
-        metadata: std::collections::BTreeMap::new(),
-        usage: Usage::default(),
-    }
-}
-
 fn success(call: u64, reply: PhaseReply) -> (ResultHeader, Bytes) {
     let header = ResultHeader {
         content_type: reply.output.content_type,
         length: reply.output.bytes.len() as u64,
         metadata: reply.metadata,
         usage: reply.usage,
-        ..empty(call)
+        ..ResultHeader::of(call, 0)
     };
     (header, reply.output.bytes)
 }
@@ -234,7 +222,7 @@ fn success(call: u64, reply: PhaseReply) -> (ResultHeader, Bytes) {
 fn failure(call: u64, error: Error) -> ResultHeader {
     ResultHeader {
         error: Some(CallError::from(error)),
-        ..empty(call)
+        ..ResultHeader::of(call, 0)
     }
 }
 

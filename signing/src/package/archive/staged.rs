@@ -24,6 +24,7 @@ use rustix::{
 use tempfile::TempDir;
 
 use crate::{
+    durable,
     package::{archive::ArchiveError, tree::beneath},
     statement::FileMode,
 };
@@ -148,9 +149,9 @@ fn locked(dest: &Path) -> io::Result<(TempDir, File)> {
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(dest)?;
         let lock = open_folder(outer.path())?;
-        // Waits at most until another process has swept the folder away, which
-        // it may do before the lock tells it not to.
-        flock(&lock, FlockOperation::LockExclusive)?;
+        // Until another process has swept the folder away, which it may do before the
+        // lock tells it not to.
+        durable::lock(&lock)?;
         let there = fs::symlink_metadata(outer.path());
         let ours = lock.metadata()?;
         if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
