@@ -10,13 +10,16 @@
     reason = "runs the command, a compiler and a victim; the sandbox is for plugins"
 )]
 
+mod by_grant;
+mod inherited;
+
 use std::{
     fs,
     net::TcpListener,
     os::{
         linux::net::SocketAddrExt as _,
         unix::{
-            fs::{MetadataExt as _, PermissionsExt as _, symlink},
+            fs::{PermissionsExt as _, symlink},
             net::{SocketAddr, UnixListener},
             process::CommandExt as _,
         },
@@ -27,30 +30,16 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Done, Home, finish};
-
-/// Whoever runs the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum User {
-    OfTheTests,
-    Ordinary,
-}
-
-const ORDINARY: u32 = 1500;
-
-/// Those that the tests can be.
-fn users() -> Vec<User> {
-    match fs::metadata("/proc/self").unwrap().uid() {
-        0 => vec![User::OfTheTests, User::Ordinary],
-        _ => vec![User::OfTheTests],
-    }
-}
+use crate::{
+    harness::{Done, Home, finish},
+    users::{ORDINARY, Runner, User, users},
+};
 
 /// A host with a plugin, what it may read, what it may not, and a process of the same
 /// user.
 struct Scene {
     home: Home,
-    user: User,
+    runner: Runner,
     victim: Child,
     ports: [u16; 2],
     _listens: ([TcpListener; 2], UnixListener, UnixListener),
@@ -74,7 +63,7 @@ impl Scene {
         symlink(secret.join("file"), home.work().join("granted/link")).unwrap();
         let tcp = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let unix = UnixListener::bind(secret.join("socket")).unwrap();
-        let address = SocketAddr::from_abstract_name(abstract_name()).unwrap();
+        let address = SocketAddr::from_abstract_name(abstract_name(&home)).unwrap();
         let hidden = UnixListener::bind_addr(&address).unwrap();
         let mut victim = Command::new("/bin/sleep");
         victim
@@ -90,7 +79,7 @@ impl Scene {
             ports: [0, 1].map(|it: usize| tcp[it].local_addr().unwrap().port()),
             _listens: (tcp, unix, hidden),
             home,
-            user,
+            runner: Runner::new(user),
         }
     }
 
@@ -103,7 +92,7 @@ impl Scene {
             .replace("@VICTIM@", &self.victim.id().to_string())
             .replace("@PORT@", &self.ports[0].to_string())
             .replace("@OTHER_PORT@", &self.ports[1].to_string())
-            .replace("@ABSTRACT@", &abstract_name())
+            .replace("@ABSTRACT@", &abstract_name(&self.home))
     }
 
     /// Signs and installs the plugin, and grants it what it asks for.
@@ -124,6 +113,9 @@ impl Scene {
             .ok();
         self.trust("1");
         self.run(&["plugin", "install", "./attacker"]).ok();
+        if capabilities.is_empty() {
+            return;
+        }
         let mut grant = vec!["plugin", "grant", "attacker"];
         grant.extend(capabilities.iter().map(String::as_str));
         self.run(&grant).ok();
@@ -138,39 +130,23 @@ impl Scene {
 
     /// The command, run by the user that this is about, with a secret in its environment.
     fn run(&self, args: &[&str]) -> Done {
-        let direct = self.home.command(args);
-        let mut command = match self.user {
-            User::OfTheTests => direct,
-            User::Ordinary => {
-                let mut command = Command::new(self.copy());
-                command
-                    .args(direct.get_args())
-                    .env_clear()
-                    .envs(direct.get_envs().filter_map(|(name, it)| Some((name, it?))))
-                    .current_dir(self.home.work())
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped())
-                    .uid(ORDINARY)
-                    .gid(ORDINARY);
-                give(self.home.work().parent().unwrap());
-                command
-            }
-        };
-        finish(command.env("HOST_SECRET", "hunter2").spawn().unwrap())
+        self.run_after("", args)
     }
 
-    /// The command where an ordinary user reaches it.
-    fn copy(&self) -> PathBuf {
-        let copy = self.home.work().join("orchestrator");
-        if !copy.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_orchestrator"), &copy).unwrap();
-        }
-        copy
+    /// The same, started from a shell that has run `before`.
+    fn run_after(&self, before: &str, args: &[&str]) -> Done {
+        let mut command = self.runner.command(&self.home, before, args);
+        command.env("OTHER_SECRET", "hunter3");
+        finish(command.env("HOST_SECRET", "hunter2").spawn().unwrap())
     }
 
     /// What the plugin's `phases` answer.
     fn answers(&self, phases: &[&str]) -> Vec<Value> {
+        self.answers_after("", phases)
+    }
+
+    /// The same of a host that has run `before`.
+    fn answers_after(&self, before: &str, phases: &[&str]) -> Vec<Value> {
         let steps = phases.iter().map(|phase| {
             format!("  - {{ id: {phase}, plugin: attacker, phase: {phase}, input: {{}} }}\n")
         });
@@ -185,7 +161,7 @@ impl Scene {
         let file = self.home.write("attack.yaml", &pipeline);
         let into = self.home.work().join("out");
         let dir = into.display().to_string();
-        self.run(&["run", "start", &file, "--output-dir", &dir])
+        self.run_after(before, &["run", "start", &file, "--output-dir", &dir])
             .ok();
         let answer = |phase: &&str| {
             let text = fs::read(into.join(format!("{phase}.json"))).unwrap();
@@ -202,7 +178,7 @@ impl Scene {
 
     /// Fails unless `expected` alone works at level 1, and `control` at level 3 too.
     fn try_all(&self, expected: &[&str], control: &[&str]) {
-        let user = self.user;
+        let user = self.runner.user;
         assert_eq!(self.worked(), expected, "level 1, {user:?}");
         self.trust("3");
         let worked = self.worked();
@@ -213,20 +189,15 @@ impl Scene {
     }
 }
 
-fn abstract_name() -> String {
-    format!("orchestrator-attacks-{}", std::process::id())
+/// Nobody else's: names without a path are the whole machine's.
+fn abstract_name(home: &Home) -> String {
+    let work = home.work();
+    let own = work.parent().and_then(Path::file_name).unwrap();
+    format!("orchestrator-attacks-{}", own.display())
 }
 
-/// Makes the ordinary user the owner of what is at `path` and below.
-fn give(path: &Path) {
-    std::os::unix::fs::lchown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
-    if path.symlink_metadata().unwrap().is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            give(&entry.unwrap().path());
-        }
-    }
-}
-
+/// One attack a run.
+const TRIES: &str = include_str!("../../../sandbox/tests/it/attacks/probes.c");
 const ONE_PHASE: &str = "phases: [{ name: attack, effect: pure }]\n";
 
 #[test]
@@ -409,12 +380,16 @@ fn c_of_level_one_without_a_grant_of_programs_gets_nowhere() {
 }
 
 fn compiled(scene: &Scene) -> Vec<u8> {
-    const TRIES: &str = include_str!("../../../sandbox/tests/it/attacks/probes.c");
     let phases = PROBES.map(|it| format!("\\\"{it}\\\"")).join(",");
     let phases = include_str!("attacks/attacker.c").replace("@PHASES@", &phases);
     let source = format!("#define main of_probes\n{TRIES}\n{}", scene.filled(&phases));
-    let source = scene.home.write("attacker.c", &source);
-    let program = scene.home.work().join("attacker.out");
+    fs::read(built(scene, "attacker", &source)).unwrap()
+}
+
+/// The C program `source`.
+fn built(scene: &Scene, name: &str, source: &str) -> PathBuf {
+    let source = scene.home.write(&format!("{name}.c"), source);
+    let program = scene.home.work().join(format!("{name}.out"));
     let made = Command::new("cc")
         .args(["-O0", "-w", "-o"])
         .arg(&program)
@@ -423,5 +398,5 @@ fn compiled(scene: &Scene) -> Vec<u8> {
         .unwrap();
     let said = String::from_utf8_lossy(&made.stderr);
     assert!(made.status.success(), "{said}");
-    fs::read(&program).unwrap()
+    program
 }

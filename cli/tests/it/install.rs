@@ -7,6 +7,7 @@ use std::{
 };
 
 use orchestrator_signing::{Digest, archive::pack};
+use orchestrator_testkit::lay_out_installed;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -370,28 +371,7 @@ fn what_a_running_service_has_loaded_is_not_collected() {
 #[test]
 fn ten_thousand_installed_plugins_are_listed() {
     let home = Home::new();
-    let plugins = home.root().join("plugins");
-    let store = plugins.join(".store");
-    fs::create_dir_all(&store).unwrap();
-    for number in 0..10_000 {
-        let name = format!("plugin-{number}");
-        let tree = Digest::of(name.as_bytes());
-        fs::create_dir(plugins.join(&name)).unwrap();
-        let link = plugins.join(&name).join("1.0.0");
-        std::os::unix::fs::symlink(format!("../.store/sha256-{tree}"), link).unwrap();
-        let receipt = json!({
-            "plugin": name,
-            "version": "1.0.0",
-            "statement": tree,
-            "source": format!("/packages/{name}.opkg"),
-            "installed_at": "2025-01-01T00:00:00Z",
-        });
-        fs::write(
-            store.join(format!("sha256-{tree}.json")),
-            receipt.to_string(),
-        )
-        .unwrap();
-    }
+    lay_out_installed(&home.root().join("plugins"), 10_000);
     let begun = SystemTime::now();
     let listed = home.run(&["plugin", "list", "--installed"]).ok();
     // Less than a second, when nobody else works here; a minute is something else.

@@ -7,7 +7,11 @@ use std::{
 use orchestrator_testkit::{TestHome, TestPlugin};
 use serde_json::{Value, json};
 
-use crate::harness::{Home, read};
+use crate::{
+    harness::{Home, eventually, read},
+    http,
+    serve::Service,
+};
 
 #[test]
 fn a_package_goes_from_signing_to_running_and_away() {
@@ -284,4 +288,37 @@ fn damaged_grants_grant_nothing() {
     let grant = ["plugin", "grant", "greeter", "process:spawn=/bin/sh"];
     home.run(&grant).ok();
     home.run(&start).ok();
+}
+
+/// What is compiled in runs in every service.
+#[test]
+fn the_health_of_a_plugin_is_told_in_five_fields_to_the_holder_of_the_token() {
+    let home = Home::with_greeter();
+    let service = Service::start(&home, &["--set", "health.check.interval=20ms"]);
+    let path = "/api/v1/plugins";
+    let health = || {
+        let plugins = service.api("GET", path, None).json()["plugins"].clone();
+        let mut plugins = plugins.as_array().unwrap().iter();
+        let compiled_in = plugins.find(|it| it["kind"] == "builtin").unwrap();
+        compiled_in["health"].clone()
+    };
+    eventually("it is well", || health()["healthy"] == true);
+    let health = health();
+    let fields: Vec<_> = health.as_object().unwrap().keys().collect();
+    let expected = [
+        "consecutive_fails",
+        "healthy",
+        "last_check",
+        "last_error",
+        "metrics",
+    ];
+    assert_eq!(fields, expected);
+    assert!(health["last_check"].as_i64().unwrap() > 1_700_000_000_000);
+    assert_eq!(
+        (&health["consecutive_fails"], &health["last_error"]),
+        (&json!(0), &Value::Null)
+    );
+    assert!(health["metrics"]["checks"].as_u64().unwrap() > 0);
+    let without = http::send(&service.address, "GET", path, &[], &[]);
+    assert_eq!(without.status, 401);
 }

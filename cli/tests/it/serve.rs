@@ -38,7 +38,7 @@ impl Service {
         Self::of(home, home.command_after(before, &args).spawn().unwrap())
     }
 
-    fn of(home: &Home, mut child: Child) -> Self {
+    pub(crate) fn of(home: &Home, mut child: Child) -> Self {
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
