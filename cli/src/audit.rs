@@ -4,6 +4,7 @@
 mod changes;
 mod commands;
 mod events;
+mod repeats;
 mod roots;
 
 use std::{
@@ -23,7 +24,9 @@ use orchestrator_plugin_runtime::{PluginStatus, SandboxStatus};
 use orchestrator_signing::audit::{
     AuditError, AuditEvent, AuditLog, AuditSettings, CopyTo, Kind, QuotaSettings, copy_to_file,
 };
+use tokio::time::Instant;
 
+use self::repeats::Repeats;
 pub(crate) use self::{
     changes::{About, about, around, change},
     roots::about_root,
@@ -37,6 +40,8 @@ pub(crate) struct Audit {
     log: Mutex<Option<AuditLog>>,
     about: Mutex<Option<About>>,
     processes: Mutex<Processes>,
+    /// What plugins were refused; nothing before the log is open.
+    repeats: Mutex<Option<Repeats>>,
 }
 
 /// Which plugins have a process of their own, which only the registry knows.
@@ -79,12 +84,18 @@ impl Audit {
                 copy,
                 Box::new(alarm),
             )?);
+            let repeats = Repeats::new(config.repeat_interval, config.repeat_sorts.get());
+            *lock(&self.repeats) = Some(repeats);
         }
         Ok(())
     }
 
     /// Writes what waits; further events are not recorded.
     pub(crate) fn close(&self) {
+        let counted = lock(&self.repeats).take();
+        for event in counted.map_or_else(Vec::new, |mut it| it.rest(Instant::now())) {
+            self.note(event);
+        }
         let log = self.lock().take();
         drop(log);
     }
@@ -103,6 +114,27 @@ impl Audit {
     pub(crate) fn note(&self, event: AuditEvent) {
         if let Some(log) = &*self.lock() {
             log.note(event);
+        }
+    }
+
+    /// Records what a plugin was refused, unless it was a moment ago too.
+    fn note_denial(&self, event: AuditEvent) {
+        let event = match &mut *lock(&self.repeats) {
+            Some(repeats) => repeats.take(event, Instant::now()),
+            None => Some(event),
+        };
+        if let Some(event) = event {
+            self.note(event);
+        }
+    }
+
+    /// Records how often plugins were refused the same, where that is due.
+    fn note_repeats(&self) {
+        let counted = lock(&self.repeats)
+            .as_mut()
+            .map(|repeats| repeats.counted(Instant::now()));
+        for event in counted.unwrap_or_default() {
+            self.note(event);
         }
     }
 
@@ -221,6 +253,8 @@ pub(crate) struct Listener(pub(crate) Arc<Audit>);
 
 impl EventSink for Listener {
     fn emit(&self, event: Event) {
+        // Something always happens where plugins run.
+        self.0.note_repeats();
         if let Event::StepStarted {
             plugin, version, ..
         } = &event
@@ -231,6 +265,7 @@ impl EventSink for Listener {
             Some(event) if matches!(event.kind, Kind::Spawn | Kind::Exit) => {
                 self.0.note_process(event);
             }
+            Some(event) if event.kind == Kind::Denial => self.0.note_denial(event),
             Some(event) => self.0.note(event),
             None => {}
         }

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use miette::Diagnostic;
 use orchestrator_contract::RunId;
+use semver::Version;
 use thiserror::Error;
 
 use crate::exit::Exit;
@@ -91,13 +92,18 @@ pub(crate) enum CliError {
     #[error("`{}` may be read by others", .path.display())]
     #[diagnostic(
         code("ORC-5008"),
-        help("run `chmod 600` on it, or remove it to have a new one made")
+        help(
+            "run `chmod 600` on it; where others may have read it, remove it and start `orchestrator serve` again, which makes a new one"
+        )
     )]
     TokenExposed { path: PathBuf },
 
     /// The file was edited or cut off.
     #[error("`{}` does not hold a token", .path.display())]
-    #[diagnostic(code("ORC-5009"), help("remove the file to have a new one made"))]
+    #[diagnostic(
+        code("ORC-5009"),
+        help("remove the file and start `orchestrator serve` again, which makes a new one")
+    )]
     TokenMalformed { path: PathBuf },
 
     /// A run id has 26 letters and digits, as `run start` prints it.
@@ -217,6 +223,33 @@ pub(crate) enum CliError {
     )]
     ServiceGone { address: SocketAddr, reason: String },
 
+    /// It was killed, or gave up a reader that took nothing for too long. A service that is
+    /// told to end says so before it does.
+    #[error("the service on {address} broke off without saying that it ends")]
+    #[diagnostic(
+        code("ORC-5067"),
+        help(
+            "where it is gone, look at its log and start it again with `orchestrator serve`; where it runs, read faster than `server.write_idle_timeout` asks for"
+        )
+    )]
+    ServiceLost { address: SocketAddr },
+
+    /// A service reads the token when it starts, and the file was replaced since.
+    #[error("`{}` is not the token of the service on {address}", .path.display())]
+    #[diagnostic(
+        code("ORC-5068"),
+        help("start `orchestrator serve` again: it takes the token that is there now")
+    )]
+    OtherToken { address: SocketAddr, path: PathBuf },
+
+    /// A plugin was named with a version, and another version after it.
+    #[error("it is not clear which version is meant, {one} or {other}")]
+    #[diagnostic(
+        code("ORC-5069"),
+        help("give one version, as NAME@VERSION or after the name")
+    )]
+    TwoVersions { one: Version, other: Version },
+
     /// As many clients are connected as may be. Status 503; `/livez`, `/readyz`
     /// and `/metrics` are answered all the same.
     #[error("too many connections")]
@@ -266,9 +299,11 @@ impl CliError {
             Self::Io(_) | Self::File { .. } | Self::Passphrase { .. } | Self::KeyThere { .. } => {
                 Exit::Failed
             }
-            Self::Input { .. } | Self::NoPassphrase | Self::RunId { .. } | Self::Setting { .. } => {
-                Exit::Usage
-            }
+            Self::Input { .. }
+            | Self::NoPassphrase
+            | Self::RunId { .. }
+            | Self::Setting { .. }
+            | Self::TwoVersions { .. } => Exit::Usage,
             Self::UnknownPipeline { .. }
             | Self::UnknownPlugin { .. }
             | Self::NoOutput { .. }
@@ -281,10 +316,12 @@ impl CliError {
             Self::Full
             | Self::Listen { .. }
             | Self::NoService { .. }
-            | Self::ServiceGone { .. } => Exit::Unreachable,
-            Self::NotLoopback { .. } | Self::TokenExposed { .. } | Self::TokenMalformed { .. } => {
-                Exit::Denied
-            }
+            | Self::ServiceGone { .. }
+            | Self::ServiceLost { .. } => Exit::Unreachable,
+            Self::NotLoopback { .. }
+            | Self::TokenExposed { .. }
+            | Self::TokenMalformed { .. }
+            | Self::OtherToken { .. } => Exit::Denied,
         }
     }
 }

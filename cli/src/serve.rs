@@ -7,6 +7,7 @@ mod connections;
 mod descriptors;
 mod events;
 mod growth;
+mod limits;
 mod logs;
 mod paced;
 mod plugins;

@@ -82,30 +82,53 @@ impl Drop for Presence {
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     bearer: String,
+    token_file: PathBuf,
 }
 
 /// The services of `home` that run.
 pub(crate) fn running(home: &Home) -> Result<Vec<Service>> {
+    let reached = addresses(home)?.into_iter().map(|address| {
+        let token = Token::of(home)?;
+        Ok(Service {
+            address,
+            bearer: format!("Bearer {}", token.value()),
+            token_file: token.path().to_owned(),
+        })
+    });
+    reached.collect()
+}
+
+/// Where the services of `home` listen that run.
+pub(crate) fn addresses(home: &Home) -> Result<Vec<SocketAddr>> {
     let dir = dir(home);
     let failed = |error| CliError::file("read", &dir, error);
     let entries = match fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,
     };
-    let mut services = Vec::new();
+    let mut addresses = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
         let is_one = path.extension().is_some_and(|it| it == "service");
         if !is_one {
             continue;
         }
-        if let Some(address) = alive(&path).map_err(failed)? {
-            let bearer = format!("Bearer {}", Token::of(home)?.value());
-            services.push(Service { address, bearer });
-        }
+        addresses.extend(alive(&path).map_err(failed)?);
     }
-    services.sort_by_key(|service| service.address);
-    Ok(services)
+    addresses.sort();
+    Ok(addresses)
+}
+
+/// `the service on A knows`, `the services on A and B know`.
+pub(crate) fn those_on(addresses: &[&str], one: &str, several: &str) -> String {
+    match addresses {
+        [only] => format!("the service on {only} {one}"),
+        [first @ .., last] => {
+            let first = first.join(", ");
+            format!("the services on {first} and {last} {several}")
+        }
+        [] => format!("no service {one}"),
+    }
 }
 
 /// Where a service listens; nothing when it is dead, whose file is removed then.
@@ -157,8 +180,20 @@ impl Service {
         self.answer(request.header("Authorization", &self.bearer).send_empty())
     }
 
+    /// Has `body` put in the place of what is there, which may take `patience`. Blocks.
+    pub(crate) fn put(&self, path: &str, body: &Value, patience: Duration) -> Result<Value> {
+        let request = self.agent(Some(patience)).put(self.url(path));
+        let request = request.header("Authorization", &self.bearer);
+        let request = request.header("Content-Type", "application/json");
+        self.answer(request.send(body.to_string()))
+    }
+
     /// Hands every event of a stream to `take`, its name and its data, until the
-    /// stream ends or `take` fails. Blocks.
+    /// service says that it ends or `take` fails. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::ServiceLost`] when the stream breaks off.
     pub(crate) fn follow(&self, path: &str, mut take: impl FnMut(&str, Value) -> Result) -> Result {
         let agent = Agent::config_builder()
             .proxy(None)
@@ -176,16 +211,18 @@ impl Service {
         let reader = BufReader::new(response.into_body().into_reader());
         let mut name = String::new();
         for line in reader.lines() {
-            // A service that stops ends its streams, and one that is killed breaks them.
             let Ok(line) = line else { break };
             if let Some(event) = line.strip_prefix("event: ") {
                 event.clone_into(&mut name);
+            } else if name == "end" {
+                return Ok(());
             } else if let Some(data) = line.strip_prefix("data: ") {
                 let data = serde_json::from_str(data).map_err(|_| self.no_service())?;
                 take(&name, data)?;
             }
         }
-        Ok(())
+        let address = self.address;
+        Err(CliError::ServiceLost { address }.into())
     }
 
     fn agent(&self, patience: Option<Duration>) -> Agent {
@@ -214,9 +251,14 @@ impl Service {
             .read_to_string()
             .map_err(|error| self.unreachable(error))?;
         let value: Value = serde_json::from_str(&text).map_err(|_| self.no_service())?;
-        match status.is_success() {
-            true => Ok(value),
-            false => Err(refusal(status.as_u16(), &value)),
+        match status.as_u16() {
+            200..300 => Ok(value),
+            401 => Err(CliError::OtherToken {
+                address: self.address,
+                path: self.token_file.clone(),
+            }
+            .into()),
+            status => Err(refusal(status, &value)),
         }
     }
 
@@ -240,7 +282,7 @@ fn refusal(status: u16, problem: &Value) -> Failure {
     let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
     let exit = match status {
         400 | 422 => Exit::Invalid,
-        401 | 403 => Exit::Denied,
+        403 => Exit::Denied,
         404 => Exit::NotFound,
         408 => Exit::TimedOut,
         503 => Exit::Unreachable,
@@ -258,6 +300,15 @@ fn refusal(status: u16, problem: &Value) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_knows_and_several_know() {
+        let said = |addresses: &[&str]| those_on(addresses, "knows", "know");
+        assert_eq!(said(&["a:1"]), "the service on a:1 knows");
+        assert_eq!(said(&["a:1", "b:2"]), "the services on a:1 and b:2 know");
+        let three = said(&["a:1", "b:2", "c:3"]);
+        assert_eq!(three, "the services on a:1, b:2 and c:3 know");
+    }
 
     #[test]
     fn a_service_is_known_as_long_as_it_lives() {

@@ -299,6 +299,8 @@ pub enum Event {
         limit: u64,
         /// What was done about it.
         action: ViolationAction,
+        /// When, in milliseconds since 1970 (UTC).
+        timestamp_ms: u64,
     },
     /// A plugin was refused something that it was not granted.
     #[serde(rename = "plugin.denied")]
@@ -376,5 +378,23 @@ mod tests {
         assert_eq!(json["event"], "run.finished");
         assert_eq!(json["outcome"], "degraded");
         assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
+    }
+
+    #[test]
+    fn a_violation_says_who_used_how_much_of_what_and_when() {
+        let event = Event::ResourceViolation {
+            plugin: "greedy".into(),
+            resource: "memory".into(),
+            current: 12,
+            limit: 10,
+            action: ViolationAction::Kill,
+            timestamp_ms: 1_700_000_000_123,
+        };
+        let expected = serde_json::json!({
+            "event": "plugin.violation", "plugin": "greedy", "resource": "memory",
+            "current": 12, "limit": 10, "action": "kill", "timestamp_ms": 1_700_000_000_123_u64,
+        });
+        assert_eq!(serde_json::to_value(&event).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<Event>(expected).unwrap(), event);
     }
 }

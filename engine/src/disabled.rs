@@ -2,6 +2,8 @@
 //!
 //! A file each, whose name is the plugin's, so that it is there or not whatever
 //! else happens at the same time, and no two processes can spoil each other's work.
+//! What lies there is never opened. Something else than a file has the same effect, since
+//! whoever put it there meant something, and is neither taken for a record nor removed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -48,14 +50,21 @@ impl Disabled {
 
     /// Whether `plugin` is one of them.
     pub fn has(&self, plugin: &str) -> bool {
-        self.file(plugin).is_ok_and(|file| file.exists())
+        let file = self.file(plugin);
+        file.is_ok_and(|file| file.symlink_metadata().is_ok())
+    }
+
+    /// Those that something else than a file disables, each with what that is.
+    pub(crate) fn strange(&self) -> Result<Vec<EngineError>, EngineError> {
+        let names = self.list()?.into_iter();
+        Ok(names.filter_map(|name| self.record(&name).err()).collect())
     }
 
     /// Adds `plugin`, durably, and says whether it is new. `by` is kept for people.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// When it cannot be written, or something else than a file lies there.
     pub fn add(&self, plugin: &str, by: &str) -> Result<bool, EngineError> {
         let file = self.file(plugin)?;
         private_dir(&self.dir).map_err(|error| self.unusable(error))?;
@@ -66,7 +75,10 @@ impl Disabled {
             .mode(0o600)
             .open(file);
         let is_new = match made {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.record(plugin)?;
+                false
+            }
             made => {
                 let written = made.and_then(|mut file| {
                     file.write_all(note.as_bytes())?;
@@ -85,14 +97,31 @@ impl Disabled {
     ///
     /// # Errors
     ///
-    /// When it cannot be removed.
+    /// When it cannot be removed, or something else than a file lies there.
     pub fn remove(&self, plugin: &str) -> Result<bool, EngineError> {
-        let removed = fs::remove_file(self.file(plugin)?).and_then(|()| sync(&self.dir));
+        let file = self.record(plugin)?;
+        let removed = fs::remove_file(file).and_then(|()| sync(&self.dir));
         match removed {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(self.unusable(error)),
         }
+    }
+
+    /// Where `plugin` is written down, or would be; an error where something else lies.
+    fn record(&self, plugin: &str) -> Result<PathBuf, EngineError> {
+        let path = self.file(plugin)?;
+        let what = match path.symlink_metadata().map(|it| it.file_type()) {
+            Ok(it) if it.is_dir() => "a directory",
+            Ok(it) if it.is_symlink() => "a link",
+            Ok(it) if !it.is_file() => "no file",
+            _ => return Ok(path),
+        };
+        Err(EngineError::StrangeRecord {
+            id: plugin.to_owned(),
+            path,
+            what,
+        })
     }
 
     /// No name may lead out of the directory.
@@ -146,6 +175,34 @@ mod tests {
         assert_eq!(mode(&home.disabled().join("greeter")), 0o600);
         assert!(disabled.remove("greeter").unwrap());
         assert!(!disabled.has("greeter") && disabled.has("acme.mailer"));
+    }
+
+    #[test]
+    fn what_is_no_file_disables_and_is_neither_opened_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disabled = Disabled::of(&Home::at(dir.path()).unwrap());
+        disabled.add("plain", "ada").unwrap();
+        let at = |name: &str| dir.path().join("disabled").join(name);
+        fs::create_dir(at("dir")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RUSR).unwrap();
+        assert_eq!(
+            disabled.list().unwrap(),
+            ["dir", "link", "pipe", "plain"],
+            "all of them"
+        );
+        for name in ["dir", "link", "pipe"] {
+            assert!(disabled.has(name), "{name}");
+            let path = at(name).display().to_string();
+            for refused in [disabled.add(name, "ada"), disabled.remove(name)] {
+                let text = refused.unwrap_err().to_string();
+                assert!(text.contains(&path), "{text}");
+            }
+            assert!(at(name).symlink_metadata().is_ok(), "{name}");
+        }
+        let strange = disabled.strange().unwrap();
+        assert_eq!(strange.len(), 3, "{strange:?}");
+        assert!(disabled.remove("plain").unwrap());
     }
 
     #[test]

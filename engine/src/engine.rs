@@ -3,6 +3,7 @@
 mod builder;
 mod fork;
 mod intake;
+mod limits;
 mod plugins;
 mod resume;
 mod revive;
@@ -239,8 +240,8 @@ impl Engine {
     }
 
     /// What an operator should know of this start and is no error: sections of
-    /// the configuration that name no plugin or phase. Logged as well, with the
-    /// target `warnings`.
+    /// the configuration that name no plugin or phase, and what disables a plugin and is
+    /// no file. Logged as well, with the target `warnings`.
     pub fn warnings(&self) -> &[String] {
         &self.shared.warnings
     }

@@ -243,6 +243,22 @@ pub enum EngineError {
         id: String,
     },
 
+    /// Each file in the directory `disabled` of the home keeps the plugin of its name from
+    /// taking calls. What is no file does so too, and was not put there by a command.
+    #[error("`{}` is {what}, which keeps plugin {id} disabled", .path.display())]
+    #[diagnostic(
+        code("ORC-4018"),
+        help("look what it is and remove it; then `orchestrator plugin enable {id}`")
+    )]
+    StrangeRecord {
+        /// The plugin.
+        id: String,
+        /// Where it lies.
+        path: std::path::PathBuf,
+        /// What lies there.
+        what: &'static str,
+    },
+
     /// A run that is resumed was started with a plugin that has changed since.
     #[error(
         "run {run} was started with `{plugin}` {version}, which is no longer installed as it was"
@@ -311,6 +327,7 @@ impl EngineError {
             ) => ErrorClass::NotFound,
             Self::AlreadyDriven { .. }
             | Self::DisabledByConfig { .. }
+            | Self::StrangeRecord { .. }
             | Self::Runtime(
                 RuntimeError::IllegalTransition { .. }
                 | RuntimeError::CompiledIn { .. }
@@ -334,7 +351,9 @@ impl EngineError {
             Self::Runtime(RuntimeError::Trust { .. } | RuntimeError::Locked(_)) => {
                 ErrorClass::Trust
             }
-            Self::Runtime(RuntimeError::Grants { .. }) => ErrorClass::Invalid,
+            Self::Runtime(RuntimeError::Grants { .. } | RuntimeError::Limit(_)) => {
+                ErrorClass::Invalid
+            }
             Self::Runtime(_) | Self::Interrupted { .. } | Self::HomeUnusable { .. } => {
                 ErrorClass::Failed
             }

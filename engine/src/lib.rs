@@ -36,6 +36,8 @@ pub use error::{EngineError, ErrorClass};
 pub use history::RunHistory;
 pub use home::{Home, HomeError};
 pub use orchestrator_contract as contract;
-pub use orchestrator_plugin_runtime::{Builtin, CallContext, Plugin};
+pub use orchestrator_plugin_runtime::{
+    Builtin, CallContext, LimitChange, LimitPolicy, Operation, Plugin, SecurityValidator, Veto,
+};
 pub use report::{Describe, OutputView, RunOverview, RunReport, StepReport};
 pub use request::RunRequest;

@@ -1,6 +1,8 @@
 //! Plugins compiled into the host. They share its memory and its fate, so they
 //! have trust level 3 and need no signature.
 
+mod recovery;
+
 use std::{
     fmt,
     sync::{
@@ -17,9 +19,10 @@ use orchestrator_manifest::{Manifest, ManifestError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use self::recovery::Recovery;
 use crate::{
     BoxFuture, CallContext, Plugin, PluginProblem, error::LifecycleError, health::FIRST_CHECK,
-    lifecycle::Lifecycle, outlet::Outlet,
+    lifecycle::Lifecycle, outlet::Outlet, settings::RuntimeSettings,
 };
 
 /// A plugin compiled into the host, with its manifest.
@@ -121,11 +124,13 @@ impl Plugin for OnePhase {
 /// A builtin in the registry.
 pub(crate) struct BuiltinBody {
     plugin: Arc<dyn Plugin>,
-    outlet: Arc<Outlet>,
+    pub(crate) outlet: Arc<Outlet>,
     config: Arc<Value>,
     start_timeout: Duration,
     /// Whether there is something to stop.
     started: AtomicBool,
+    /// What becomes of it when it is not well, which no call looks at.
+    pub(crate) recovery: Box<Recovery>,
 }
 
 impl BuiltinBody {
@@ -133,14 +138,15 @@ impl BuiltinBody {
         plugin: Arc<dyn Plugin>,
         outlet: Arc<Outlet>,
         config: Arc<Value>,
-        start_timeout: Duration,
+        settings: &RuntimeSettings,
     ) -> Self {
         Self {
             plugin,
             outlet,
             config,
-            start_timeout,
+            start_timeout: settings.start_timeout,
             started: AtomicBool::new(false),
+            recovery: Box::new(Recovery::new(settings.restart.clone())),
         }
     }
 

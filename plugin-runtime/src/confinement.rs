@@ -236,6 +236,12 @@ impl Hold {
         Ok(())
     }
 
+    /// Whether the room for files that its processes have is nobody else's: where they are
+    /// observed, they have the machine's.
+    pub(crate) fn has_own_disk(&self) -> bool {
+        self.lessons.is_none() && self.has(Layer::Root)
+    }
+
     fn has(&self, layer: Layer) -> bool {
         let report = self.confinement.as_ref().map(Confinement::report);
         report.is_some_and(|report| report.in_force().contains(layer))

@@ -2,9 +2,10 @@
 //! runs it.
 
 mod call;
-mod hold;
+mod gate;
 mod needs;
 mod restart;
+mod status;
 
 use std::{
     path::PathBuf,
@@ -24,13 +25,21 @@ use tokio::{
 };
 
 use crate::{
-    BoxFuture, DependencyStatus, PhaseStatus, PluginProblem, PluginStatus, SandboxStatus,
-    builtin::BuiltinBody, dependencies::Standing, error::LifecycleError, exec::Exec,
-    health::HealthRecord, lifecycle::Lifecycle, limits::Bounds, node::Node, search_path::Place,
+    BoxFuture, PluginProblem, SandboxStatus,
+    builtin::BuiltinBody,
+    dependencies::Standing,
+    error::LifecycleError,
+    exec::Exec,
+    health::HealthRecord,
+    lifecycle::Lifecycle,
+    limits::Bounds,
+    node::Node,
+    search_path::Place,
+    validator::{Operation, Validator, Veto},
 };
 pub use call::CallFuture;
 use call::InFlight;
-pub(crate) use hold::Held;
+pub(crate) use gate::Gate;
 pub(crate) use restart::NotRestarted;
 
 /// What is known of a plugin from its package and its operator.
@@ -44,8 +53,9 @@ pub(crate) struct Facts {
     pub(crate) place: Place,
     /// Whether manifest and facts are more than a claim.
     pub(crate) verified: bool,
-    /// Whether it asks for more than earlier versions were granted.
-    pub(crate) waits_for_grant: bool,
+    /// Whether it waits for an operator: it asks for more than earlier versions were
+    /// granted, or may not come to this host yet.
+    pub(crate) waits: bool,
     pub(crate) location: Option<PathBuf>,
     pub(crate) shadowed: Vec<PathBuf>,
     pub(crate) digest: String,
@@ -71,7 +81,7 @@ impl Facts {
         Standing {
             place: self.place,
             verified: self.verified,
-            waits: self.waits_for_grant,
+            waits: self.waits,
             channel: self.channel,
         }
     }
@@ -109,12 +119,13 @@ pub(crate) struct Entry {
     /// Held while the plugin is started, so that it is started once.
     starting: Arc<Mutex<()>>,
     /// Whether it runs and lets no call in yet.
-    held: AtomicBool,
+    gated: AtomicBool,
     /// What answers in its place, once it was given up.
     instead: OnceLock<Arc<Entry>>,
     /// Whether it was said that it is deprecated.
     pub(crate) told_deprecated: AtomicBool,
     start_timeout: Duration,
+    validator: Option<Validator>,
 }
 
 impl Entry {
@@ -124,6 +135,7 @@ impl Entry {
         life: Arc<Lifecycle>,
         body: Body,
         start_timeout: Duration,
+        validator: Option<Validator>,
     ) -> Self {
         Self {
             id: PluginId::new(manifest.id.as_str()),
@@ -141,10 +153,11 @@ impl Entry {
             users: AtomicU64::new(0),
             idle: Notify::new(),
             starting: Arc::default(),
-            held: AtomicBool::new(false),
+            gated: AtomicBool::new(false),
             instead: OnceLock::new(),
             told_deprecated: AtomicBool::new(false),
             start_timeout,
+            validator,
         }
     }
 
@@ -162,6 +175,9 @@ impl Entry {
         {
             let message = format!("plugin {} has no phase `{}`", self.id, call.phase);
             return CallFuture::refused(CallError::InvalidInput { message }, in_flight);
+        }
+        if let Err(error) = self.validate(&call) {
+            return CallFuture::refused(error, in_flight);
         }
         if self.lets_in() {
             match &self.body {
@@ -191,6 +207,20 @@ impl Entry {
             }
         });
         CallFuture::new(answer, in_flight)
+    }
+
+    /// Whether the embedding program lets the call through.
+    fn validate(&self, call: &PhaseCall) -> Result<(), CallError> {
+        let Some(validator) = &self.validator else {
+            return Ok(());
+        };
+        let validated = validator.operation(&self.id, Operation::Call(call));
+        validated.map_err(|Veto(reason)| {
+            let resource = format!("phase {}", call.phase);
+            self.life.denied(&resource);
+            let message = format!("{resource} of plugin {} is not allowed: {reason}", self.id);
+            CallError::Permission { message }
+        })
     }
 
     pub(crate) async fn reconcile(self: &Arc<Self>, phase: &PhaseName, key: &str) -> Reconciled {
@@ -283,6 +313,9 @@ impl Entry {
     /// doing the same.
     pub(crate) fn start_now(&self) -> BoxFuture<'_, Result<(), CallError>> {
         Box::pin(async move {
+            if let Body::Builtin(builtin) = &self.body {
+                builtin.recovery.rested().await;
+            }
             // The start that was waited for may have failed.
             self.startable()?;
             let mut started = Vec::new();
@@ -325,6 +358,9 @@ impl Entry {
         {
             return Ok(());
         }
+        if let Body::Builtin(builtin) = &self.body {
+            builtin.recovery.give_up();
+        }
         // Past the grace period calls are cut off.
         let _ = timeout_at(until, self.idle()).await;
         let grace = until.saturating_duration_since(Instant::now());
@@ -360,96 +396,9 @@ impl Entry {
         match &self.body {
             Body::Exec(exec) => exec.close(),
             Body::Node(node) => node.close(),
-            Body::Builtin(_) | Body::None => {}
+            Body::Builtin(builtin) => builtin.recovery.give_up(),
+            Body::None => {}
         }
-    }
-
-    pub(crate) fn status(&self) -> PluginStatus {
-        let (pid, restarts, waiting) = match &self.body {
-            Body::Node(node) => (node.pid(), node.restarts(), node.waiting()),
-            Body::Exec(exec) => (None, 0, exec.waiting()),
-            Body::Builtin(_) | Body::None => (None, 0, 0),
-        };
-        let facts = self.facts.clone();
-        let (state, started_at) = (self.life.state(), self.started_at());
-        PluginStatus {
-            id: self.id.to_string(),
-            version: self.manifest.version.clone(),
-            kind: self.manifest.kind.as_str(),
-            roles: self
-                .manifest
-                .role
-                .iter()
-                .map(|role| role.as_str())
-                .collect(),
-            description: self.manifest.description.clone(),
-            author: self.manifest.author.clone(),
-            license: self.manifest.license.clone(),
-            state,
-            history: self.life.history(),
-            trust_level: facts.trust_level,
-            key_id: facts.key_id,
-            unsigned: facts.unsigned,
-            digest: facts.digest,
-            channel: facts.channel,
-            location: facts.location,
-            label: facts.label,
-            phases: self.phases.iter().map(PhaseStatus::of).collect(),
-            dependencies: self.dependency_statuses(),
-            limits: facts.limits.as_ref().map(|it| it.now()).unwrap_or_default(),
-            limits_held: facts.limits.map_or_else(Vec::new, |it| it.held()),
-            has_config_schema: self.manifest.config_schema.is_some(),
-            sensitive_fields: self.manifest.sensitive_fields.clone(),
-            warnings: facts.warnings,
-            grants: facts.grants,
-            enforced_by_kernel: facts.enforced_by_kernel,
-            not_enforced: facts.not_enforced,
-            sandbox: facts.sandbox,
-            pid,
-            started_at,
-            last_seen: self.last_seen(),
-            health: self
-                .health
-                .health(state, started_at, self.life.last_problem().is_some()),
-            restarts,
-            calls: self.calls.load(Ordering::Relaxed),
-            waiting,
-            error: self.life.problem(),
-            last_problem: self.life.last_problem(),
-            shadowed: facts.shadowed,
-        }
-    }
-
-    /// Since when it runs: its process, where it has one.
-    fn started_at(&self) -> Option<i64> {
-        match &self.body {
-            Body::Node(node) => node.pid().and(node.last_started_at()),
-            _ => self.life.running_since(),
-        }
-    }
-
-    /// When it was last known to be there.
-    fn last_seen(&self) -> Option<i64> {
-        let started = match &self.body {
-            Body::Node(node) => node.last_started_at(),
-            _ => self.life.running_since(),
-        };
-        self.health.last_seen().max(started)
-    }
-
-    fn dependency_statuses(&self) -> Vec<DependencyStatus> {
-        let needed = self.manifest.dependencies.iter();
-        needed
-            .map(|(id, range)| {
-                let chosen = self.dependencies();
-                let chosen = chosen.iter().find(|entry| entry.manifest.id == *id);
-                DependencyStatus {
-                    id: id.to_string(),
-                    range: range.clone(),
-                    version: chosen.map(|entry| entry.manifest.version.clone()),
-                }
-            })
-            .collect()
     }
 
     /// Whether the plugin has a process that lives from call to call.

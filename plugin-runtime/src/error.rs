@@ -11,7 +11,7 @@ use semver::{Version, VersionReq};
 use thiserror::Error;
 
 pub(crate) use self::lifecycle::LifecycleError;
-use crate::{PluginProblem, ProblemClass, lifecycle::Illegal};
+use crate::{LimitRefusal, PluginProblem, ProblemClass, lifecycle::Illegal};
 
 /// Why the runtime does not start, or does not do what an operator asked.
 #[derive(Debug, Error, Diagnostic)]
@@ -98,7 +98,12 @@ pub enum RuntimeError {
     },
     /// What is compiled in changes with the host.
     #[error("plugin {id} is compiled into the host and cannot be reloaded")]
-    #[diagnostic(code("ORC-3053"), help("start a host that has the new one"))]
+    #[diagnostic(
+        code("ORC-3053"),
+        help(
+            "another one comes with another host; `orchestrator plugin restart {id}` starts this one again"
+        )
+    )]
     CompiledIn {
         /// The plugin.
         id: String,
@@ -236,20 +241,10 @@ pub enum RuntimeError {
         /// What went wrong, one for each plugin.
         failures: Vec<PluginProblem>,
     },
-    /// A limit of a plugin cannot be changed while the host runs.
-    #[error("`{key}` of plugin {id} cannot be changed: {why}")]
-    #[diagnostic(
-        code("ORC-3065"),
-        help("the plugin goes on with the limits that it had")
-    )]
-    LimitFixed {
-        /// The plugin.
-        id: String,
-        /// The limit, as a manifest names it.
-        key: &'static str,
-        /// What is in the way.
-        why: &'static str,
-    },
+    /// Limits of a plugin were not changed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Limit(#[from] LimitRefusal),
 }
 
 /// Why no plugin answers to an id and a range of versions.
@@ -355,6 +350,16 @@ pub(crate) enum LoadError {
     )]
     Narrowed { capabilities: String },
 
+    /// The program that embeds the runtime has rules beside the grants.
+    #[error("capability {capability} not allowed: {reason}")]
+    #[diagnostic(
+        code("ORC-3081"),
+        help(
+            "it was granted, and the program that runs the engine denies it: ask whoever runs that"
+        )
+    )]
+    Vetoed { capability: String, reason: String },
+
     /// The manifest asks for a limit that nothing here could hold the plugin
     /// to, and a limit that is not held would mislead.
     #[error("`{key}` = {value} cannot be enforced: {why}")]
@@ -442,7 +447,9 @@ impl LoadError {
     /// What sort of problem it is.
     pub(crate) fn class(&self) -> ProblemClass {
         match self {
-            Self::LessTrusted { .. } | Self::Narrowed { .. } => ProblemClass::Denied,
+            Self::LessTrusted { .. } | Self::Narrowed { .. } | Self::Vetoed { .. } => {
+                ProblemClass::Denied
+            }
             Self::Changed => ProblemClass::Trust,
             Self::MissingDependency { .. } | Self::DependencyOutOfRange { .. } => {
                 ProblemClass::NotFound

@@ -127,9 +127,9 @@ impl PluginHandle {
     }
 
     /// Starts a plugin again that runs and is not well, for `reason`: its calls have
-    /// `grace` to end, those that come meanwhile wait. A process is then started as if
-    /// it had ended by itself when it was last known to be well, after a delay and not
-    /// for ever. Dropping the future leaves what has begun to itself.
+    /// `grace` to end, those that come meanwhile wait. It is then started as a process is
+    /// that ended by itself when it was last known to be well, after a delay and not for
+    /// ever. Dropping the future leaves what has begun to itself.
     ///
     /// # Errors
     ///

@@ -7,11 +7,11 @@ use std::{
 
 use orchestrator_contract::PluginState;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     entry::{Body, Entry},
-    lifecycle::now_ms,
+    moment::Moment,
 };
 
 /// How long the check right after the start may take.
@@ -52,18 +52,20 @@ pub(crate) struct HealthRecord(Mutex<Found>);
 #[derive(Debug, Default)]
 struct Found {
     health: PluginHealth,
-    last_seen: Option<i64>,
+    last_check: Option<Moment>,
+    last_seen: Option<Moment>,
 }
 
 impl HealthRecord {
     /// Takes note of a check that began at `began` and of what it found.
-    fn note(&self, began: i64, found: &Result<(), String>) {
-        let now = now_ms();
+    fn note(&self, began: Instant, found: &Result<(), String>) {
+        let (now, took) = (Moment::now(), began.elapsed());
         let mut record = self.lock();
+        record.last_check = Some(now);
         let health = &mut record.health;
-        health.last_check = Some(now);
+        health.last_check = Some(now.shown());
         health.metrics.checks += 1;
-        health.metrics.duration_ms = u64::try_from(now - began).unwrap_or_default();
+        health.metrics.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match found {
             Ok(()) => {
                 health.consecutive_fails = 0;
@@ -77,8 +79,8 @@ impl HealthRecord {
         }
     }
 
-    /// When it last said that it is well, in milliseconds since 1970 (UTC).
-    pub(crate) fn last_seen(&self) -> Option<i64> {
+    /// When it last said that it is well.
+    pub(crate) fn last_seen(&self) -> Option<Moment> {
         self.lock().last_seen
     }
 
@@ -87,14 +89,15 @@ impl HealthRecord {
     pub(crate) fn health(
         &self,
         state: PluginState,
-        started_at: Option<i64>,
+        started_at: Option<Moment>,
         had_problem: bool,
     ) -> PluginHealth {
         use PluginState::{CrashLoop, Error, Running, Starting};
-        let mut health = self.lock().health.clone();
+        let record = self.lock();
+        let mut health = record.health.clone();
         health.healthy = match state {
             Running => {
-                let last = health.last_check.filter(|at| Some(*at) >= started_at);
+                let last = record.last_check.filter(|at| Some(*at) >= started_at);
                 last.map(|_| health.consecutive_fails == 0)
             }
             // It ended by itself, or never came up.
@@ -118,7 +121,7 @@ impl Entry {
         if !self.life.is_running() {
             return None;
         }
-        let began = now_ms();
+        let began = Instant::now();
         let asked = async {
             match &self.body {
                 Body::Builtin(builtin) => builtin.is_well().await,
@@ -140,6 +143,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     #[test]
@@ -148,7 +153,7 @@ mod tests {
         let told = |state| serde_json::to_value(record.health(state, None, false)).unwrap();
         assert!(told(PluginState::Running)["healthy"].is_null());
         for _ in 0..3 {
-            record.note(now_ms(), &Err("the disk is gone".to_owned()));
+            record.note(Instant::now(), &Err("the disk is gone".to_owned()));
         }
         let sick = told(PluginState::Running);
         assert_eq!(sick["healthy"], false);
@@ -156,12 +161,29 @@ mod tests {
         assert_eq!(sick["last_error"], "the disk is gone");
         assert!(sick["last_check"].is_i64());
         assert_eq!(sick["metrics"]["failures"], 3);
-        record.note(now_ms(), &Ok(()));
+        record.note(Instant::now(), &Ok(()));
         let well = told(PluginState::Running);
         assert_eq!(well["healthy"], true);
         assert_eq!(well["consecutive_fails"], 0);
         assert_eq!(well["metrics"]["checks"], 4);
         assert_eq!(told(PluginState::CrashLoop)["healthy"], false);
         assert!(told(PluginState::Disabled)["healthy"].is_null());
+    }
+
+    /// The machine's clock goes on by itself here, and says nothing of these seconds.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_found_is_placed_by_the_clock_that_only_goes_on() {
+        let record = HealthRecord::default();
+        record.note(Instant::now(), &Ok(()));
+        advance(Duration::from_secs(1)).await;
+        let started = Some(Moment::now());
+        let told = || record.health(PluginState::Running, started, false);
+        assert_eq!(told().healthy, None, "another process was well");
+        assert!(record.last_seen() < started);
+        let began = Instant::now();
+        advance(Duration::from_secs(3)).await;
+        record.note(began, &Ok(()));
+        assert_eq!(told().healthy, Some(true));
+        assert_eq!(told().metrics.duration_ms, 3_000);
     }
 }

@@ -36,7 +36,7 @@
 //! | why one is refused | `load.rs`, `dependencies.rs`, `limits.rs` |
 //! | what holds one to its grants | `confinement.rs` |
 //! | what it would have to be granted | `learn.rs` |
-//! | a plugin's life | `lifecycle.rs`, `entry.rs`, `supervisor.rs`, `health.rs` |
+//! | a plugin's life | `lifecycle.rs`, `entry.rs`, `supervisor.rs`, `health.rs`, `moment.rs` |
 //! | how it goes on with a new release | `reload.rs`, `registry.rs` |
 //! | which version is meant | `dependencies.rs`, `channel.rs` |
 //! | the kinds | `builtin.rs`, `exec.rs`, `node.rs` |
@@ -61,6 +61,7 @@ mod limits;
 mod load;
 mod logs;
 mod media_type;
+mod moment;
 mod monitor;
 mod node;
 mod outlet;
@@ -78,6 +79,7 @@ mod settings;
 mod status;
 mod supervisor;
 mod unused;
+mod validator;
 mod violations;
 mod withdraw;
 
@@ -94,7 +96,8 @@ pub use health::{HealthMetrics, PluginHealth};
 pub use learn::{Lessons, Proposal, Withheld};
 pub use lifecycle::{LastProblem, StateChange};
 pub use limits::{
-    HeldLimit, LimitOfHost, Policy as LimitPolicy, Watch as PluginLimits, limits_of_host,
+    HeldLimit, LimitChange, LimitOfHost, LimitRefusal, Policy as LimitPolicy,
+    Watch as PluginLimits, limits_of_host,
 };
 pub use plugin::{BoxFuture, CallContext, Plugin, Session};
 pub use problem::{PluginProblem, ProblemClass};
@@ -106,4 +109,5 @@ pub use settings::{
     ReloadSettings, RestartSettings, RuntimeSettings, SandboxSettings, StartMode,
 };
 pub use status::{DependencyStatus, PhaseStatus, PluginStatus};
+pub use validator::{Operation, SecurityValidator, Validator, Veto};
 pub use violations::{UnreadViolations, Violation};

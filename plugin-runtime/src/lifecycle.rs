@@ -6,13 +6,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use orchestrator_contract::{Event, EventSink, PluginId, PluginState};
+use orchestrator_contract::{DenialRule, Event, EventSink, PluginId, PluginState};
 use serde::Serialize;
+use tokio::sync::Notify;
 
-use crate::PluginProblem;
+use crate::{
+    PluginProblem,
+    moment::{Moment, now_ms},
+};
 
 /// How many changes are remembered.
 const HISTORY_MAX: usize = 64;
@@ -86,10 +89,14 @@ pub(crate) struct Lifecycle {
     /// Whether the state is `Running`, for the hot path.
     running: AtomicBool,
     record: Mutex<Record>,
+    /// Told of every change of the state.
+    changed: Notify,
 }
 
 struct Record {
     state: PluginState,
+    /// Since when that is so.
+    since: Moment,
     /// What becomes of the plugin when it is enabled again.
     resume: Option<PluginState>,
     /// Why the plugin does not run, until it does.
@@ -117,11 +124,13 @@ impl Lifecycle {
             running: AtomicBool::new(false),
             record: Mutex::new(Record {
                 state: PluginState::Discovered,
+                since: Moment::now(),
                 resume: None,
                 problem: None,
                 last_problem: None,
                 history: VecDeque::new(),
             }),
+            changed: Notify::new(),
         };
         let reason: Arc<str> = "its manifest was read".into();
         this.note(&mut this.lock(), PluginState::Discovered, &reason);
@@ -159,6 +168,18 @@ impl Lifecycle {
         matches!(self.state(), Error | Stopping | Stopped | Unloaded)
     }
 
+    /// Waits until that is so.
+    pub(crate) async fn out_of_service(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.is_out_of_service() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Whether calls can be made without asking further.
     pub(crate) fn is_running(&self) -> bool {
         self.running.load(Ordering::Acquire)
@@ -191,11 +212,10 @@ impl Lifecycle {
         self.lock().last_problem.clone()
     }
 
-    /// Since when the plugin runs, in milliseconds since 1970 (UTC).
-    pub(crate) fn running_since(&self) -> Option<i64> {
+    /// Since when the plugin runs.
+    pub(crate) fn running_since(&self) -> Option<Moment> {
         let record = self.lock();
-        let last = record.history.back()?;
-        (last.state == PluginState::Running).then_some(last.at_ms)
+        (record.state == PluginState::Running).then_some(record.since)
     }
 
     pub(crate) fn history(&self) -> Vec<StateChange> {
@@ -264,6 +284,7 @@ impl Lifecycle {
 
     fn note(&self, record: &mut Record, state: PluginState, reason: &Arc<str>) {
         record.state = state;
+        record.since = Moment::now();
         if matches!(state, PluginState::Loaded | PluginState::Running) {
             record.problem = None;
         }
@@ -274,8 +295,20 @@ impl Lifecycle {
         }
         record.history.push_back(StateChange {
             state,
-            at_ms: now_ms(),
+            at_ms: record.since.shown(),
             reason: Arc::clone(reason),
+        });
+        self.changed.notify_waiters();
+    }
+
+    /// The embedding program did not let it do what `resource` says.
+    pub(crate) fn denied(&self, resource: &str) {
+        self.events.emit(Event::CapabilityDenied {
+            plugin: self.plugin.clone(),
+            capability: Arc::default(),
+            resource: resource.into(),
+            rule: DenialRule::Vetoed,
+            suppressed: 0,
         });
     }
 
@@ -294,14 +327,6 @@ impl Lifecycle {
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    // A clock before 1970 is not worth an error here.
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
 }
 
 /// States that a process moves through by itself, also while it is disabled.

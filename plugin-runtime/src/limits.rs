@@ -13,17 +13,23 @@
 
 mod bounds;
 mod ceilings;
+mod change;
 mod error;
+mod held;
 
 use orchestrator_manifest::Resources;
 use serde::{Deserialize, Serialize};
 
-pub use self::bounds::{HeldLimit, LimitOfHost, limits_of_host};
-use self::ceilings::least;
 pub(crate) use self::{
     bounds::{Bounds, Means},
     ceilings::Ceilings,
+    change::Changes,
     error::LimitError,
+};
+pub use self::{
+    change::LimitChange,
+    error::LimitRefusal,
+    held::{HeldLimit, LimitOfHost, limits_of_host},
 };
 use crate::error::LoadError;
 
@@ -58,47 +64,46 @@ pub enum Policy {
     Kill,
 }
 
-/// The limits of a native plugin that has these `means`: of what its manifest asks for and
-/// the `ceilings`, the lower.
+/// The limits of a native plugin that has these `means`: of what its manifest or an operator
+/// asks for and the `ceilings`, the lower.
 ///
 /// # Errors
 ///
 /// When a limit is asked for that nothing enforces.
 pub(crate) fn native(
     resources: &Resources,
+    change: LimitChange,
     ceilings: Ceilings,
     means: Means,
 ) -> Result<Bounds, LoadError> {
-    let bound = |limit: Option<u32>| limit.filter(|limit| *limit > 0).map(u64::from);
     let refused = |key, value: u64, why| LoadError::LimitNotEnforceable {
         key,
         value: u32::try_from(value).unwrap_or(u32::MAX),
         why,
     };
-    if let (Some(asked), Err(why)) = (bound(resources.max_disk_mb), means.disk) {
-        return Err(refused("max_disk_mb", asked, why));
+    let disk = means.disk;
+    let bounds = Bounds::new(resources, change, ceilings, means);
+    let watch = bounds.now();
+    if let (Some(bytes), Err(why)) = (watch.disk_bytes, disk) {
+        return Err(refused("max_disk_mb", bytes / MIB, why));
     }
-    let memory_bytes = bound(resources.max_memory_mb).map(|mebibytes| mebibytes * MIB);
-    let watch = Watch {
-        memory_bytes: least(memory_bytes, ceilings.memory_bytes),
-        cpu_percent: least(bound(resources.max_cpu_percent), ceilings.cpu_percent),
-        tasks: least(bound(resources.max_tasks), ceilings.tasks),
-        files: least(bound(resources.max_open_files), ceilings.files),
-        disk_bytes: disk_bytes(resources),
-    };
     if let Some(percent) = watch.cpu_percent
-        && !means.holds_cpu_as_wanted()
+        && !bounds.holds_cpu_as_wanted()
     {
         let why = bounds::NOTHING_THROTTLES;
         return Err(refused("max_cpu_percent", percent, why));
     }
-    Ok(Bounds::new(watch, ceilings, means))
+    Ok(bounds)
 }
 
-/// The room for files that a manifest asks to be held to.
-pub(crate) fn disk_bytes(resources: &Resources) -> Option<u64> {
-    let limit = resources.max_disk_mb.filter(|limit| *limit > 0);
-    limit.map(|mebibytes| u64::from(mebibytes) * MIB)
+/// The room for files that a plugin is held to.
+pub(crate) fn disk_bytes(
+    resources: &Resources,
+    change: &LimitChange,
+    ceilings: &Ceilings,
+) -> Option<u64> {
+    let (watch, _) = change::settle(resources, change, ceilings);
+    watch.disk_bytes
 }
 
 /// Refuses limits of a builtin: it shares the host's process, and nothing tells what
@@ -131,7 +136,7 @@ mod tests {
     use orchestrator_sandbox::{GroupLimits, GroupReport, Limits};
     use serde_json::json;
 
-    use super::*;
+    use super::{ceilings::Ceiling, *};
 
     fn resources(limits: serde_json::Value) -> Resources {
         let manifest = json!({
@@ -151,6 +156,7 @@ mod tests {
     fn means(policy: Policy, groups: Option<u8>) -> Means {
         Means {
             policy,
+            policy_from: "runtime.monitor.policy.level1",
             groups: GroupReport {
                 memory: groups,
                 tasks: groups,
@@ -159,12 +165,27 @@ mod tests {
             },
             own_tasks: true,
             disk: Ok(()),
+            own_disk: true,
+            is_per_call: false,
         }
+    }
+
+    fn native(
+        resources: &Resources,
+        ceilings: Ceilings,
+        means: Means,
+    ) -> Result<Bounds, LoadError> {
+        super::native(resources, LimitChange::default(), ceilings, means)
+    }
+
+    fn at_most(most: u64) -> Option<Ceiling> {
+        let setting = "runtime.sandbox";
+        Some(Ceiling { most, setting })
     }
 
     fn tasks(limit: u64) -> Ceilings {
         Ceilings {
-            tasks: Some(limit),
+            tasks: at_most(limit),
             ..Ceilings::default()
         }
     }
@@ -262,10 +283,10 @@ mod tests {
     #[test]
     fn the_operator_s_limits_hold_whatever_the_manifest_says() {
         let ceilings = Ceilings {
-            memory_bytes: Some(8 << 20),
-            cpu_percent: Some(40),
-            tasks: Some(3),
-            files: Some(16),
+            memory_bytes: at_most(8 << 20),
+            cpu_percent: at_most(40),
+            tasks: at_most(3),
+            files: at_most(16),
         };
         let most = Watch {
             memory_bytes: Some(8 << 20),

@@ -17,12 +17,13 @@ use semver::Version;
 use serde_json::Value;
 
 use crate::{
-    Discovery, Found, Lessons, PluginProblem, RuntimeError, RuntimePaths, SandboxStatus,
+    Discovery, Found, Lessons, LimitChange, PluginProblem, RuntimeError, RuntimePaths,
+    SandboxStatus,
     confinement::{Hold, is_confined},
     discover,
     entry::Facts,
     error::LoadError,
-    limits::{self, Bounds, Ceilings, Means},
+    limits::{self, Bounds, Ceilings, Changes, Means},
     program::{Executable, Program, ProgramError},
     settings::{PolicySettings, SandboxSettings},
     unused::unused_keys,
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) unsigned_paths: Vec<PathBuf>,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) policy: PolicySettings,
+    /// What an operator has changed of limits.
+    pub(crate) changes: Changes,
 }
 
 /// A package that was found, and what became of it.
@@ -292,19 +295,26 @@ impl Loader<'_> {
             None => self.grants.check(&package),
         };
         let granted = granted.map_err(|error| {
-            known.facts.waits_for_grant = matches!(
+            known.facts.waits = matches!(
                 error,
                 GrantError::AsksForMore { .. } | GrantError::OtherPublisher { .. }
             );
             PluginProblem::of(&error)
         })?;
+        if let Some(validator) = &self.rules.sandbox.validator {
+            let allowed = validator.capabilities(manifest.id.as_str(), &granted.capabilities);
+            allowed.map_err(|error| PluginProblem::of(&error))?;
+        }
         known.facts.granted(&granted);
         known.facts.package = Some(package.without_files());
         let config = configuration(manifest, &self.rules.config);
         let config = config.map_err(|error| PluginProblem::of(&error))?;
         let executable = self.native(&package)?;
         let level = package.trust_level();
-        let needs = executable.needs(limits::disk_bytes(&manifest.resources));
+        let change = self.rules.changes.of(manifest.id.as_str());
+        let ceilings = self.ceilings(level);
+        let disk_bytes = limits::disk_bytes(&manifest.resources, &change, &ceilings);
+        let needs = executable.needs(disk_bytes);
         let hold = self.hold(level, lessons, &granted, needs);
         let hold = hold.inspect_err(|_| {
             known.facts.sandbox = Some(SandboxStatus::refused());
@@ -313,7 +323,7 @@ impl Loader<'_> {
         if lessons.is_none() && !is_confined(level, &self.rules.sandbox) {
             tell_unconfined();
         }
-        let bounds = self.bounds(manifest, level, &hold, &granted)?;
+        let bounds = self.bounds(manifest, change, &hold, (level, &granted))?;
         known.facts.limits = Some(Arc::clone(&bounds));
         Ok(Prepared {
             program: executable.held_by(hold, Arc::clone(&bounds)),
@@ -332,7 +342,7 @@ impl Loader<'_> {
         let package = package.map_err(refused)?;
         let came = package.check_may_come(&self.trust, &mut self.arrivals);
         // What this host has had goes on in its place.
-        known.facts.waits_for_grant = came.is_err();
+        known.facts.waits = came.is_err();
         came.map(|()| package).map_err(refused)
     }
 
@@ -356,34 +366,41 @@ impl Loader<'_> {
         })
     }
 
+    fn ceilings(&self, level: TrustLevel) -> Ceilings {
+        match is_confined(level, &self.rules.sandbox) {
+            true => Ceilings::of(&self.rules.sandbox),
+            false => Ceilings::default(),
+        }
+    }
+
     /// What a plugin may use, and how it is held to that.
     fn bounds(
         &self,
         manifest: &Manifest,
-        level: TrustLevel,
+        change: LimitChange,
         hold: &Hold,
-        granted: &Granted,
+        (level, granted): (TrustLevel, &Granted),
     ) -> Result<Arc<Bounds>, PluginProblem> {
-        let sandbox = &self.rules.sandbox;
-        let ceilings = match is_confined(level, sandbox) {
-            true => Ceilings::of(sandbox),
-            false => Ceilings::default(),
-        };
-        let policy = self.rules.policy.of(level);
+        let ceilings = self.ceilings(level);
+        let (policy, policy_from) = self.rules.policy.of(level);
         let disk = hold.holds_disk(&granted.capabilities);
         // A host where nothing is limited needs no place for groups.
-        let is_limited = !manifest.resources.is_empty() || ceilings != Ceilings::default();
+        let is_limited =
+            !manifest.resources.is_empty() || !change.is_empty() || ceilings != Ceilings::default();
         let groups = match is_limited {
             true => groups(),
             false => GroupReport::default(),
         };
         let means = Means {
             policy,
+            policy_from,
             groups,
             own_tasks: hold.counts_processes(),
             disk,
+            own_disk: hold.has_own_disk(),
+            is_per_call: manifest.kind == Kind::Exec,
         };
-        let bounds = limits::native(&manifest.resources, ceilings, means);
+        let bounds = limits::native(&manifest.resources, change, ceilings, means);
         bounds
             .map(Arc::new)
             .map_err(|error| PluginProblem::at_stage("applying resource limits", &error))

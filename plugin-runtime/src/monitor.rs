@@ -212,9 +212,11 @@ fn look_at(watched: Vec<Arc<Watched>>) -> io::Result<Vec<(Arc<Watched>, Option<U
 }
 
 impl Watched {
-    /// Bytes in the files of the directory of its own, where that is bounded.
+    /// Bytes in the files of the directory of its own, where it has one and that is
+    /// bounded.
     fn disk_bytes(&self) -> Option<u64> {
-        self.bounds.now().disk_bytes?;
+        let (watch, _) = self.bounds.watched();
+        watch.disk_bytes?;
         let state = statvfs(format!("/proc/{}/root{SCRATCH}", self.pid)).ok()?;
         let used = state.f_blocks.saturating_sub(state.f_bfree);
         Some(used.saturating_mul(state.f_frsize))
@@ -245,7 +247,7 @@ impl Watched {
         settings: &MonitorSettings,
     ) -> (Sample, Vec<Violation>) {
         let holds_cpu = self.group.as_ref().is_some_and(Group::holds_cpu);
-        let (watch, policy) = (self.bounds.now(), self.bounds.policy());
+        let (watch, policy) = self.bounds.watched();
         let mut judge = self.judging();
         judge.judge(used, now, settings, &watch, (policy, holds_cpu))
     }
@@ -258,13 +260,18 @@ impl Watched {
             violation.action,
         );
         if let Some(error) = violation.error() {
-            self.violation.send_replace(Some(error));
+            // What was found first ended it; what else a sample shows came of that.
+            self.violation.send_if_modified(|first| {
+                let is_first = first.is_none();
+                first.get_or_insert(error);
+                is_first
+            });
         }
     }
 
     fn judge_of_kills(&self) -> Option<Violation> {
         let killed = self.group.as_ref()?.killed_for_memory();
-        let (watch, policy) = (self.bounds.now(), self.bounds.policy());
+        let (watch, policy) = self.bounds.watched();
         self.judging().judge_kills(killed, &watch, policy)
     }
 

@@ -31,8 +31,8 @@ mod supervise;
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,6 +51,7 @@ use crate::{
     exec::Identity,
     lifecycle::Lifecycle,
     limits::Bounds,
+    moment::Moment,
     monitor::Monitor,
     outlet::Outlet,
     output,
@@ -58,7 +59,7 @@ use crate::{
     settings::{NodeSettings, RestartSettings},
 };
 use connection::Connection;
-pub(crate) use handover::Keeper;
+pub(crate) use handover::StateHolder;
 use supervise::Supervisor;
 
 /// Commands that may wait for the supervisor.
@@ -135,11 +136,24 @@ enum Then {
 struct Counters {
     /// 0 while there is no process.
     pid: AtomicU32,
-    /// When the last one was started, in milliseconds since 1970; 0 before the first.
-    started_at: AtomicI64,
+    /// When the last one was started.
+    started_at: Mutex<Option<Moment>>,
     restarts: AtomicU64,
     /// Calls that wait for credit.
     waiting: Arc<AtomicU64>,
+}
+
+impl Counters {
+    fn has_started(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
+        *self.started_at() = Some(Moment::now());
+    }
+
+    fn started_at(&self) -> MutexGuard<'_, Option<Moment>> {
+        self.started_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Node {
@@ -257,9 +271,8 @@ impl Node {
     }
 
     /// When its process was started, or the last one that there was.
-    pub(crate) fn last_started_at(&self) -> Option<i64> {
-        let at = self.counters.started_at.load(Ordering::Relaxed);
-        (at != 0).then_some(at)
+    pub(crate) fn last_started_at(&self) -> Option<Moment> {
+        *self.counters.started_at()
     }
 
     pub(crate) fn restarts(&self) -> u64 {

@@ -20,7 +20,8 @@ use tokio::{
 
 use crate::{
     logs::{Origin, TokenBucket, escape},
-    progress::{Held, Report},
+    moment::now_ms,
+    progress::{Backlog, Report},
     settings::LogSettings,
 };
 
@@ -41,9 +42,9 @@ pub(crate) struct Outlet {
     host: Arc<dyn HostService>,
     bucket: Mutex<TokenBucket>,
     /// Locked before the bucket, where both are.
-    held: Mutex<Held>,
-    /// Whether anything is held back, so that calls need no lock to learn that nothing is.
-    holds: AtomicBool,
+    backlog: Mutex<Backlog>,
+    /// Whether there is one, so that calls need no lock to learn that there is none.
+    has_backlog: AtomicBool,
     line_bytes_max: usize,
 }
 
@@ -59,8 +60,8 @@ impl Outlet {
             events,
             host,
             bucket: Mutex::new(TokenBucket::new(settings)),
-            held: Mutex::default(),
-            holds: AtomicBool::new(false),
+            backlog: Mutex::default(),
+            has_backlog: AtomicBool::new(false),
             line_bytes_max: usize::try_from(settings.line_bytes_max).unwrap_or(usize::MAX),
         }
     }
@@ -130,42 +131,42 @@ impl Outlet {
             percent: percent.map(|percent| percent.min(100)),
             message: message.to_owned(),
         };
-        let mut held = self.held();
+        let mut backlog = self.backlog();
         if self.bucket().take(Instant::now()) {
-            held.forget(origin.run, &origin.step);
-            drop(held);
+            backlog.forget(origin.run, &origin.step);
+            drop(backlog);
             self.tell(&report);
             return;
         }
-        held.hold(report);
-        self.holds.store(true, Ordering::Release);
+        backlog.hold(report);
+        self.has_backlog.store(true, Ordering::Release);
         // Outside of a runtime they wait for the next report inside of one.
-        if !held.is_attended
+        if !backlog.is_attended
             && let Ok(runtime) = Handle::try_current()
         {
-            held.is_attended = true;
+            backlog.is_attended = true;
             runtime.spawn(attend(Arc::downgrade(self)));
         }
     }
 
     /// The call has ended, and nobody wants to know any more how far it was.
     pub(crate) fn call_ended(&self, run: RunId, step: &StepId) {
-        if self.holds.load(Ordering::Acquire) {
-            self.held().forget(run, step);
+        if self.has_backlog.load(Ordering::Acquire) {
+            self.backlog().forget(run, step);
         }
     }
 
     /// Tells what was held back, as far as the rate allows, and how much was dropped.
     /// Returns whether something is left.
-    fn tell_held(&self) -> bool {
-        let mut held = self.held();
+    fn tell_backlog(&self) -> bool {
+        let mut backlog = self.backlog();
         let now = Instant::now();
-        let reports = held.take(|| self.bucket().take(now));
-        let dropped = held.take_dropped();
-        held.is_attended = !held.is_empty();
-        let is_attended = held.is_attended;
-        self.holds.store(is_attended, Ordering::Release);
-        drop(held);
+        let reports = backlog.take(|| self.bucket().take(now));
+        let dropped = backlog.take_dropped();
+        backlog.is_attended = !backlog.is_empty();
+        let is_attended = backlog.is_attended;
+        self.has_backlog.store(is_attended, Ordering::Release);
+        drop(backlog);
         for report in &reports {
             self.tell(report);
         }
@@ -185,8 +186,8 @@ impl Outlet {
         });
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bucket(&self) -> MutexGuard<'_, TokenBucket> {
@@ -206,6 +207,7 @@ impl Outlet {
             current,
             limit,
             action,
+            timestamp_ms: u64::try_from(now_ms()).unwrap_or_default(),
         });
     }
 
@@ -261,7 +263,7 @@ async fn attend(outlet: Weak<Outlet>) {
     loop {
         sleep(ATTEND_EVERY).await;
         match outlet.upgrade() {
-            Some(outlet) if outlet.tell_held() => {}
+            Some(outlet) if outlet.tell_backlog() => {}
             _ => return,
         }
     }

@@ -160,11 +160,11 @@ impl Program {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> io::Result<Spec> {
         let mut spec = self.executable.spec(script_at, arguments)?;
-        if self.bounds.now().disk_bytes.is_some() {
+        if self.bounds.has_room() {
             spec = spec.variable("TMPDIR", SCRATCH);
         }
-        let spec = spec.limits(self.bounds.of_each());
-        Ok(self.hold.onto(spec.group(self.bounds.of_all())))
+        let told = self.bounds.tell();
+        Ok(self.hold.onto(spec.limits(told.each).group(told.all)))
     }
 
     /// The same with a way out of its network, where it was granted part of one.

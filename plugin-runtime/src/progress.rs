@@ -6,7 +6,7 @@ use crate::logs::Origin;
 
 /// How many calls may have a report held back at once; those of further ones are
 /// dropped.
-const HELD_MAX: usize = 256;
+const BACKLOG_MAX: usize = 256;
 
 /// How far one call is.
 #[derive(Clone, Debug)]
@@ -20,14 +20,14 @@ pub(crate) struct Report {
 /// The latest report of each call whose reports come too fast, first come first, and
 /// how many others there were.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct Backlog {
     reports: Vec<Report>,
     dropped: u64,
     /// Whether somebody passes them on.
     pub(crate) is_attended: bool,
 }
 
-impl Held {
+impl Backlog {
     /// Holds a report back, in place of an earlier one of its call.
     pub(crate) fn hold(&mut self, report: Report) {
         match self.place(report.origin.run, &report.origin.step) {
@@ -35,7 +35,7 @@ impl Held {
                 self.reports[place] = report;
                 self.dropped += 1;
             }
-            None if self.reports.len() < HELD_MAX => self.reports.push(report),
+            None if self.reports.len() < BACKLOG_MAX => self.reports.push(report),
             None => self.dropped += 1,
         }
     }
@@ -65,7 +65,7 @@ impl Held {
 
     fn place(&self, run: RunId, step: &StepId) -> Option<usize> {
         let mut reports = self.reports.iter();
-        reports.position(|held| held.origin.run == run && held.origin.step == *step)
+        reports.position(|it| it.origin.run == run && it.origin.step == *step)
     }
 }
 
@@ -93,27 +93,27 @@ mod tests {
 
     #[test]
     fn the_latest_of_each_call_is_kept_and_the_others_are_counted() {
-        let mut held = Held::default();
+        let mut backlog = Backlog::default();
         for (step, message) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4"), ("a", "5")] {
-            held.hold(report(step, message));
+            backlog.hold(report(step, message));
         }
-        held.forget(RunId::from_parts(1, 2), &"c".into());
+        backlog.forget(RunId::from_parts(1, 2), &"c".into());
         let mut tokens = 1;
         let admit = || std::mem::replace(&mut tokens, 0) > 0;
-        assert_eq!(messages(&held.take(admit)), ["5"]);
-        assert_eq!(messages(&held.take(|| true)), ["2"]);
-        assert!(!held.is_empty());
-        assert_eq!(held.take_dropped(), 3);
-        assert!(held.is_empty());
+        assert_eq!(messages(&backlog.take(admit)), ["5"]);
+        assert_eq!(messages(&backlog.take(|| true)), ["2"]);
+        assert!(!backlog.is_empty());
+        assert_eq!(backlog.take_dropped(), 3);
+        assert!(backlog.is_empty());
     }
 
     #[test]
     fn the_calls_with_a_report_are_bounded() {
-        let mut held = Held::default();
-        for step in 0..2 * HELD_MAX {
-            held.hold(report(&step.to_string(), "m"));
+        let mut backlog = Backlog::default();
+        for step in 0..2 * BACKLOG_MAX {
+            backlog.hold(report(&step.to_string(), "m"));
         }
-        assert_eq!(held.take(|| true).len(), HELD_MAX);
-        assert_eq!(held.take_dropped(), HELD_MAX as u64);
+        assert_eq!(backlog.take(|| true).len(), BACKLOG_MAX);
+        assert_eq!(backlog.take_dropped(), BACKLOG_MAX as u64);
     }
 }

@@ -137,7 +137,14 @@ impl Reload {
         };
         let plugins = Arc::clone(&anew.plugins);
         let replaced = self.registry.replace(plugins, &anew.replaced);
-        replaced.map_err(closing)
+        replaced.map_err(closing)?;
+        // Somebody may have changed its limits while it was loaded.
+        let change = self.surroundings.rules.changes.of(anew.new.id.as_str());
+        let made = anew.made.iter().filter(|_| !change.is_empty());
+        for bounds in made.filter_map(|entry| entry.facts.limits.as_ref()) {
+            bounds.set(&change);
+        }
+        Ok(())
     }
 
     /// Makes the change known to everybody, and lets the old version go when nobody

@@ -20,6 +20,7 @@ use crate::{
     ResolveError, RuntimeError, RuntimeSettings, SearchPath,
     dependencies::Identity,
     entry::{Body, Entry},
+    limits::Changes,
     load::{self, Rules},
     monitor::Monitor,
     registry::Registry,
@@ -131,6 +132,7 @@ impl Runtime {
             unsigned_paths: settings.unsigned_paths.clone(),
             sandbox: settings.sandbox.clone(),
             policy: settings.monitor.policy.clone(),
+            changes: Changes::default(),
         };
         let (of_load, paths) = (paths.clone(), paths);
         let loading = tokio::task::spawn_blocking(move || {

@@ -6,7 +6,7 @@ use orchestrator_manifest::Channel;
 use orchestrator_signing::TrustLevel;
 use serde::{Deserialize, Serialize};
 
-use crate::{Lessons, byte_size, egress::EgressSettings, limits::Policy};
+use crate::{Lessons, Validator, byte_size, egress::EgressSettings, limits::Policy};
 
 /// Every limit and delay of the runtime. The values of `Default` are those that
 /// the engine documents.
@@ -84,6 +84,9 @@ pub struct SandboxSettings {
     /// Not for a file: a caller says so for one package that it knows.
     #[serde(skip)]
     pub learn: Option<Lessons>,
+    /// Whom to ask beside the grants. Not for a file: the embedding program has it.
+    #[serde(skip)]
+    pub validator: Option<Validator>,
 }
 
 /// Whether plugins of trust level 3 are confined.
@@ -208,11 +211,12 @@ pub struct PolicySettings {
 }
 
 impl PolicySettings {
-    pub(crate) fn of(&self, level: TrustLevel) -> Policy {
+    /// That of a level, and the key of the configuration that it is from.
+    pub(crate) fn of(&self, level: TrustLevel) -> (Policy, &'static str) {
         match level {
-            TrustLevel::Untrusted => self.level1,
-            TrustLevel::Partner => self.level2,
-            TrustLevel::Internal => self.level3,
+            TrustLevel::Untrusted => (self.level1, "runtime.monitor.policy.level1"),
+            TrustLevel::Partner => (self.level2, "runtime.monitor.policy.level2"),
+            TrustLevel::Internal => (self.level3, "runtime.monitor.policy.level3"),
         }
     }
 }
@@ -257,6 +261,7 @@ impl Default for SandboxSettings {
             tasks_max: 512,
             open_files_max: 1024,
             learn: None,
+            validator: None,
         }
     }
 }

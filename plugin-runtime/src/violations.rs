@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     mem,
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use orchestrator_contract::{Event, EventSink, ViolationAction};
@@ -24,7 +23,7 @@ pub struct Violation {
     pub limit: u64,
     /// What was done about it.
     pub action: ViolationAction,
-    /// When, in milliseconds since 1970.
+    /// When, in milliseconds since 1970 (UTC).
     pub timestamp_ms: u64,
 }
 
@@ -84,17 +83,16 @@ impl EventSink for Violations {
             current,
             limit,
             action,
+            timestamp_ms,
         } = &event
         {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
             self.keep(Violation {
                 plugin: plugin.to_string(),
                 resource: resource.to_string(),
                 current: *current,
                 limit: *limit,
                 action: *action,
-                timestamp_ms: now
-                    .map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX)),
+                timestamp_ms: *timestamp_ms,
             });
         }
         self.events.emit(event);
@@ -117,6 +115,7 @@ mod tests {
                 current,
                 limit: 1,
                 action: ViolationAction::Warn,
+                timestamp_ms: 1_700_000_000_000 + current,
             });
         }
         let unread = violations.take();
@@ -126,7 +125,7 @@ mod tests {
         let first = serde_json::to_value(&unread.violations[0]).unwrap();
         assert_eq!(first["plugin"], "p");
         assert_eq!(first["action"], "warn");
-        assert!(first["timestamp_ms"].as_u64().unwrap() > 1_700_000_000_000);
+        assert_eq!(first["timestamp_ms"], 1_700_000_000_005_u64);
         assert_eq!(violations.take(), UnreadViolations::default());
     }
 }

@@ -27,6 +27,7 @@ const RECORDED: &[(&str, &str, Kind)] = &[
     ("plugin", "grant", Kind::Grant),
     ("plugin", "install", Kind::Install),
     ("plugin", "learn", Kind::Sandbox),
+    ("plugin", "limits", Kind::ConfigChange),
     ("plugin", "lock", Kind::LockChange),
     ("plugin", "reload", Kind::Load),
     ("plugin", "remove", Kind::Remove),
@@ -67,6 +68,9 @@ const ONLY_LOOKS: &[(&str, &str, &str)] = &[
     ("trust", "revoke", "out"),
     ("trust", "rotate", "out"),
 ];
+
+/// Commands that only look unless they are told what to change, by group and name.
+const LOOKS_OR_CHANGES: &[(&str, &str)] = &[("plugin", "limits")];
 
 /// What is to be recorded of a command.
 pub(super) enum Recorded {
@@ -110,7 +114,14 @@ pub(super) fn recorded(arguments: &[OsString]) -> Option<Recorded> {
         }
         match (group, id) {
             // A path or an address is no name.
-            ("plugin", "plugin" | "name") if !text.contains('/') => event.plugin = Some(text),
+            ("plugin", "plugin" | "name") if !text.contains('/') => {
+                let (name, version) = match text.split_once('@') {
+                    Some((name, version)) => (name, Some(version)),
+                    None => (&*text, None),
+                };
+                event.version = version.map(str::to_owned);
+                event.plugin = Some(name.to_owned());
+            }
             ("plugin", "capabilities") => event.capability = Some(text),
             ("plugin", "plugin" | "name" | "source" | "package" | "dir" | "file")
             | ("trust", "file")
@@ -121,6 +132,9 @@ pub(super) fn recorded(arguments: &[OsString]) -> Option<Recorded> {
             ("key" | "trust", "key" | "name") | ("plugin", "key") => event.key = Some(text),
             _ => event = event.with(id, text),
         }
+    }
+    if LOOKS_OR_CHANGES.contains(&(group, name)) && event.context.is_empty() {
+        return None;
     }
     if !options.is_empty() {
         event = event.with("options", options.join(" "));
@@ -196,6 +210,9 @@ mod tests {
             assert!(of(&line).is_some(), "{line}");
             assert_eq!(of(&format!("{line} {looks}")), None, "{line} {looks}");
         }
+        assert_eq!(of("orchestrator plugin limits a"), None);
+        let limits = of("orchestrator plugin limits a --memory-mb 9").unwrap();
+        assert_eq!(limits.context["memory_mb"], "9");
         // What is locked there is what is installed.
         assert!(of("orchestrator plugin install ./a --locked").is_some());
     }

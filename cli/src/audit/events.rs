@@ -38,14 +38,16 @@ pub(super) fn of_event(event: &Event) -> Option<AuditEvent> {
             current,
             limit,
             action,
+            timestamp_ms,
         } => {
             let mut event = AuditEvent::new(Kind::Denial, Outcome::Denied)
                 .plugin(plugin.as_str())
                 .with("current", current.to_string())
-                .with("limit", limit.to_string());
+                .with("limit", limit.to_string())
+                .with("timestamp_ms", timestamp_ms.to_string());
             event.resource = Some(resource.to_string());
             event.rule = Some("limit".to_owned());
-            event.action = Some(format!("{action:?}").to_lowercase());
+            event.action = Some(action.as_str().to_owned());
             Some(event)
         }
         _ => of_refusal(event),

@@ -8,6 +8,7 @@ mod grant;
 mod info;
 mod install;
 mod learn;
+mod limits;
 mod list;
 pub(crate) mod lock;
 mod logs;
@@ -58,7 +59,8 @@ later ones when they start.")]
   orchestrator plugin restart git-history
   orchestrator plugin restart git-history --grace 20s
 
-Calls in flight have the grace period to end; those that come meanwhile wait.")]
+Calls in flight have the grace period to end; those that come meanwhile wait. Versions that nobody
+has called are not started. What is compiled in can be restarted too.")]
     Restart(operate::Restart),
 
     /// Let a plugin of the running service go on with what is installed now
@@ -68,7 +70,8 @@ Calls in flight have the grace period to end; those that come meanwhile wait.")]
   orchestrator plugin reload greeter --json | jq '.services[].reloaded.state'
 
 The new version starts beside the old one, and takes its place and its state when it can. No call fails
-for it; whatever goes wrong, the old version goes on. Runs keep the version they began with.")]
+for it; whatever goes wrong, the old version goes on. Runs keep the version they began with. What is
+compiled in cannot be reloaded: there is no other to load, and `plugin restart` starts it again.")]
     Reload(reload::Args),
 
     /// Show how a plugin of the running service fares, and how it came to that
@@ -78,11 +81,26 @@ for it; whatever goes wrong, the old version goes on. Runs keep the version they
   orchestrator plugin status git-history --json | jq '.services[].plugins[].history'")]
     Status(status::Args),
 
+    /// Show what a plugin of the running service may use, or change it
+    #[command(after_help = "Examples:
+  orchestrator plugin limits git-history
+  orchestrator plugin limits git-history --memory-mb 256 --tasks 32
+  orchestrator plugin limits git-history --violation warn
+  orchestrator plugin limits git-history --json | jq '.services[].plugins[].limits'
+
+What is not named stays as it is, and 0 is no limit of its own. It holds until the service ends, within
+a second for what runs; what only a restart or a reload puts in force says so. No plugin that is
+confined gets more than `runtime.sandbox` lets all of them have.")]
+    Limits(limits::Args),
+
     /// Show what a plugin of the running service wrote, and what became of it
     #[command(after_help = "Examples:
   orchestrator plugin logs git-history
   orchestrator plugin logs git-history --follow --tail 0
-  orchestrator plugin logs git-history -f --json | jq -r .message")]
+  orchestrator plugin logs git-history -f --json | jq -r .message
+
+Following ends with status 0 when the service says that it ends, and with 7 when it is gone without
+a word.")]
     Logs(logs::Args),
 
     /// Check the manifest of a package that is being written
@@ -152,6 +170,7 @@ The same package gives the same file. `tar xzf` unpacks it too.")]
     /// Remove an installed plugin; its grants stay
     #[command(after_help = "Examples:
   orchestrator plugin remove greeter
+  orchestrator plugin remove greeter@0.9.0
   orchestrator plugin remove greeter 0.9.0")]
     Remove(install::Remove),
 
@@ -242,6 +261,7 @@ impl Command {
             Self::Restart(args) => args.execute(context).await,
             Self::Reload(args) => args.execute(context).await,
             Self::Status(args) => args.execute(context).await,
+            Self::Limits(args) => args.execute(context).await,
             Self::Logs(args) => args.execute(context),
             Self::Validate(args) => args.execute(context),
             Self::Digest(args) => args.execute(context),

@@ -3,6 +3,8 @@
 //! The last lines of each plugin are kept. Who follows them reads from there, so that
 //! a reader who is slow costs nothing and learns exactly how many lines it lost.
 
+mod line;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,13 +15,14 @@ use axum::{
     response::sse::{Event as SseEvent, KeepAlive, Sse},
 };
 use jiff::Timestamp;
-use orchestrator_contract::{Event, EventSink, LogLevel, PluginState, ViolationAction};
+use orchestrator_contract::{Event, EventSink};
 use orchestrator_engine::config::ServerConfig;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 
+use self::line::LogLine;
 use super::{App, plugins, problem::Problem, refusal::Refusal};
 
 /// How many lines are on their way to one reader.
@@ -27,30 +30,11 @@ const BACKLOG_MAX: usize = 16;
 /// How many lines of the past a reader gets who does not say.
 const TAIL: usize = 100;
 
-/// One line of a plugin's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct LogLine {
-    /// Counts the plugin's lines since the service was started, from 1.
-    seq: u64,
-    ts: Timestamp,
-    level: LogLevel,
-    plugin: Arc<str>,
-    /// `stdout`, `stderr`, `protocol`, or `host` for what became of the plugin.
-    stream: &'static str,
-    message: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<String>,
-}
-
 /// The last lines of every plugin.
 pub(crate) struct PluginLogs {
     lines_max: usize,
     bytes_max: usize,
     of: Mutex<HashMap<Arc<str>, Ring>>,
-    /// Counts the lines of all plugins.
-    news: watch::Sender<u64>,
 }
 
 /// The last lines of one plugin.
@@ -60,6 +44,8 @@ struct Ring {
     bytes: usize,
     /// The number of its newest line.
     last: u64,
+    /// Wakes those who follow this plugin, and nobody else.
+    news: watch::Sender<()>,
 }
 
 /// Lines after a given one.
@@ -75,26 +61,30 @@ impl PluginLogs {
             lines_max: config.plugin_log_lines.get(),
             bytes_max: usize::try_from(config.plugin_log_bytes).unwrap_or(usize::MAX),
             of: Mutex::default(),
-            news: watch::Sender::new(0),
         }
     }
 
     fn push(&self, mut line: LogLine) {
-        {
-            let mut of = self.lock();
-            let ring = of.entry(Arc::clone(&line.plugin)).or_default();
-            ring.last += 1;
-            line.seq = ring.last;
-            ring.bytes += line.message.len();
-            ring.lines.push_back(line);
-            while ring.lines.len() > self.lines_max || ring.bytes > self.bytes_max {
-                let Some(oldest) = ring.lines.pop_front() else {
-                    break;
-                };
-                ring.bytes -= oldest.message.len();
-            }
+        let mut of = self.lock();
+        let ring = of.entry(Arc::clone(&line.plugin)).or_default();
+        ring.last += 1;
+        // Under the lock, so that times are in the order of the lines.
+        (line.seq, line.ts) = (ring.last, Timestamp::now());
+        ring.bytes += line.message.len();
+        ring.lines.push_back(line);
+        while ring.lines.len() > self.lines_max || ring.bytes > self.bytes_max {
+            let Some(oldest) = ring.lines.pop_front() else {
+                break;
+            };
+            ring.bytes -= oldest.message.len();
         }
-        self.news.send_modify(|lines| *lines += 1);
+        ring.news.send_replace(());
+    }
+
+    /// Tells of every line of `plugin` from now on that there is one.
+    fn news(&self, plugin: &str) -> watch::Receiver<()> {
+        let mut of = self.lock();
+        of.entry(plugin.into()).or_default().news.subscribe()
     }
 
     /// The lines of `plugin` after the one numbered `after`, at most `most`.
@@ -126,86 +116,10 @@ impl PluginLogs {
 
 impl EventSink for PluginLogs {
     fn emit(&self, event: Event) {
-        if let Some(line) = line_of(event) {
+        if let Some(line) = LogLine::of(event) {
             self.push(line);
         }
     }
-}
-
-fn level_of(state: PluginState) -> LogLevel {
-    match state {
-        PluginState::Error | PluginState::CrashLoop => LogLevel::Error,
-        _ => LogLevel::Info,
-    }
-}
-
-fn line_of(event: Event) -> Option<LogLine> {
-    let (mut run_id, mut trace_id) = (None, None);
-    let (plugin, level, stream, message) = match event {
-        Event::PluginLog {
-            plugin,
-            stream,
-            level,
-            message,
-            run,
-            trace,
-        } => {
-            run_id = run.map(|run| run.to_string());
-            trace_id = trace.map(|trace| trace.trace_id.to_string());
-            (plugin, level, stream.as_str(), message)
-        }
-        Event::PluginStateChanged {
-            plugin,
-            version,
-            state,
-            reason,
-        } => {
-            let level = level_of(state);
-            let message = format!("version {version} is {}: {reason}", state.as_str());
-            (plugin, level, "host", message.into())
-        }
-        Event::PluginHealthChanged {
-            plugin,
-            version,
-            healthy,
-            reason,
-        } => {
-            let (level, message) = match healthy {
-                true => (LogLevel::Info, format!("version {version} is well")),
-                false => (
-                    LogLevel::Warn,
-                    format!("version {version} is not well: {reason}"),
-                ),
-            };
-            (plugin, level, "host", message.into())
-        }
-        Event::ResourceViolation {
-            plugin,
-            resource,
-            current,
-            limit,
-            action,
-        } => {
-            let level = match action {
-                ViolationAction::Warn | ViolationAction::Throttle => LogLevel::Warn,
-                ViolationAction::Kill => LogLevel::Error,
-            };
-            let action = action.as_str();
-            let message = format!("uses {current} of {resource}, more than {limit}: {action}");
-            (plugin, level, "host", message.into())
-        }
-        _ => return None,
-    };
-    Some(LogLine {
-        seq: 0,
-        ts: Timestamp::now(),
-        level,
-        plugin: plugin.as_str().into(),
-        stream,
-        message,
-        run_id,
-        trace_id,
-    })
 }
 
 /// The query of a plugin's log.
@@ -233,46 +147,57 @@ pub(super) async fn stream(
     let heartbeat = KeepAlive::new().interval(app.config.event_heartbeat);
     // Ends with the service, the client's end of the channel, or the lines.
     tokio::spawn(async move {
-        let mut closing = app.closing.clone();
-        let gone = sender.clone();
+        let (closing, gone) = (app.closing.clone(), sender.clone());
         tokio::select! {
-            _ = closing.wait_for(|closing| *closing) => {}
             () = gone.closed() => {}
-            () = feed(&app.logs, &id, &wanted, sender) => {}
+            _ = feed(&app.logs, &id, &wanted, closing, sender) => {}
         }
     });
     let events = ReceiverStream::new(receiver).map(Ok);
     Ok(Sse::new(events).keep_alive(heartbeat))
 }
 
-/// Sends lines until there are no more, or nobody takes them.
-async fn feed(logs: &PluginLogs, plugin: &str, wanted: &Wanted, sender: mpsc::Sender<SseEvent>) {
+/// Sends lines until there are no more, then that this was all. Nothing when nobody
+/// takes them.
+async fn feed(
+    logs: &PluginLogs,
+    plugin: &str,
+    wanted: &Wanted,
+    mut closing: watch::Receiver<bool>,
+    sender: mpsc::Sender<SseEvent>,
+) -> Option<()> {
     // Before anything is read, so that nothing falls between.
-    let mut news = logs.news.subscribe();
+    let mut news = logs.news(plugin);
+    let newest = || logs.before_last(plugin, 0);
     let mut last = logs.before_last(plugin, wanted.tail.unwrap_or(TAIL));
-    loop {
+    // The number of the last line there will be, once that is known.
+    let mut end = (!wanted.follow).then(newest);
+    while end.is_none_or(|end| last < end) {
         news.mark_unchanged();
         let batch = logs.after(plugin, last, BACKLOG_MAX);
+        let is_empty = batch.lost == 0 && batch.lines.is_empty();
         if batch.lost > 0 {
             let lost = SseEvent::default().event("lost");
-            let body = json!({ "lines": batch.lost });
-            if send(&sender, lost.json_data(body)).await.is_none() {
-                return;
-            }
+            send(&sender, lost.json_data(json!({ "lines": batch.lost }))).await?;
             last += batch.lost;
         }
-        let is_empty = batch.lines.is_empty();
         for line in batch.lines {
             let event = SseEvent::default().event("line");
-            if send(&sender, event.json_data(&line)).await.is_none() {
-                return;
-            }
+            send(&sender, event.json_data(&line)).await?;
             last = line.seq;
         }
-        if is_empty && (!wanted.follow || news.changed().await.is_err()) {
-            return;
+        if end.is_none() && *closing.borrow() {
+            end = Some(newest());
+        } else if is_empty {
+            tokio::select! {
+                changed = news.changed() => changed.ok()?,
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
         }
     }
+    // Without it a reader could not tell the end from a service that was killed.
+    let event = SseEvent::default().event("end");
+    send(&sender, event.json_data(json!({ "lines": last }))).await
 }
 
 async fn send(sender: &mpsc::Sender<SseEvent>, event: Result<SseEvent, axum::Error>) -> Option<()> {
@@ -281,7 +206,7 @@ async fn send(sender: &mpsc::Sender<SseEvent>, event: Result<SseEvent, axum::Err
 
 #[cfg(test)]
 mod tests {
-    use orchestrator_contract::LogStream;
+    use orchestrator_contract::{LogLevel, LogStream};
     use orchestrator_engine::config::Config;
 
     use super::*;
@@ -332,38 +257,84 @@ mod tests {
         assert_eq!((none.lost, none.lines.len()), (1, 0));
     }
 
+    /// What a reader gets who takes what it can, up to the end of the stream.
+    async fn read(logs: &Arc<PluginLogs>, follow: bool, end: watch::Receiver<bool>) -> Feed {
+        let (sender, receiver) = mpsc::channel(1);
+        let (logs, tail) = (Arc::clone(logs), Some(0));
+        let wanted = Wanted { follow, tail };
+        let news = logs.news("p");
+        let task = tokio::spawn({
+            let logs = Arc::clone(&logs);
+            async move { feed(&logs, "p", &wanted, end, sender).await }
+        });
+        let followers = 1 + usize::from(follow);
+        while follow && logs.lock()["p"].news.receiver_count() < followers {
+            tokio::task::yield_now().await;
+        }
+        drop(news);
+        Feed { task, receiver }
+    }
+
+    struct Feed {
+        task: tokio::task::JoinHandle<Option<()>>,
+        receiver: mpsc::Receiver<SseEvent>,
+    }
+
+    impl Feed {
+        /// Everything up to the end, as it is sent.
+        async fn all(mut self) -> Vec<String> {
+            let mut seen = Vec::new();
+            while let Some(event) = self.receiver.recv().await {
+                seen.push(format!("{event:?}"));
+            }
+            self.task.await.unwrap();
+            seen
+        }
+    }
+
     #[tokio::test]
     async fn a_reader_who_is_slow_learns_how_many_lines_it_lost() {
         let logs = Arc::new(logs());
-        let (sender, receiver) = mpsc::channel(1);
-        let (feeding, wanted) = (
-            Arc::clone(&logs),
-            Wanted {
-                follow: true,
-                tail: Some(0),
-            },
-        );
-        let feed = tokio::spawn(async move { feed(&feeding, "p", &wanted, sender).await });
-        let mut events = ReceiverStream::new(receiver);
-        say(&logs, "p", "1");
-        while logs.news.receiver_count() == 0 {
-            tokio::task::yield_now().await;
-        }
-        let mut seen = Vec::new();
-        for n in 2..=200 {
+        let (close, closing) = watch::channel(false);
+        let feed = read(&logs, true, closing).await;
+        for n in 1..=200 {
             say(&logs, "p", &n.to_string());
             tokio::task::yield_now().await;
         }
-        say(&logs, "p", "end");
-        while let Some(event) = events.next().await {
-            let text = format!("{event:?}");
-            seen.push(text);
-            if seen.last().unwrap().contains("end") {
-                break;
-            }
-        }
-        feed.abort();
+        say(&logs, "p", "last");
+        close.send_replace(true);
+        let seen = feed.all().await;
         assert!(seen.len() < 50, "{}", seen.len());
         assert!(seen.iter().any(|text| text.contains("lost")), "{seen:?}");
+        // What was said before the service ends is sent all the same.
+        let [.., last, end] = &seen[..] else {
+            panic!("{seen:?}")
+        };
+        assert!(
+            last.contains("last") && end.contains("event: end"),
+            "{seen:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_does_not_follow_is_told_the_end() {
+        let logs = Arc::new(logs());
+        say(&logs, "p", "1");
+        let (_close, closing) = watch::channel(false);
+        let seen = read(&logs, false, closing).await.all().await;
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        assert!(seen[0].contains("event: end"), "{seen:?}");
+    }
+
+    #[test]
+    fn a_line_wakes_those_who_follow_its_plugin_and_nobody_else() {
+        let logs = logs();
+        let (mut own, mut other) = (logs.news("one"), logs.news("two"));
+        for follower in [&mut own, &mut other] {
+            follower.mark_unchanged();
+        }
+        say(&logs, "one", "hello");
+        assert!(own.has_changed().unwrap());
+        assert!(!other.has_changed().unwrap());
     }
 }

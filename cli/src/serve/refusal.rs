@@ -110,6 +110,16 @@ pub(super) enum Refusal {
         )
     )]
     Fields(String),
+
+    /// The body is JSON, and its fields are not limits. Status 422.
+    #[error("the limits cannot be used: {0}")]
+    #[diagnostic(
+        code("ORC-5075"),
+        help(
+            "there are `memory_mb`, `cpu_percent`, `tasks`, `open_files` and `disk_mb`, each a number or left out, and `violation`, which is `warn`, `throttle` or `kill`"
+        )
+    )]
+    Limits(String),
 }
 
 impl Refusal {
@@ -120,9 +130,11 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
             Self::Body(_) | Self::Query(_) => StatusCode::BAD_REQUEST,
-            Self::Pipeline | Self::IdempotencyKey(_) | Self::Grace(_) | Self::Fields(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::Pipeline
+            | Self::IdempotencyKey(_)
+            | Self::Grace(_)
+            | Self::Fields(_)
+            | Self::Limits(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         }

@@ -14,7 +14,9 @@ use miette::Diagnostic as _;
 use orchestrator_signing::audit::{AuditEvent, Kind, Outcome};
 use tokio::time::{Instant, timeout};
 
-use super::{App, events, logs, plugins, probes, problem::Problem, refusal::Refusal, reload, runs};
+use super::{
+    App, events, limits, logs, plugins, probes, problem::Problem, refusal::Refusal, reload, runs,
+};
 use crate::error::CliError;
 
 /// What answers requests.
@@ -56,6 +58,7 @@ fn regular(app: Arc<App>) -> Router {
         .route("/plugins/{id}/disable", post(plugins::disable))
         .route("/plugins/{id}/restart", post(plugins::restart))
         .route("/plugins/{id}/reload", post(reload::reload))
+        .route("/plugins/{id}/limits", get(limits::show).put(limits::set))
         .route("/plugins/{id}/logs", get(logs::stream))
         // The token is asked for before the body is read.
         .layer(from_fn_with_state(Arc::clone(&app), require_token));

@@ -40,7 +40,7 @@ impl Token {
         Ok(Self { path, value })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -56,8 +56,8 @@ impl Token {
 }
 
 fn read(path: &Path) -> Result<Option<Zeroizing<String>>> {
-    // A link would let somebody else choose the token.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A link would let somebody else choose the token, and a pipe would keep us waiting.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT) => return Ok(None),
@@ -156,6 +156,15 @@ mod tests {
             write(&path, wrong).unwrap();
             assert!(Token::of(&home).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_the_other_end_of_a_pipe() {
+        let (_dir, home) = home();
+        std::fs::create_dir_all(home.root()).unwrap();
+        let path = home.root().join("api-token");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::from(0o600)).unwrap();
+        assert!(Token::of(&home).is_err());
     }
 
     #[test]

@@ -180,6 +180,8 @@ labels! {
         Malformed => "malformed",
         /// The plugin has as many connections as it may have.
         TooManyConnections => "too_many_connections",
+        /// It was granted, and the program that embeds the engine denies it.
+        Vetoed => "vetoed",
         /// The kernel ended the process for a system call of another interface than the
         /// machine's own, which nothing grants.
         SystemCall => "system_call",
@@ -195,5 +197,15 @@ labels! {
         Throttle => "throttle",
         /// The process tree was killed.
         Kill => "kill",
+    }
+}
+
+impl ViolationAction {
+    /// How serious a line about it is.
+    pub const fn level(self) -> LogLevel {
+        match self {
+            Self::Warn | Self::Throttle => LogLevel::Warn,
+            Self::Kill => LogLevel::Error,
+        }
     }
 }

@@ -124,6 +124,11 @@ pub struct AuditConfig {
     pub records_per_second: NonZeroU32,
     /// Records of one kind that a plugin may cause at once.
     pub burst: NonZeroU32,
+    /// How long refusals of a plugin that are the same are counted before that is recorded.
+    #[serde(with = "humantime_serde")]
+    pub repeat_interval: Duration,
+    /// How many different refusals of a plugin are told apart meanwhile.
+    pub repeat_sorts: NonZeroUsize,
     /// A larger segment is followed by a new one, in bytes.
     #[serde(with = "byte_size")]
     pub segment_bytes: u64,

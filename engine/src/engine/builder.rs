@@ -9,7 +9,9 @@ use std::{
 
 use orchestrator_contract::{EventSink, HostService, NoHost};
 use orchestrator_observability::{Build, Telemetry};
-use orchestrator_plugin_runtime::{Builtin, Runtime, RuntimePaths, SearchPath};
+use orchestrator_plugin_runtime::{
+    Builtin, Runtime, RuntimePaths, SearchPath, SecurityValidator, Validator,
+};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,6 +40,7 @@ pub struct EngineBuilder {
     plugin_dirs: Vec<PathBuf>,
     locked: Option<PathBuf>,
     service: bool,
+    validator: Option<Validator>,
 }
 
 impl EngineBuilder {
@@ -76,6 +79,14 @@ impl EngineBuilder {
     #[must_use]
     pub fn sink(mut self, sink: Arc<dyn EventSink>) -> Self {
         self.sinks.push(sink);
+        self
+    }
+
+    /// Asks `validator` before a plugin gets what it was granted: rules of the embedding
+    /// program, that can only take away.
+    #[must_use]
+    pub fn validator(mut self, validator: Arc<dyn SecurityValidator>) -> Self {
+        self.validator = Some(Validator::new(validator));
         self
     }
 
@@ -172,7 +183,7 @@ impl EngineBuilder {
             Some(home) => home,
             None => Home::resolve(None, &|name: &str| std::env::var_os(name))?,
         };
-        let config = match self.config.take() {
+        let mut config = match self.config.take() {
             Some(config) => {
                 config.validate()?;
                 config
@@ -182,11 +193,14 @@ impl EngineBuilder {
                 ..Sources::default()
             })?,
         };
+        if let Some(validator) = self.validator.take() {
+            config.runtime.sandbox.validator = Some(validator);
+        }
         Ok((home, config))
     }
 
-    /// Starts what runs plugins. Also returns the sections of the configuration
-    /// that name none of them.
+    /// Starts what runs plugins. Also returns what an operator should know: sections of
+    /// the configuration that name none of them, and what disables one in an odd way.
     async fn runtime(
         mut self,
         home: &Home,
@@ -211,10 +225,12 @@ impl EngineBuilder {
         for (name, _) in of_config.filter(|(_, plugin)| plugin.disabled) {
             runtime.keep_disabled(name);
         }
-        plugins::disable(&runtime, &Disabled::of(home))?;
+        let disabled = Disabled::of(home);
+        plugins::disable(&runtime, &disabled)?;
         // What is disabled must not run, not even to start.
         runtime.start_all().await;
-        let warnings = strays(&config.plugins, &runtime.plugins());
+        let mut warnings = strays(&config.plugins, &runtime.plugins());
+        warnings.extend(disabled.strange()?.iter().map(ToString::to_string));
         for warning in &warnings {
             // A target of their own, for whoever tells them in other words.
             tracing::warn!(target: "warnings", "{warning}");

@@ -19,12 +19,13 @@ impl Engine {
     }
 
     /// Keeps a plugin, in all its versions, from taking calls, in this engine and in
-    /// those that will be started in its home. Calls in flight end as they would; who
-    /// did it is kept as `by`.
+    /// those that will be started in its home. Calls in flight end as they would; one
+    /// that is out of service stays so, and is not started by a reload. Who did it is
+    /// kept as `by`.
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, it has stopped, or this cannot be written down.
+    /// When there is no such plugin, or this cannot be written down.
     pub fn disable_plugin(&self, id: &str, by: &str) -> Result<(), EngineError> {
         let written = self.shared.written();
         self.shared.runtime.disable(id)?;
@@ -32,13 +33,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets a plugin take calls again, also after a crash loop or a failed start.
+    /// Lets a plugin take calls again, also after a crash loop or a failed start. Of one
+    /// that was disabled and is out of service, only the one is taken back.
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, the configuration disables it, it could not be
-    /// loaded, or this cannot be written down. Of what was written down nothing is
-    /// left where it could not be loaded.
+    /// When there is no such plugin, the configuration disables it, this cannot be written
+    /// down, or it was not disabled and is out of service.
     pub fn enable_plugin(&self, id: &str) -> Result<(), EngineError> {
         if is_configured(&self.shared.config, id) {
             return Err(EngineError::DisabledByConfig { id: id.to_owned() });
@@ -48,9 +49,9 @@ impl Engine {
         Ok(self.shared.runtime.enable(id)?)
     }
 
-    /// Starts a plugin again, in all its versions: its calls have `grace` to end,
-    /// those that come meanwhile wait. Returns when it takes calls. Dropping the
-    /// future leaves a restart that has begun to itself.
+    /// Starts a plugin again, in the version that its name leads to and those that run:
+    /// its calls have `grace` to end, those that come meanwhile wait. Returns when it takes
+    /// calls. Dropping the future leaves a restart that has begun to itself.
     ///
     /// # Errors
     ///

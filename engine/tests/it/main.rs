@@ -17,4 +17,7 @@ mod resume;
 mod retries;
 mod runs;
 mod starts;
+mod stopped;
 mod support;
+mod validator;
+mod wall_clock;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use orchestrator_contract::PluginState;
-use orchestrator_engine::{Disabled, Engine, Home, RunHandle, RunReport, RunRequest};
+use orchestrator_engine::{Disabled, Home, RunReport, RunRequest};
 use orchestrator_testkit::{Kind, TestHome, TestPlugin, scripted_plugin};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use crate::support::{Rig, output, pipeline, run, within};
+use crate::support::{Rig, in_flight, output, pipeline, run, within};
 
 /// A release of the plugin that counts its calls.
 fn release(rig: &Rig, version: &str, channel: &str) {
@@ -35,24 +35,12 @@ fn version(report: &RunReport) -> String {
     tallied.unwrap().version.to_string()
 }
 
-/// Waits until the run's first step is with its plugin.
-async fn in_flight(engine: &Engine, handle: &RunHandle) {
-    let started = async {
-        while engine.history().report(handle.id()).await.unwrap().steps[0].attempts == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within(started).await;
-}
-
 /// A run has written down which plugins it began with, and keeps them.
 #[tokio::test]
 async fn a_run_keeps_the_version_it_began_with_and_the_next_one_has_the_new_one() {
     let rig = Rig::new();
     release(&rig, "1.0.0", "stable");
-    let phases = ["work", "once", "flaky", "echo", "wait"].map(|name| json!({ "name": name }));
-    let waits = TestPlugin::program("scripted", Kind::Node, &scripted_plugin(), json!(phases));
-    TestHome::at(rig.home.path()).install(&waits);
+    TestHome::at(rig.home.path()).install(&TestPlugin::scripted("scripted"));
     let settle = Duration::from_millis(100);
     let engine = rig.start_with(|config| config.runtime.reload.settle = settle);
     let engine = engine.await;
@@ -70,7 +58,7 @@ async fn a_run_keeps_the_version_it_began_with_and_the_next_one_has_the_new_one(
         .submit(RunRequest::new(pipeline(&long)))
         .await
         .unwrap();
-    in_flight(&engine, &long).await;
+    in_flight(&engine, long.id()).await;
     release(&rig, "1.1.0", "stable");
     let done = within(engine.reload_plugin("tally")).await.unwrap();
     assert!(done.state.kept && done.left == 1, "{done:?}");

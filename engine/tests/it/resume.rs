@@ -11,7 +11,7 @@ use orchestrator_engine::{
 use orchestrator_manifest::Manifest;
 use serde_json::json;
 
-use crate::support::{Hangs, Rig, pipeline, within};
+use crate::support::{Hangs, Rig, in_flight, pipeline, within};
 
 /// `once` has no declared effect, so it may have happened and nobody knows:
 /// the run fails and says so instead of doing it twice.
@@ -118,16 +118,6 @@ async fn assert_cancelled(history: &RunHistory, run: RunId, reason: &str) {
     assert_eq!(report.outcome, Some(RunOutcome::Cancelled));
     assert_eq!(report.steps[0].outcome, Some(StepOutcome::Cancelled));
     assert_eq!(reasons(history, run).await, [reason]);
-}
-
-/// Waits until the run's first step is with its plugin.
-async fn in_flight(engine: &Engine, run: RunId) {
-    let started = async {
-        while engine.history().report(run).await.unwrap().steps[0].attempts == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    within(started).await;
 }
 
 /// Nobody can go on with the run, so whoever wants its end gets it at once.

@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use orchestrator_contract::{CallError, Event, EventSink, Payload, PhaseCall, PhaseReply};
+use orchestrator_contract::{CallError, Event, EventSink, Payload, PhaseCall, PhaseReply, RunId};
 use orchestrator_engine::{
     Builtin, CallContext, Engine, EngineBuilder, Plugin, RunReport, RunRequest, config::Config,
     pipeline::Pipeline,
 };
 use orchestrator_plugin_runtime::BoxFuture;
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than any test takes, so that one that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,6 +130,25 @@ pub(crate) async fn run_with(engine: &Engine, request: RunRequest) -> RunReport 
 
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     timeout(PATIENCE, future).await.expect("the test hangs")
+}
+
+/// Waits until the run's first step is with its plugin.
+pub(crate) async fn in_flight(engine: &Engine, run: RunId) {
+    let started = async {
+        while engine.history().report(run).await.unwrap().steps[0].attempts == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(started).await;
+}
+
+/// Waits until `holds`, and fails with `what` when that takes too long.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// The content of a report's output.

@@ -6,8 +6,9 @@ use orchestrator_contract::harmless_within;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 
-/// Values longer than this are cut, so that one line stays one write.
-const VALUE_BYTES_MAX: usize = 16 * 1024;
+/// Values longer than this are cut, so that one line stays one write. A plugin's line of the
+/// usual length, with what is said of what was left out of it, is not.
+const VALUE_BYTES_MAX: usize = 17 * 1024;
 
 /// What is called by a name that contains one of these is a secret.
 const SECRET: &[&str] = &[

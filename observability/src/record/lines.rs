@@ -7,7 +7,6 @@
 
 use orchestrator_contract::{
     BreakerState, Event, LogLevel, PluginState, ReloadOutcome, RunOutcome, StepOutcome,
-    ViolationAction,
 };
 use tracing::Level;
 
@@ -281,12 +280,9 @@ fn bounds(event: &Event) {
             current,
             limit,
             action,
+            ..
         } => {
-            let level = match action {
-                ViolationAction::Warn | ViolationAction::Throttle => Level::WARN,
-                ViolationAction::Kill => Level::ERROR,
-            };
-            line!(level, target: "events", event = "plugin.violation", plugin = %plugin,
+            line!(of(action.level()), target: "events", event = "plugin.violation", plugin = %plugin,
                 resource = %resource, current, limit, action = action.as_str(),
                 "plugin used more than it may");
         }
@@ -315,20 +311,23 @@ fn written(event: &Event) {
     else {
         return;
     };
-    let level = match level {
-        LogLevel::Trace => Level::TRACE,
-        LogLevel::Debug => Level::DEBUG,
-        LogLevel::Info => Level::INFO,
-        LogLevel::Warn => Level::WARN,
-        LogLevel::Error => Level::ERROR,
-    };
     let say = || {
-        line!(level, target: "plugin", event = "plugin.log", plugin = %plugin,
+        line!(of(*level), target: "plugin", event = "plugin.log", plugin = %plugin,
             stream = stream.as_str(), run_id = run.as_ref().map(tracing::field::display),
             "{message}");
     };
     match trace {
         Some(trace) => in_trace(*trace, say),
         None => say(),
+    }
+}
+
+const fn of(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Trace => Level::TRACE,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Error => Level::ERROR,
     }
 }

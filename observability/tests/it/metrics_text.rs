@@ -90,6 +90,7 @@ fn plugin_events() -> Vec<Event> {
             current: 2,
             limit: 1,
             action: ViolationAction::Kill,
+            timestamp_ms: 1_700_000_000_000,
         },
         Event::CapabilityDenied {
             plugin: plugin(),

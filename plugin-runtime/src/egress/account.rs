@@ -33,8 +33,14 @@ pub struct EgressDenial {
     pub suppressed: u64,
 }
 
-/// Who is told what was denied.
+/// Who is asked before a connection, and told what was denied.
 pub trait EgressObserver: Send + Sync + 'static {
+    /// Whether `plugin` may connect to what it was granted. Must not block.
+    fn allows(&self, plugin: &PluginId, target: &Target) -> bool {
+        let _ = (plugin, target);
+        true
+    }
+
     /// Called for each denial, as many as the settings say. Must not block.
     fn denied(&self, denial: EgressDenial);
 
@@ -92,6 +98,11 @@ impl Account {
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         }
+    }
+
+    /// Whether the host lets the plugin connect to what it was granted.
+    pub(super) fn allows(&self, target: &Target) -> bool {
+        self.observer.allows(&self.plugin, target)
     }
 
     /// Counts a refusal when it is by a rule, and tells of it. Returns whether there were

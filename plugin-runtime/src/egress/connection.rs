@@ -77,6 +77,9 @@ impl Proxy {
             Some(granted) if !is_granted(granted, target) => {
                 return Err(Refusal::denied(DenialRule::NotGranted, target));
             }
+            Some(_) if !self.account.allows(target) => {
+                return Err(Refusal::denied(DenialRule::Vetoed, target));
+            }
             Some(_) => {}
             None => self.account.reached(target),
         }

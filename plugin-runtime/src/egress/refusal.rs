@@ -97,6 +97,7 @@ impl fmt::Display for Refusal {
                 DenialRule::TooManyConnections => {
                     out.write_str("the plugin has as many connections as it may have")
                 }
+                DenialRule::Vetoed => write!(out, "the host does not allow {resource}"),
                 DenialRule::SystemCall => out.write_str("the kernel refuses it"),
             },
             Self::Malformed(reason) => out.write_str(reason),

@@ -5,14 +5,15 @@ use std::{
     time::Duration,
 };
 
-use orchestrator_contract::{CallError, PluginState};
+use orchestrator_contract::{CallError, Event, PluginState};
 use tokio::time::timeout;
 
 use super::{Body, Entry};
 use crate::{
-    BoxFuture,
+    BoxFuture, PluginProblem,
     builtin::BuiltinBody,
     lifecycle::{Illegal, Lifecycle},
+    moment::Moment,
 };
 
 /// Why a plugin was not started again.
@@ -30,6 +31,14 @@ impl From<Illegal> for NotRestarted {
     }
 }
 
+/// Who has a plugin started again.
+#[derive(Clone, Copy)]
+enum By {
+    Operator,
+    /// It runs and is not well.
+    Health,
+}
+
 impl Entry {
     /// Ends the plugin when its calls have ended, or `grace` is over, and starts it
     /// again, also after a crash loop or a failed start. Calls that come meanwhile
@@ -41,16 +50,51 @@ impl Entry {
         limit: Duration,
         reason: &str,
     ) -> Result<(), NotRestarted> {
-        let (entry, reason) = (Arc::clone(self), reason.to_owned());
-        to_its_end(async move { entry.restart_now(grace, limit, &reason).await }).await
+        self.to_its_end(By::Operator, grace, limit, reason).await
     }
 
-    async fn restart_now(
+    /// Ends a plugin that runs and is not well, and starts it again as if it had ended by
+    /// itself: later each time, and not for ever. Calls that come meanwhile wait for a
+    /// process, and for the end of a delay.
+    /// Dropping the future leaves what has begun to itself.
+    pub(crate) async fn recover(
         self: &Arc<Self>,
         grace: Duration,
         limit: Duration,
         reason: &str,
     ) -> Result<(), NotRestarted> {
+        self.to_its_end(By::Health, grace, limit, reason).await
+    }
+
+    /// Goes on when nobody waits for it any more: left in the middle, the plugin would be
+    /// stopping for good.
+    async fn to_its_end(
+        self: &Arc<Self>,
+        by: By,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), NotRestarted> {
+        let (entry, reason) = (Arc::clone(self), reason.to_owned());
+        let again = tokio::spawn(async move {
+            match by {
+                By::Operator => entry.restart_now(grace, limit, &reason).await?,
+                By::Health => entry.recover_now(grace, limit, &reason).await?,
+            }
+            entry.ready(None).await.map_err(NotRestarted::Start)
+        });
+        again.await.unwrap_or_else(|panic| {
+            let message = panic.to_string();
+            Err(NotRestarted::Start(CallError::Panic { message }))
+        })
+    }
+
+    async fn restart_now(
+        &self,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), Illegal> {
         use PluginState::{CrashLoop, Error, Initialized, Loaded, Running, Starting};
         match self.life.state() {
             Error | CrashLoop if !matches!(self.body, Body::None) => {
@@ -59,50 +103,42 @@ impl Entry {
             Loaded | Initialized | Starting | Running => {}
             from => {
                 let to = Starting;
-                return Err(Illegal { from, to }.into());
+                return Err(Illegal { from, to });
             }
         }
         match &self.body {
             Body::Node(node) => node.restart(grace, reason).await,
-            Body::Builtin(builtin) => self.end_builtin(builtin, grace, limit, reason).await?,
+            Body::Builtin(builtin) => {
+                builtin.recovery.begin_anew();
+                self.end_builtin(builtin, grace, limit, reason).await?;
+            }
             // Each call has a process of its own.
             Body::Exec(_) | Body::None => {}
         }
-        self.ready(None).await.map_err(NotRestarted::Start)
-    }
-
-    /// Ends a plugin that runs and is not well, and starts it again. What has a process
-    /// is started as if it had ended by itself: later each time, and not for ever.
-    /// Dropping the future leaves what has begun to itself.
-    pub(crate) async fn recover(
-        self: &Arc<Self>,
-        grace: Duration,
-        limit: Duration,
-        reason: &str,
-    ) -> Result<(), NotRestarted> {
-        let (entry, reason) = (Arc::clone(self), reason.to_owned());
-        to_its_end(async move { entry.recover_now(grace, limit, &reason).await }).await
+        Ok(())
     }
 
     async fn recover_now(
-        self: &Arc<Self>,
+        &self,
         grace: Duration,
         limit: Duration,
         reason: &str,
-    ) -> Result<(), NotRestarted> {
+    ) -> Result<(), Illegal> {
         let (from, to) = (self.life.state(), PluginState::Starting);
         if from != PluginState::Running {
-            return Err(Illegal { from, to }.into());
+            return Err(Illegal { from, to });
         }
         match &self.body {
             Body::Node(node) => {
                 let well_for = well_for(node.last_started_at(), self.health.last_seen());
                 node.recover(grace, reason, well_for).await;
             }
-            Body::Builtin(builtin) => self.end_builtin(builtin, grace, limit, reason).await?,
+            Body::Builtin(builtin) => {
+                self.recover_builtin(builtin, grace, limit, reason).await?;
+            }
             Body::Exec(_) | Body::None => {}
         }
-        self.ready(None).await.map_err(NotRestarted::Start)
+        Ok(())
     }
 
     /// Runs the hooks that end it, so that it can be started again.
@@ -119,13 +155,47 @@ impl Entry {
             return Ok(());
         }
         self.life.go(PluginState::Stopping, reason)?;
+        self.run_last_hooks(builtin, grace, limit).await;
+        self.life.go(PluginState::Stopped, "it has stopped")?;
+        self.life.go(PluginState::Loaded, reason)
+    }
+
+    /// The same for one that is not well, which rests then, or is not started any more.
+    async fn recover_builtin(
+        &self,
+        builtin: &BuiltinBody,
+        grace: Duration,
+        limit: Duration,
+        reason: &str,
+    ) -> Result<(), Illegal> {
+        let well_for = well_for(self.life.running_since(), self.health.last_seen());
+        let delay = match builtin.recovery.delay(well_for, reason) {
+            Ok(delay) => delay,
+            Err(crash_loop) => {
+                let problem = PluginProblem::new(&crash_loop);
+                self.life.fail(PluginState::CrashLoop, problem);
+                self.run_last_hooks(builtin, grace, limit).await;
+                return Ok(());
+            }
+        };
+        self.life.note_problem(reason);
+        builtin.outlet.emit(Event::PluginRestarted {
+            plugin: self.id.clone(),
+            reason: reason.into(),
+            delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        });
+        // Before it can be started: whoever does that finds it resting.
+        builtin.recovery.rest(delay);
+        let reason = format!("{reason}; it is started again in {delay:.1?}");
+        self.end_builtin(builtin, grace, limit, &reason).await
+    }
+
+    async fn run_last_hooks(&self, builtin: &BuiltinBody, grace: Duration, limit: Duration) {
         // Past the grace period it is stopped under its calls.
         let _ = timeout(grace, self.idle()).await;
         if let Err(problem) = builtin.stop(limit).await {
             tracing::warn!(plugin = %self.id, %problem, "a plugin did not stop as it should");
         }
-        self.life.go(PluginState::Stopped, "it has stopped")?;
-        self.life.go(PluginState::Loaded, reason)
     }
 
     /// Ends what was started for a plugin that did not start, last first, unless
@@ -189,21 +259,8 @@ impl Entry {
     }
 }
 
-/// Waits for a restart, which goes on when nobody waits for it any more: left in the
-/// middle, the plugin would be stopping for good.
-async fn to_its_end(
-    restart: impl Future<Output = Result<(), NotRestarted>> + Send + 'static,
-) -> Result<(), NotRestarted> {
-    tokio::spawn(restart).await.unwrap_or_else(|panic| {
-        let message = panic.to_string();
-        Err(NotRestarted::Start(CallError::Panic { message }))
-    })
-}
-
-/// How long a process was known to be well, of times in milliseconds.
-fn well_for(started_at: Option<i64>, last_seen: Option<i64>) -> Duration {
-    let span = started_at.zip(last_seen).map(|(from, to)| to - from);
-    // What was seen before it says nothing of it.
-    let span = span.and_then(|span| u64::try_from(span).ok());
-    Duration::from_millis(span.unwrap_or_default())
+/// How long it was known to be well. What was seen before its start says nothing of it.
+fn well_for(started_at: Option<Moment>, last_seen: Option<Moment>) -> Duration {
+    let span = started_at.zip(last_seen).map(|(from, to)| to.since(from));
+    span.unwrap_or_default()
 }

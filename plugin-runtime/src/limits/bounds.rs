@@ -5,10 +5,14 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use orchestrator_manifest::Resources;
 use orchestrator_sandbox::{GroupLimits, GroupReport, Limits, groups};
-use serde::Serialize;
 
-use super::{Ceilings, Policy, Watch};
+use super::{
+    Ceilings, LimitChange, LimitRefusal, Policy, Watch,
+    change::{OPERATOR, Origins, settle},
+    held::{HeldLimit, group_name},
+};
 
 /// Memory a program needs besides what it was limited to where each of its processes is
 /// bounded by itself: its own data, its stacks, what its runtime sets aside.
@@ -27,16 +31,22 @@ pub(super) const NOTHING_THROTTLES: &str = "its policy is `throttle`, and no con
 #[derive(Clone, Debug)]
 pub(crate) struct Means {
     pub(crate) policy: Policy,
+    /// The key of the configuration that the policy is from.
+    pub(crate) policy_from: &'static str,
     /// What the control groups of this host hold.
     pub(crate) groups: GroupReport,
     /// Whether its processes are counted apart from those of others.
     pub(crate) own_tasks: bool,
     /// Why it cannot be held to a limit of disk space, where it cannot.
     pub(crate) disk: Result<(), &'static str>,
+    /// Whether its room for files is nobody else's, so that what is in it is its own.
+    pub(crate) own_disk: bool,
+    /// Whether each of its calls has a process of its own.
+    pub(crate) is_per_call: bool,
 }
 
 impl Means {
-    pub(super) fn holds_cpu_as_wanted(&self) -> bool {
+    fn holds_cpu_as_wanted(&self) -> bool {
         self.policy != Policy::Throttle || self.groups.cpu.is_some()
     }
 
@@ -61,22 +71,51 @@ pub(crate) struct Bounds {
     state: Mutex<State>,
     /// Counts the changes.
     changes: AtomicU64,
-    policy: Policy,
+    manifest: Resources,
     ceilings: Ceilings,
+    /// The room for files that its processes have, which was set aside when it was loaded.
+    room: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
 struct State {
+    change: LimitChange,
     watch: Watch,
+    origins: Origins,
+    /// With the policy that holds now.
     means: Means,
+    /// What the kernel was told of its last process.
+    told: Option<Told>,
+}
+
+/// What the kernel is told of each process of a plugin, and of all together.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) each: Limits,
+    pub(crate) all: GroupLimits,
 }
 
 impl Bounds {
-    pub(super) fn new(watch: Watch, ceilings: Ceilings, means: Means) -> Self {
+    /// Those of a manifest, with what an operator has changed of them.
+    pub(super) fn new(
+        manifest: &Resources,
+        change: LimitChange,
+        ceilings: Ceilings,
+        mut means: Means,
+    ) -> Self {
+        let (watch, origins) = settle(manifest, &change, &ceilings);
+        adopt(&mut means, &change);
         Self {
-            policy: means.policy,
-            state: Mutex::new(State { watch, means }),
+            room: watch.disk_bytes,
+            state: Mutex::new(State {
+                change,
+                watch,
+                origins,
+                means,
+                told: None,
+            }),
             changes: AtomicU64::new(0),
+            manifest: manifest.clone(),
             ceilings,
         }
     }
@@ -85,8 +124,24 @@ impl Bounds {
         self.state().watch
     }
 
-    pub(crate) fn policy(&self) -> Policy {
-        self.policy
+    /// Whether its processes have room for files of their own.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.is_some()
+    }
+
+    pub(super) fn holds_cpu_as_wanted(&self) -> bool {
+        self.state().means.holds_cpu_as_wanted()
+    }
+
+    /// What the monitor goes by.
+    pub(crate) fn watched(&self) -> (Watch, Policy) {
+        let state = self.state();
+        let disk_bytes = self.room.filter(|_| state.means.own_disk);
+        let watch = Watch {
+            disk_bytes,
+            ..state.watch
+        };
+        (watch, state.means.policy)
     }
 
     /// How often they have changed.
@@ -94,41 +149,60 @@ impl Bounds {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Puts `watch` in place of what holds now. A process that runs is held to it from the
-    /// next sample on, the next one from its start.
+    /// Whether [`set`](Self::set) can be done.
     ///
     /// # Errors
     ///
-    /// The key of the limit that cannot change, and why.
-    pub(crate) fn set(&self, watch: Watch) -> Result<(), (&'static str, &'static str)> {
-        // Nobody may have looked while there was nothing to hold.
-        let groups = groups();
-        let mut state = self.state();
-        state.means.groups = groups;
-        if watch.disk_bytes != state.watch.disk_bytes {
-            let why = "the room for its files is set aside when it starts";
-            return Err(("max_disk_mb", why));
+    /// Which limit cannot change, and why.
+    pub(crate) fn check(&self, id: &str, change: &LimitChange) -> Result<(), LimitRefusal> {
+        change.check(id, &self.ceilings)?;
+        let state = self.state().with(change, &self.manifest, &self.ceilings);
+        let fixed = |key, why| LimitRefusal::Fixed {
+            id: id.to_owned(),
+            key,
+            why,
+        };
+        if let (Some(1..), Err(why)) = (change.disk_mb, state.means.disk) {
+            return Err(fixed("disk_mb", why));
         }
-        if watch.cpu_percent.is_some() && !state.means.holds_cpu_as_wanted() {
-            return Err(("max_cpu_percent", NOTHING_THROTTLES));
+        if state.watch.cpu_percent.is_some() && !state.means.holds_cpu_as_wanted() {
+            return Err(fixed("cpu_percent", NOTHING_THROTTLES));
         }
-        state.watch = watch;
-        self.changes.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Puts `change` in place of what holds now, as it was [checked](Self::check). A process
+    /// that runs is held to it from the next sample on, the next one from its start.
+    pub(crate) fn set(&self, change: &LimitChange) {
+        let mut state = self.state();
+        *state = state.with(change, &self.manifest, &self.ceilings);
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// What the kernel is told of a process that is about to start.
+    pub(crate) fn tell(&self) -> Told {
+        let told = self.told();
+        self.state().told = Some(told.clone());
+        told
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            each: self.of_each(),
+            all: self.of_all(),
+        }
     }
 
     /// What each of its processes may use, as the kernel is told.
     pub(crate) fn of_each(&self) -> Limits {
-        let State { watch, means } = &*self.state();
+        let State { watch, means, .. } = &*self.state();
         let data = watch.memory_bytes.filter(|_| means.bounds());
         let data = data.filter(|_| means.memory_group().is_none());
         Limits {
             data_bytes: data.map(|bytes| bytes.saturating_add(DATA_HEADROOM)),
             open_files: self.files(watch, means),
             // Where both bound it, a full disk is told of as one.
-            file_bytes: watch
-                .disk_bytes
-                .map(|bytes| bytes.saturating_add(DISK_HEADROOM)),
+            file_bytes: self.room.map(|bytes| bytes.saturating_add(DISK_HEADROOM)),
             // It would count those of the user, whoever started them.
             processes: with_headroom(watch.tasks).filter(|_| means.own_tasks),
             ..Limits::default()
@@ -141,13 +215,13 @@ impl Bounds {
         if means.bounds() {
             return watch.files;
         }
-        let most = self.ceilings.files?;
+        let most = self.ceilings.files?.most;
         Some(most.max(watch.files.unwrap_or_default()))
     }
 
     /// What all of them may use together, as the kernel is told.
     pub(crate) fn of_all(&self) -> GroupLimits {
-        let State { watch, means } = &*self.state();
+        let State { watch, means, .. } = &*self.state();
         let (memory, cpu) = (means.memory_group(), means.cpu_group());
         let tasks = self.tasks_group(watch, means);
         GroupLimits {
@@ -159,37 +233,69 @@ impl Bounds {
 
     /// Who counts tasks: no group for the sake of a bound that a namespace holds well enough.
     fn tasks_group(&self, watch: &Watch, means: &Means) -> Option<u8> {
-        let is_usual = means.own_tasks && watch.tasks == self.ceilings.tasks;
+        let ceiling = self.ceilings.tasks.map(|ceiling| ceiling.most);
+        let is_usual = means.own_tasks && watch.tasks == ceiling;
         means.groups.tasks.filter(|_| !is_usual)
     }
 
     /// Who holds the plugin to each of its limits.
     pub(crate) fn held(&self) -> Vec<HeldLimit> {
-        let State { watch, means } = self.state().clone();
-        let group = |version: Option<u8>| version.map(group_name);
-        let each = means.bounds().then_some("rlimit");
-        let memory = group(means.memory_group()).or(each);
-        let namespace = means.own_tasks.then_some("namespace");
-        let tasks = group(self.tasks_group(&watch, &means)).or(namespace);
-        let cpu = group(means.cpu_group());
-        let by = |kernel: Option<&'static str>| kernel.into_iter().chain(["monitor"]).collect();
-        [
-            ("memory", watch.memory_bytes, by(memory)),
-            ("cpu", watch.cpu_percent, by(cpu)),
-            ("tasks", watch.tasks, by(tasks)),
-            ("files", watch.files, by(each)),
-            ("disk", watch.disk_bytes, vec!["tmpfs", "rlimit"]),
-        ]
-        .into_iter()
-        .filter_map(|(resource, limit, by)| {
+        let now = self.told();
+        let state = self.state().clone();
+        let State {
+            watch,
+            origins,
+            means,
+            ..
+        } = &state;
+        let [memory, cpu, tasks, files, disk] = self.holders(&state);
+        let policy_from = match state.change.violation {
+            Some(_) => OPERATOR,
+            None => means.policy_from,
+        };
+        let held = |resource, limit: Option<u64>, by, from| {
+            let waits_for = match resource {
+                "disk" => (watch.disk_bytes != self.room).then_some("reload"),
+                _ => state.waits(resource, &now).then_some("restart"),
+            };
             Some(HeldLimit {
                 resource,
                 limit: limit?,
                 by,
                 policy: means.policy,
+                from,
+                policy_from,
+                waits_for,
             })
-        })
-        .collect()
+        };
+        let room = watch.disk_bytes.or(self.room);
+        let all = [
+            held("memory", watch.memory_bytes, memory, origins.memory),
+            held("cpu", watch.cpu_percent, cpu, origins.cpu),
+            held("tasks", watch.tasks, tasks, origins.tasks),
+            held("files", watch.files, files, origins.files),
+            held("disk", room, disk, origins.disk),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// Who holds it to memory, processor time, tasks, files and disk space.
+    fn holders(&self, State { watch, means, .. }: &State) -> [Vec<&'static str>; 5] {
+        let group = |version: Option<u8>| version.map(group_name);
+        let each = means.bounds().then_some("rlimit");
+        let memory = group(means.memory_group()).or(each);
+        let namespace = means.own_tasks.then_some("namespace");
+        let tasks = group(self.tasks_group(watch, means)).or(namespace);
+        let cpu = group(means.cpu_group());
+        let room = means.own_disk.then_some("tmpfs");
+        let and = |one: Option<&'static str>, other| one.into_iter().chain([other]).collect();
+        [
+            and(memory, "monitor"),
+            and(cpu, "monitor"),
+            and(tasks, "monitor"),
+            and(each, "monitor"),
+            and(room, "rlimit"),
+        ]
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -197,110 +303,55 @@ impl Bounds {
     }
 }
 
+impl State {
+    /// The same with a change. What was told of a process that runs stays so.
+    fn with(&self, change: &LimitChange, manifest: &Resources, ceilings: &Ceilings) -> Self {
+        let change = change.over(self.change);
+        let (watch, origins) = settle(manifest, &change, ceilings);
+        let mut means = self.means.clone();
+        // Nobody may have looked while there was nothing to hold.
+        means.groups = groups();
+        adopt(&mut means, &change);
+        Self {
+            change,
+            watch,
+            origins,
+            means,
+            told: self.told.clone(),
+        }
+    }
+
+    /// Whether the kernel holds a process that runs to less than this limit, or leaves it
+    /// to the monitor, until another one is started: so much is set at the start alone.
+    fn waits(&self, resource: &str, now: &Told) -> bool {
+        let Some(told) = self.told.as_ref().filter(|_| !self.means.is_per_call) else {
+            return false;
+        };
+        let (was, is) = (&told.each, &now.each);
+        let is_less =
+            |was: Option<u64>, is: Option<u64>| was.is_some_and(|was| is.is_none_or(|is| is > was));
+        let (had, has) = (&told.all, &now.all);
+        let has_no_group = |had: Option<u64>, has: Option<u64>| had.is_none() && has.is_some();
+        match resource {
+            "memory" => {
+                is_less(was.data_bytes, is.data_bytes)
+                    || has_no_group(had.memory_bytes, has.memory_bytes)
+            }
+            "cpu" => has_no_group(had.cpu_percent, has.cpu_percent),
+            "tasks" => is_less(was.processes, is.processes) || has_no_group(had.tasks, has.tasks),
+            "files" => is_less(was.open_files, is.open_files),
+            _ => false,
+        }
+    }
+}
+
+/// Has the policy be what an operator wants it to be.
+fn adopt(means: &mut Means, change: &LimitChange) {
+    if let Some(policy) = change.violation {
+        means.policy = policy;
+    }
+}
+
 fn with_headroom(tasks: Option<u64>) -> Option<u64> {
     tasks.map(|tasks| tasks.saturating_add(TASKS_HEADROOM))
-}
-
-fn group_name(version: u8) -> &'static str {
-    match version {
-        1 => "cgroup v1",
-        _ => "cgroup v2",
-    }
-}
-
-/// A limit of a plugin, and who holds the plugin to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct HeldLimit {
-    /// `memory`, `cpu`, `tasks`, `files` or `disk`.
-    pub resource: &'static str,
-    /// Bytes, hundredths of a core, or a number.
-    pub limit: u64,
-    /// `cgroup v1`, `cgroup v2`, `rlimit`, `namespace` and `tmpfs` are the kernel's;
-    /// `monitor` looks at the whole process tree every second.
-    pub by: Vec<&'static str>,
-    /// What is done about more.
-    pub policy: Policy,
-}
-
-/// By what this host holds plugins to a limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct LimitOfHost {
-    /// The manifest's key.
-    pub limit: &'static str,
-    /// By what, as in [`HeldLimit::by`].
-    pub by: Vec<&'static str>,
-    /// Why no control group does; empty where one does or none is of use.
-    pub reason: String,
-    /// What to change; empty where nothing is to be.
-    pub help: &'static str,
-}
-
-/// By what this host holds native plugins to their limits. Blocks, the first time for
-/// some milliseconds.
-pub fn limits_of_host() -> Vec<LimitOfHost> {
-    of_report(&groups())
-}
-
-fn of_report(groups: &GroupReport) -> Vec<LimitOfHost> {
-    let grouped = |limit, version: Option<u8>, others: &[&'static str]| {
-        let by = version.map(group_name).into_iter();
-        LimitOfHost {
-            limit,
-            by: by.chain(others.iter().copied()).collect(),
-            reason: version.map_or_else(|| groups.reason.clone(), |_| String::new()),
-            help: version.map_or(GroupReport::HELP, |_| ""),
-        }
-    };
-    let plain = |limit, by: &[&'static str]| LimitOfHost {
-        limit,
-        by: by.to_vec(),
-        reason: String::new(),
-        help: "",
-    };
-    let memory: &[_] = match groups.memory {
-        Some(_) => &["monitor"],
-        None => &["rlimit", "monitor"],
-    };
-    vec![
-        grouped("max_memory_mb", groups.memory, memory),
-        grouped("max_cpu_percent", groups.cpu, &["monitor"]),
-        grouped("max_tasks", groups.tasks, &["namespace", "monitor"]),
-        plain("max_open_files", &["rlimit", "monitor"]),
-        plain("max_disk_mb", &["tmpfs", "rlimit"]),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_without_control_groups_says_so_and_what_holds_instead() {
-        let none = GroupReport {
-            reason: "read-only".to_owned(),
-            ..GroupReport::default()
-        };
-        let limits = of_report(&none);
-        assert_eq!(limits[0].by, ["rlimit", "monitor"]);
-        assert_eq!(
-            (&*limits[0].reason, limits[0].help),
-            ("read-only", GroupReport::HELP)
-        );
-        let all = GroupReport {
-            memory: Some(2),
-            tasks: Some(2),
-            cpu: Some(1),
-            ..GroupReport::default()
-        };
-        let limits = of_report(&all);
-        assert_eq!(limits[0].by, ["cgroup v2", "monitor"]);
-        assert_eq!(limits[1].by, ["cgroup v1", "monitor"]);
-        assert!(
-            limits
-                .iter()
-                .all(|it| it.reason.is_empty() && it.help.is_empty())
-        );
-    }
 }

@@ -1,4 +1,4 @@
-//! What happened to a plugin that used more than it may.
+//! What happened to a plugin that used more than it may, and why limits cannot change.
 
 use miette::Diagnostic;
 use thiserror::Error;
@@ -27,4 +27,46 @@ impl LimitError {
             None => self.to_string(),
         }
     }
+}
+
+/// Why limits of a plugin cannot be changed. It goes on with those that it had.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Diagnostic)]
+#[non_exhaustive]
+pub enum LimitRefusal {
+    /// A limit of a plugin cannot be changed while the host runs.
+    #[error("`{key}` of plugin {id} cannot be changed: {why}")]
+    #[diagnostic(
+        code("ORC-3065"),
+        help("the plugin goes on with the limits that it had")
+    )]
+    Fixed {
+        /// The plugin.
+        id: String,
+        /// The limit.
+        key: &'static str,
+        /// What is in the way.
+        why: &'static str,
+    },
+
+    /// Plugins of trust levels 1 and 2 have a most of what they may use that the
+    /// operator has set for all of them, and no single one gets more.
+    #[error(
+        "`{key}` of plugin {id} cannot be {asked}: the operator lets a confined plugin have at most {most}"
+    )]
+    #[diagnostic(
+        code("ORC-3080"),
+        help("ask for less, or raise `{setting}` and start the service again")
+    )]
+    AboveCeiling {
+        /// The plugin.
+        id: String,
+        /// The limit.
+        key: &'static str,
+        /// What was asked for, in the limit's unit.
+        asked: u32,
+        /// What there is at most, in the same unit.
+        most: u64,
+        /// What sets that.
+        setting: &'static str,
+    },
 }

@@ -328,7 +328,7 @@ fn mismatch(id: u64, length: u64, received: u64) -> CallError {
 mod tests {
     use std::task::Waker;
 
-    use orchestrator_contract::{ErrorKind, TraceContext, Usage};
+    use orchestrator_contract::{ErrorKind, TraceContext};
 
     use super::*;
     use crate::logs::Origin;
@@ -341,18 +341,6 @@ mod tests {
         };
         let session = "00000000000000000000000002".parse().unwrap();
         Question::Call { origin, session }
-    }
-
-    fn result(call: u64, length: u64) -> ResultHeader {
-        ResultHeader {
-            call,
-            error: None,
-            reconcile: None,
-            content_type: orchestrator_contract::JSON,
-            length,
-            metadata: std::collections::BTreeMap::new(),
-            usage: Usage::default(),
-        }
     }
 
     fn rule(error: &CallError) -> &str {
@@ -374,15 +362,17 @@ mod tests {
         let mut table = CallTable::new(100);
         let first = table.open(call()).unwrap();
         table
-            .result(result(first, 1), Bytes::from_static(b"1"))
+            .result(ResultHeader::of(first, 1), Bytes::from_static(b"1"))
             .unwrap();
         assert_eq!(output(&mut table, first), "1");
         let second = table.open(call()).unwrap();
         assert_eq!(slot_of(first), slot_of(second));
         assert_ne!(first, second);
-        let late = table.result(result(first, 0), Bytes::new()).unwrap_err();
+        let late = table
+            .result(ResultHeader::of(first, 0), Bytes::new())
+            .unwrap_err();
         assert_eq!(rule(&late), "second_reply");
-        let never = table.result(result(second + (1 << 20), 0), Bytes::new());
+        let never = table.result(ResultHeader::of(second + (1 << 20), 0), Bytes::new());
         assert_eq!(rule(&never.unwrap_err()), "unknown_call");
     }
 
@@ -391,9 +381,9 @@ mod tests {
         let mut table = CallTable::new(100);
         let id = table.open(call()).unwrap();
         table
-            .result(result(id, 1), Bytes::from_static(b"1"))
+            .result(ResultHeader::of(id, 1), Bytes::from_static(b"1"))
             .unwrap();
-        let again = table.result(result(id, 1), Bytes::from_static(b"2"));
+        let again = table.result(ResultHeader::of(id, 1), Bytes::from_static(b"2"));
         assert_eq!(rule(&again.unwrap_err()), "second_reply");
         assert_eq!(output(&mut table, id), "1");
     }
@@ -405,7 +395,7 @@ mod tests {
         let early = table.chunk(id, &Bytes::from_static(b"x")).unwrap_err();
         assert_eq!(rule(&early), "unexpected_chunk");
         table
-            .result(result(id, 6), Bytes::from_static(b"ab"))
+            .result(ResultHeader::of(id, 6), Bytes::from_static(b"ab"))
             .unwrap();
         table.chunk(id, &Bytes::from_static(b"cd")).unwrap();
         table.chunk(id, &Bytes::from_static(b"ef")).unwrap();
@@ -413,12 +403,14 @@ mod tests {
 
         let id = table.open(call()).unwrap();
         table
-            .result(result(id, 2), Bytes::from_static(b"a"))
+            .result(ResultHeader::of(id, 2), Bytes::from_static(b"a"))
             .unwrap();
         let long = table.chunk(id, &Bytes::from_static(b"bc")).unwrap_err();
         assert_eq!(rule(&long), "length_mismatch");
         let huge = table.open(call()).unwrap();
-        let huge = table.result(result(huge, 7), Bytes::new()).unwrap_err();
+        let huge = table
+            .result(ResultHeader::of(huge, 7), Bytes::new())
+            .unwrap_err();
         assert_eq!(huge.kind(), ErrorKind::ResourceLimit);
     }
 
@@ -431,13 +423,15 @@ mod tests {
         let grace = Duration::from_secs(1);
         assert_eq!(table.first_overdue(grace), Some(now + grace));
         table
-            .result(result(id, 4), Bytes::from_static(b"ab"))
+            .result(ResultHeader::of(id, 4), Bytes::from_static(b"ab"))
             .unwrap();
         assert_eq!(table.with_plugin(), 2);
         table.chunk(id, &Bytes::from_static(b"cd")).unwrap();
         assert_eq!((table.with_plugin(), table.first_overdue(grace)), (1, None));
         // Answered before its caller left: nobody has to be told.
-        table.result(result(other, 0), Bytes::new()).unwrap();
+        table
+            .result(ResultHeader::of(other, 0), Bytes::new())
+            .unwrap();
         assert!(!table.abandon(other, now));
         assert_eq!(table.with_plugin(), 0);
     }
@@ -447,7 +441,7 @@ mod tests {
         let mut table = CallTable::new(100);
         let (done, open) = (table.open(call()).unwrap(), table.open(call()).unwrap());
         table
-            .result(result(done, 1), Bytes::from_static(b"1"))
+            .result(ResultHeader::of(done, 1), Bytes::from_static(b"1"))
             .unwrap();
         let (why, after) = (CallError::transient("why"), CallError::transient("after"));
         table.close(&why, &after);

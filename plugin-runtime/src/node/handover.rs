@@ -9,21 +9,21 @@ use super::{Link, Node, connection::Connection};
 
 /// A process that hands on what it has, and takes what another had. It is this very
 /// process: when that has ended, every question fails.
-pub(crate) struct Keeper(Arc<Connection>);
+pub(crate) struct StateHolder(Arc<Connection>);
 
 impl Node {
     /// The process, when there is one and it says that it has something to keep.
-    pub(crate) fn keeper(&self) -> Option<Keeper> {
+    pub(crate) fn state_holder(&self) -> Option<StateHolder> {
         match &*self.link.borrow() {
             Link::Ready(connection) if connection.keeps_state => {
-                Some(Keeper(Arc::clone(connection)))
+                Some(StateHolder(Arc::clone(connection)))
             }
             _ => None,
         }
     }
 }
 
-impl Keeper {
+impl StateHolder {
     /// What the process has. Dropping the future gives the question up.
     ///
     /// # Errors

@@ -23,7 +23,6 @@ use crate::{
     PluginProblem,
     error::LifecycleError,
     health::FIRST_CHECK,
-    lifecycle::now_ms,
     supervisor::{Restarts, Verdict},
 };
 use ending::{Cause, Ending, Stop, drain, fault, stop_command, stop_command_anyway, stop_waiting};
@@ -144,10 +143,7 @@ impl Supervisor {
         };
         match launched {
             Ok(running) => {
-                self.counters
-                    .pid
-                    .store(running.process.pid(), Ordering::Relaxed);
-                self.counters.started_at.store(now_ms(), Ordering::Relaxed);
+                self.counters.has_started(running.process.pid());
                 self.stay_with(running, started).await
             }
             Err(Failure::Passing { reason, tail }) => {

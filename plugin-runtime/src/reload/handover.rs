@@ -10,7 +10,7 @@ use super::HandedOn;
 use crate::{
     RuntimeError,
     entry::{Body, Entry},
-    node::Keeper,
+    node::StateHolder,
     settings::ReloadSettings,
 };
 
@@ -25,8 +25,8 @@ pub(super) enum Handover<'a> {
 pub(super) struct Moving<'a> {
     pub(super) old: &'a Arc<Entry>,
     new: &'a Entry,
-    gives: Keeper,
-    takes: Keeper,
+    gives: StateHolder,
+    takes: StateHolder,
 }
 
 /// What can be moved from the version that serves to the new one, which runs.
@@ -41,7 +41,7 @@ pub(super) fn handover<'a>(serving: Option<&'a Arc<Entry>>, new: &'a Entry) -> H
     if old.life.state() != PluginState::Running {
         return nothing(format!("{} was not running", old.manifest.version));
     }
-    match (from.keeper(), to.keeper()) {
+    match (from.state_holder(), to.state_holder()) {
         (Some(gives), Some(takes)) => Handover::Of(Moving {
             old,
             new,
@@ -61,8 +61,29 @@ impl Moving<'_> {
     }
 
     /// Waits until nobody works with the old version, and moves its state. Returns
-    /// how long that took.
+    /// how long that took. Who waits for a new version that is no more waits in vain.
     pub(super) async fn carry_out(
+        &self,
+        settings: &ReloadSettings,
+    ) -> Result<(HandedOn, Duration), RuntimeError> {
+        tokio::select! {
+            biased;
+            () = self.new.life.out_of_service() => Err(self.lost()),
+            carried = self.settle_and_carry(settings) => carried,
+        }
+    }
+
+    /// Why the new version cannot take over any more.
+    fn lost(&self) -> RuntimeError {
+        let life = &self.new.life;
+        match (life.problem(), life.last_problem()) {
+            (Some(problem), _) => RuntimeError::Refused(problem),
+            (None, Some(last)) => self.not_moved(last.message.to_string()),
+            (None, None) => self.not_moved(format!("it is {}", life.state().as_str())),
+        }
+    }
+
+    async fn settle_and_carry(
         &self,
         settings: &ReloadSettings,
     ) -> Result<(HandedOn, Duration), RuntimeError> {
@@ -96,15 +117,18 @@ impl Moving<'_> {
             self.takes.restore(state.clone(), version).await?;
             Ok(state)
         });
-        let message = match carried.await {
-            Ok(Ok(state)) => return Ok(state),
-            Ok(Err(error)) => CallError::to_string(&error),
-            Err(_) => format!("it took longer than {:?}", settings.hold_max),
-        };
-        Err(RuntimeError::StateNotMoved {
+        match carried.await {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(error)) => Err(self.not_moved(CallError::to_string(&error))),
+            Err(_) => Err(self.not_moved(format!("it took longer than {:?}", settings.hold_max))),
+        }
+    }
+
+    fn not_moved(&self, message: String) -> RuntimeError {
+        RuntimeError::StateNotMoved {
             id: self.old.id.to_string(),
             version: self.new.manifest.version.clone(),
             message,
-        })
+        }
     }
 }

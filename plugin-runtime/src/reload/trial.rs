@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     RuntimeError,
-    entry::{Entry, Held},
+    entry::{Entry, Gate},
 };
 
 impl Reload {
@@ -23,12 +23,12 @@ impl Reload {
         serving: Option<&Arc<Entry>>,
     ) -> Result<Reloaded, RuntimeError> {
         let new = Arc::clone(&anew.new);
-        let held = new.hold().await;
+        let gate = new.gate().await;
         if self.registry.put_aside(&new).is_err() {
             let id = new.id.to_string();
             return Err(RuntimeError::Closing { id });
         }
-        let tried = self.with_new(anew, serving, held).await;
+        let tried = self.with_new(anew, serving, gate).await;
         if tried.is_err() {
             new.close();
             self.registry.forget(&new);
@@ -40,13 +40,13 @@ impl Reload {
         &self,
         anew: Anew,
         serving: Option<&Arc<Entry>>,
-        held: Held,
+        gate: Gate,
     ) -> Result<Reloaded, RuntimeError> {
         self.start(&anew.new).await?;
         match handover(serving, &anew.new) {
             Handover::Nothing(reason) => {
                 self.put_in_place(&anew)?;
-                held.let_in();
+                gate.let_in();
                 let state = HandedOn::nothing(reason);
                 Ok(self.settle_down(anew, serving, state, Duration::ZERO))
             }
@@ -58,12 +58,12 @@ impl Reload {
                 self.put_in_place(&anew)?;
                 match moving.carry_out(settings).await {
                     Ok((state, took)) => {
-                        held.let_in();
+                        gate.let_in();
                         Ok(self.settle_down(anew, serving, state, took))
                     }
                     Err(error) => {
                         self.registry.put_back(before, &anew.replaced);
-                        held.send_to(moving.old);
+                        gate.send_to(moving.old);
                         Err(error)
                     }
                 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use orchestrator_contract::{Event, EventSink, HostService, PluginId, PluginState};
-use orchestrator_manifest::{Kind, Manifest};
+use orchestrator_manifest::{Kind, Manifest, Target};
 use serde_json::Value;
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     outlet::Outlet,
     registry::Plugins,
     unused::unused_keys,
+    validator::{Operation, Validator},
 };
 
 /// What every plugin is surrounded by.
@@ -253,6 +254,7 @@ impl Surroundings {
             life,
             body,
             self.settings.start_timeout,
+            self.settings.sandbox.validator.clone(),
         )
     }
 
@@ -272,8 +274,7 @@ impl Surroundings {
         } = match content {
             Content::Native(prepared) => *prepared,
             Content::Builtin(plugin, config) => {
-                let timeout = settings.start_timeout;
-                return Body::Builtin(BuiltinBody::new(plugin, outlet, config, timeout));
+                return Body::Builtin(BuiltinBody::new(plugin, outlet, config, settings));
             }
         };
         let program = program.let_out(|hold| {
@@ -283,7 +284,10 @@ impl Surroundings {
                 return Egress::observing(plugin, settings, resolver, Arc::new(lessons.clone()));
             }
             let granted = hold.destinations().to_vec();
-            let denials = Arc::new(Denials(Arc::clone(&self.events)));
+            let denials = Arc::new(Denials {
+                events: Arc::clone(&self.events),
+                validator: self.settings.sandbox.validator.clone(),
+            });
             Egress::new(plugin, granted, settings, resolver, denials)
         });
         let version = manifest.version.to_string();
@@ -323,9 +327,17 @@ impl Surroundings {
 }
 
 /// Tells of what a plugin was refused of the network.
-struct Denials(Arc<dyn EventSink>);
+struct Denials {
+    events: Arc<dyn EventSink>,
+    validator: Option<Validator>,
+}
 
 impl EgressObserver for Denials {
+    fn allows(&self, plugin: &PluginId, target: &Target) -> bool {
+        let validator = self.validator.as_ref();
+        validator.is_none_or(|it| it.operation(plugin, Operation::Connect(target)).is_ok())
+    }
+
     fn denied(&self, denial: EgressDenial) {
         let EgressDenial {
             plugin,
@@ -335,7 +347,7 @@ impl EgressObserver for Denials {
             suppressed,
             ..
         } = denial;
-        self.0.emit(Event::CapabilityDenied {
+        self.events.emit(Event::CapabilityDenied {
             plugin,
             capability: capability.into(),
             resource: resource.into(),

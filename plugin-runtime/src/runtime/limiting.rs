@@ -1,35 +1,36 @@
 //! Limits of plugins, changed and watched while they run.
 
 use super::Runtime;
-use crate::{PluginLimits, RuntimeError, UnreadViolations};
+use crate::{LimitChange, LimitRefusal, RuntimeError, UnreadViolations};
 
 impl Runtime {
-    /// Puts `limits` in place of those that the versions of a plugin have, for as long as
-    /// this host runs. A process that runs is held to them from the next sample on, the
-    /// next one from its start.
+    /// Puts limits in place of those that every version of a plugin has, also of those that
+    /// a reload brings, for as long as this host runs. A process that runs is held to them
+    /// from the next sample on, the next one from its start;
+    /// [`limits_held`](crate::PluginStatus::limits_held) says what waits for that.
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, and when one of the limits cannot change or nothing
-    /// holds it. Versions before the one that refused have the new limits then.
-    pub fn set_limits(&self, id: &str, limits: PluginLimits) -> Result<(), RuntimeError> {
-        let plugins = self.registry.plugins();
-        let mut versions = plugins.versions(id).peekable();
-        if versions.peek().is_none() {
-            return Err(RuntimeError::UnknownPlugin {
-                id: id.to_owned(),
-                nearest: self.nearest(id),
-            });
+    /// When there is no such plugin, and when one of the limits cannot change, nothing
+    /// holds it, or it is more than the operator lets confined plugins have. Nothing has
+    /// changed then.
+    pub fn set_limits(&self, id: &str, change: &LimitChange) -> Result<(), RuntimeError> {
+        self.versions(id)?;
+        let mut entries = self.registry.all();
+        entries.retain(|entry| entry.id.as_str() == id);
+        let limits = entries.iter().filter_map(|it| it.facts.limits.as_ref());
+        let limits: Vec<_> = limits.collect();
+        if limits.is_empty() {
+            let (id, key) = (id.to_owned(), "resources");
+            let why = "it has no process of its own, or was refused";
+            return Err(LimitRefusal::Fixed { id, key, why }.into());
         }
-        let fixed = |(key, why)| RuntimeError::LimitFixed {
-            id: id.to_owned(),
-            key,
-            why,
-        };
-        for entry in versions {
-            let bounds = entry.facts.limits.as_ref();
-            let bounds = bounds.ok_or_else(|| fixed(("resources", NO_PROCESS)))?;
-            bounds.set(limits).map_err(fixed)?;
+        for bounds in &limits {
+            bounds.check(id, change)?;
+        }
+        self.surroundings.rules.changes.add(id, *change);
+        for bounds in limits {
+            bounds.set(change);
         }
         Ok(())
     }
@@ -40,5 +41,3 @@ impl Runtime {
         self.violations.take()
     }
 }
-
-const NO_PROCESS: &str = "it has no process of its own, or was refused";

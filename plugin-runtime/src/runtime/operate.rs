@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use orchestrator_contract::PluginState;
+use orchestrator_manifest::Kind;
+use semver::VersionReq;
 use tokio::task::JoinSet;
 
 use super::Runtime;
@@ -10,27 +12,21 @@ use crate::{
     RuntimeError,
     entry::{Body, Entry, NotRestarted},
     lifecycle::Illegal,
+    registry::Plugins,
 };
 
 impl Runtime {
     /// Keeps every version of a plugin from taking calls, those that a reload brings
     /// included, until it is [enabled](Self::enable). Calls in flight end as they would,
-    /// and its process keeps its state.
+    /// and its process keeps its state. One that was taken out of service, or could not be
+    /// loaded, stays as it is and is disabled when it is loaded again.
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, or no version is in a state that has something to
-    /// disable.
+    /// When there is no such plugin.
     pub fn disable(&self, id: &str) -> Result<(), RuntimeError> {
-        let mut disabled = self.registry.disabled();
-        let versions = self.versions(id)?;
-        let each = versions.iter().map(|entry| entry.life.disable());
-        any(each).map_err(|illegal| RuntimeError::illegal(id, illegal))?;
-        disabled.insert(id.to_owned());
-        for entry in self.registry.left(id) {
-            // One that is stopped already takes no calls.
-            let _ = entry.life.disable();
-        }
+        self.versions(id)?;
+        self.keep_disabled(id);
         Ok(())
     }
 
@@ -47,68 +43,125 @@ impl Runtime {
     }
 
     /// Lets a plugin take calls again after [`disable`](Self::disable), a crash loop
-    /// or a failed start.
+    /// or a failed start. Of one that was disabled and is out of service by now, this takes
+    /// back the one, and its state says that it is the other.
     ///
     /// # Errors
     ///
-    /// When there is no such plugin, or none of its versions can be enabled: it could
-    /// not be loaded, or was stopped because its trust or a grant was taken back, which
-    /// only a reload or a new start of the runtime can mend.
+    /// When there is no such plugin, or it was not disabled and none of its versions can be
+    /// enabled: it could not be loaded, or was stopped because its trust or a grant was
+    /// taken back, which only a reload or a new start of the runtime can mend.
     pub fn enable(&self, id: &str) -> Result<(), RuntimeError> {
         let mut disabled = self.registry.disabled();
-        disabled.remove(id);
+        let was_disabled = disabled.remove(id);
         for entry in self.registry.left(id) {
             // Whoever began with it goes on where it was.
             let _ = entry.life.enable();
         }
         let versions = self.versions(id)?;
         let each = versions.iter().map(|entry| enable(entry));
-        any(each).map_err(|illegal| RuntimeError::illegal(id, illegal))
+        match any(each) {
+            Err(illegal) if !was_disabled => Err(refusal(&versions, illegal)),
+            _ => Ok(()),
+        }
     }
 
-    /// Starts every version of a plugin again, side by side: its calls have `grace`
-    /// to end, those that come meanwhile wait. Gets a plugin out of a crash loop and
-    /// a failed start too. Returns when it takes calls. What depends on it is left
-    /// as it is. Dropping the future leaves what has begun to itself.
+    /// Starts a plugin again: its calls have `grace` to end, those that come meanwhile
+    /// wait. Gets it out of a crash loop and a failed start too. Returns when it takes
+    /// calls. Of several versions it is the one that the plugin's name leads to, and side by
+    /// side with it those that run, or would if they could; what nobody has called is not
+    /// started. What depends on it is left as it is. Dropping the future leaves what has
+    /// begun to itself.
     ///
     /// # Errors
     ///
     /// When there is no such plugin, it is disabled or could not be loaded, and when
     /// it does not start again.
     pub async fn restart(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
-        let versions = self.versions(id)?;
-        let loaded = |entry: &&Arc<Entry>| !matches!(entry.body, Body::None);
-        let usable: Vec<_> = versions.iter().filter(loaded).collect();
+        let versions = self.serving(id)?;
         let mut restarting = JoinSet::new();
-        // Of one that was not loaded, its state says why.
-        for entry in if usable.is_empty() {
-            versions.iter().collect()
-        } else {
-            usable
-        } {
-            let (entry, limit) = (Arc::clone(entry), self.settings.stop_timeout);
+        for entry in versions.iter().cloned().chain(self.still_used(id)) {
+            let limit = self.settings.stop_timeout;
             restarting.spawn(async move {
                 let reason = "restarted by an operator";
-                entry.restart(grace, limit, reason).await
+                (entry.restart(grace, limit, reason).await, entry)
             });
         }
         let mut failures = Vec::new();
+        let mut refused = None;
         while let Some(ended) = restarting.join_next().await {
             match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(NotRestarted::Illegal(illegal))) => {
-                    return Err(RuntimeError::illegal(id, illegal));
-                }
-                Ok(Err(NotRestarted::Start(error))) => failures.push(error.to_string()),
+                Ok((Ok(()), _)) => {}
+                // Nobody needs it any more.
+                Ok((Err(_), entry)) if !is_among(&versions, &entry) => {}
+                Ok((Err(NotRestarted::Illegal(illegal)), _)) => refused = Some(illegal),
+                Ok((Err(NotRestarted::Start(error)), _)) => failures.push(error.to_string()),
                 Err(panic) => failures.push(panic.to_string()),
             }
         }
-        match failures.is_empty() {
-            true => Ok(()),
-            false => Err(RuntimeError::NotRestarted {
+        match refused {
+            _ if !failures.is_empty() => Err(RuntimeError::NotRestarted {
                 id: id.to_owned(),
                 message: failures.join("; "),
             }),
+            Some(illegal) => Err(refusal(&versions, illegal)),
+            None => Ok(()),
+        }
+    }
+
+    /// The version that a plugin's name leads to, and those that have come to run.
+    fn serving(&self, id: &str) -> Result<Vec<Arc<Entry>>, RuntimeError> {
+        let versions = self.versions(id)?;
+        let channel = self.settings.channels.get(id).copied();
+        let meant = |plugins: &Plugins| plugins.meant(id, &VersionReq::STAR, channel).cloned();
+        let meant: Vec<_> = self.registry.with(meant).into_iter().collect();
+        let is_loaded = |entry: &Arc<Entry>| !matches!(entry.body, Body::None);
+        let serves = |entry: &&Arc<Entry>| {
+            is_loaded(entry) && (is_among(&meant, entry) || has_come_to_run(entry))
+        };
+        let serving: Vec<_> = versions.iter().filter(serves).cloned().collect();
+        let mut candidates = [serving, meant, versions].into_iter();
+        // Of those that were not loaded, their states say why.
+        Ok(candidates.find(|it| !it.is_empty()).unwrap_or_default())
+    }
+
+    /// Earlier versions that runs go on with.
+    fn still_used(&self, id: &str) -> impl Iterator<Item = Arc<Entry>> {
+        let is_used = |entry: &Arc<Entry>| entry.users() > 0 || entry.in_flight() > 0;
+        let left = self.registry.left(id).into_iter();
+        left.filter(move |entry| is_used(entry) && has_come_to_run(entry))
+    }
+}
+
+fn is_among(entries: &[Arc<Entry>], entry: &Arc<Entry>) -> bool {
+    entries.iter().any(|it| Arc::ptr_eq(it, entry))
+}
+
+/// Whether there is, or was, more of it than what was loaded.
+fn has_come_to_run(entry: &Entry) -> bool {
+    use PluginState::{CrashLoop, Error, Running, Starting};
+    matches!(entry.life.state(), Starting | Running | Error | CrashLoop)
+}
+
+/// Why something can be done with none of these versions of a plugin: what took it out of
+/// service, where something did.
+fn refusal(versions: &[Arc<Entry>], illegal: Illegal) -> RuntimeError {
+    let out_of_service = versions.iter().rev();
+    let out_of_service = out_of_service.filter(|entry| entry.life.is_out_of_service());
+    let mut problems = out_of_service.filter_map(|entry| Some((entry, entry.life.problem()?)));
+    match problems.next() {
+        Some((entry, mut problem)) => {
+            if entry.manifest.kind != Kind::Builtin {
+                let reload = format!("`orchestrator plugin reload {}` loads it again", entry.id);
+                let parts = [&problem.help, &reload];
+                let parts = parts.into_iter().filter(|it| !it.is_empty());
+                problem.help = parts.map(String::as_str).collect::<Vec<_>>().join("; ");
+            }
+            RuntimeError::Refused(problem)
+        }
+        None => {
+            let id = versions.first().map_or("", |entry| entry.id.as_str());
+            RuntimeError::illegal(id, illegal)
         }
     }
 }

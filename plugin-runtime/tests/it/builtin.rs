@@ -216,6 +216,36 @@ async fn a_failed_hook_is_undone_named_and_stops_dependants_only() {
     .await;
 }
 
+/// Nobody else wants what was started for it, and what comes later is not touched.
+#[tokio::test]
+async fn where_the_middle_of_a_chain_fails_what_came_before_is_undone_backwards() {
+    for (fails_at, of_the_third) in [
+        ("init", &["c init"][..]),
+        ("start", &["c init", "c start", "c destroy"]),
+    ] {
+        let home = Home::new();
+        let journal = Arc::default();
+        let chain = [("a", ""), ("b", "a"), ("c", "b"), ("d", "c")].map(|(id, needed)| {
+            let fails_at = if id == "c" { fails_at } else { "" };
+            let needed: Vec<_> = [needed].into_iter().filter(|it| !it.is_empty()).collect();
+            recorder(id, &needed, fails_at, &journal)
+        });
+        let runtime = home.load_with(chain.into()).await.unwrap();
+        let refused = call(&handle(&runtime, "d"), "echo", json!(1)).await;
+        let message = "dependency c not running for plugin d";
+        assert!(refused.unwrap_err().to_string().contains(message));
+        let before = [
+            "a init", "a start", "a health", "b init", "b start", "b health",
+        ];
+        let undone = ["b stop", "b destroy", "a stop", "a destroy"];
+        let expected = [&before[..], of_the_third, &undone].concat();
+        assert_eq!(*journal.lock().unwrap(), expected, "{fails_at}");
+        let states = ["a", "b", "c", "d"].map(|id| status(&runtime, id).state);
+        use PluginState::{Error, Loaded};
+        assert_eq!(states, [Loaded, Loaded, Error, Loaded]);
+    }
+}
+
 #[tokio::test]
 async fn a_start_hook_that_hangs_ends_at_its_limit() {
     let mut home = Home::new();

@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use orchestrator_contract::{CallError, Event, PluginState};
 use orchestrator_plugin_runtime::{PluginHandle, Runtime};
 use orchestrator_signing::TrustLevel;
-use rustix::process::{Pid, Signal, kill_process};
+use orchestrator_testkit::{Signal, send};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower::Service as _;
@@ -28,10 +28,6 @@ fn node(home: &Home, id: &str) {
 
 fn pid(runtime: &Runtime, id: &str) -> u32 {
     status(runtime, id).pid.expect("it runs")
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
 /// The namespace of processes that `pid` is in.
@@ -76,7 +72,7 @@ async fn struck(home: &Home, fault: Signal) -> (Runtime, Result<(), CallError>) 
         status(&runtime, &id).calls > 0
     })
     .await;
-    signal(struck, fault);
+    send(struck, fault);
     let ended = timeout(PATIENCE, hanging).await.unwrap().unwrap();
     emptied(&namespace).await;
     works_again(&runtime, &id, &plugin).await;
@@ -141,7 +137,7 @@ async fn a_stopped_call_of_an_exec_plugin_ends_with_who_waits_for_it() {
     eventually("both processes run", || running().len() == 2).await;
     let namespace = namespace(running()[0]);
     for pid in running() {
-        signal(pid, Signal::STOP);
+        send(pid, Signal::STOP);
     }
     hanging.abort();
     emptied(&namespace).await;

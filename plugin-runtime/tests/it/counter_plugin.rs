@@ -1,26 +1,18 @@
-//! A plugin of kind `node` that counts its calls and hands the count on. It is this
-//! test executable, started again by a signed shell script.
+//! A plugin of kind `node` that counts its calls and hands the count on.
 
-use std::{
-    io::{Read as _, Write as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
-    path::PathBuf,
-    process::exit,
-    thread::sleep,
-    time::Duration,
-};
+use std::{path::PathBuf, process::exit, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use orchestrator_contract::{
-    CallError, PhaseName, Usage,
-    frame::{
-        CallHeader, Chunk, Credit, Frame, FrameDecoder, Hello, PAYLOAD_PER_FRAME, RestoreState,
-        ResultHeader,
-    },
+    CallError, PhaseName,
+    frame::{CallHeader, Credit, Frame, Hello, PAYLOAD_PER_FRAME, RestoreState, ResultHeader},
 };
 use serde_json::json;
 
-use crate::support::{File, Home};
+use crate::{
+    plugin_end::{PluginEnd, script},
+    support::{File, Home},
+};
 
 /// How the plugin behaves, and which version it says it is.
 const MODE: &str = "TEST_COUNTER_MODE";
@@ -33,9 +25,19 @@ const PADDING: usize = PAYLOAD_PER_FRAME + 7;
 /// `count` counts, `later` answers when `now` comes, `version` says which it is.
 const PHASES: [&str; 4] = ["count", "later", "now", "version"];
 
-/// Installs a release of the plugin: `counts`, `forgets` (keeps no state), `exits` at
-/// its start, `refuses` a state, is `silent` when asked for its own, has a `large` one,
-/// is `slow` to start.
+/// Installs a release of the plugin, which behaves as `mode` says:
+///
+/// | mode | does |
+/// |---|---|
+/// | `counts` | nothing wrong |
+/// | `forgets` | keeps no state |
+/// | `exits` | ends at its start |
+/// | `slow`, `slower` | takes a second, or some, to start |
+/// | `large` | has a large state |
+/// | `silent`, `silent-later` | does not tell its state; the second time |
+/// | `dies`, `dies-later` | ends when it is asked for its state; the second time |
+/// | `refuses` | takes no state |
+/// | `hangs`, `hangs-later` | does not answer when it is given a state; the second time |
 pub(crate) fn release(home: &Home, id: &str, version: &str, mode: &str, serial: u64) -> PathBuf {
     release_of(home, id, version, mode, serial, json!({}))
 }
@@ -49,12 +51,8 @@ pub(crate) fn release_of(
     serial: u64,
     keys: serde_json::Value,
 ) -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    // The socket becomes stdin, which can be taken over without unsafe code.
-    let script = format!(
-        "{MODE}={mode} {VERSION}={version} exec '{}' --exact counter_plugin::process --nocapture <&3 3<&-\n",
-        program.display()
-    );
+    let variables = format!("{MODE}={mode} {VERSION}={version}");
+    let script = script("counter_plugin::process", &variables);
     let phases: Vec<_> = PHASES.iter().map(|name| json!({ "name": name })).collect();
     let mut manifest = json!({ "kind": "node", "version": version, "phases": phases });
     for (key, value) in keys.as_object().unwrap() {
@@ -76,24 +74,26 @@ fn process() {
 }
 
 struct Counter {
-    stream: UnixStream,
-    decoder: FrameDecoder,
+    host: PluginEnd,
     mode: String,
     version: String,
     count: u64,
+    /// How often it was asked for its state, and given one.
+    told: u32,
+    given: u32,
     waiting: Vec<u64>,
     restoring: Option<(RestoreState, BytesMut)>,
 }
 
 impl Counter {
     fn connect(mode: String) -> Self {
-        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
         Self {
-            stream: UnixStream::from(socket),
-            decoder: FrameDecoder::new(),
+            host: PluginEnd::of_stdin(),
             mode,
             version: std::env::var(VERSION).unwrap(),
             count: 0,
+            told: 0,
+            given: 0,
             waiting: Vec::new(),
             restoring: None,
         }
@@ -104,12 +104,10 @@ impl Counter {
             eprintln!("nothing works here");
             exit(3);
         }
-        if self.mode == "slow" {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a process of its own, without a runtime"
-            )]
-            sleep(Duration::from_secs(1));
+        match &*self.mode {
+            "slow" => std::thread::park_timeout(Duration::from_secs(1)),
+            "slower" => std::thread::park_timeout(Duration::from_secs(4)),
+            _ => {}
         }
         let id = std::env::var("ORCHESTRATOR_PLUGIN").unwrap();
         let hello = Frame::Hello(Hello {
@@ -120,12 +118,12 @@ impl Counter {
             health: false,
             state: self.mode != "forgets",
         });
-        self.send(&hello);
-        let Some(Frame::Welcome(_)) = self.next() else {
+        self.host.send(&hello);
+        let Some(Frame::Welcome(_)) = self.host.next() else {
             exit(9)
         };
-        self.send(&Frame::Credit(Credit { calls: CREDIT }));
-        while let Some(frame) = self.next() {
+        self.host.send(&Frame::Credit(Credit { calls: CREDIT }));
+        while let Some(frame) = self.host.next() {
             self.take(frame);
         }
         exit(0)
@@ -134,14 +132,7 @@ impl Counter {
     fn take(&mut self, frame: Frame) {
         match frame {
             Frame::Call(header, _) => self.call(&header),
-            Frame::GetState(question) if self.mode != "silent" => {
-                let mut state = BytesMut::from(&self.count.to_be_bytes()[..]);
-                state.resize(8 + PADDING, b'.');
-                if self.mode == "large" {
-                    state.resize(2 << 20, b'.');
-                }
-                self.reply(question.call, state.freeze());
-            }
+            Frame::GetState(question) => self.tell_state(question.call),
             Frame::RestoreState(header, beginning) => {
                 self.restoring = Some((header, BytesMut::from(&beginning[..])));
                 self.restore();
@@ -152,10 +143,27 @@ impl Counter {
                 state.extend_from_slice(&more);
                 self.restore();
             }
-            Frame::GetState(_) | Frame::Cancel(_) => {}
+            Frame::Cancel(_) => {}
             Frame::Drain(_) => exit(0),
             _ => exit(8),
         }
+    }
+
+    fn tell_state(&mut self, call: u64) {
+        self.told += 1;
+        match &*self.mode {
+            "silent" => return,
+            "silent-later" if self.told > 1 => return,
+            "dies" => exit(5),
+            "dies-later" if self.told > 1 => exit(5),
+            _ => {}
+        }
+        let mut state = BytesMut::from(&self.count.to_be_bytes()[..]);
+        state.resize(8 + PADDING, b'.');
+        if self.mode == "large" {
+            state.resize(2 << 20, b'.');
+        }
+        self.reply(call, state.freeze());
     }
 
     fn restore(&mut self) {
@@ -166,13 +174,16 @@ impl Counter {
             return;
         };
         let call = header.call;
-        if self.mode == "refuses" {
-            let mut answer = result(call, 0);
-            let message = format!("a state of {} is too old", header.from_version);
-            answer.error = Some(CallError::permanent(message));
-            self.send(&Frame::Result(answer, Bytes::new()));
-            self.send(&Frame::Credit(Credit { calls: 1 }));
-            return;
+        self.given += 1;
+        match &*self.mode {
+            "hangs" => return,
+            "hangs-later" if self.given > 1 => return,
+            "refuses" => {
+                let message = format!("a state of {} is too old", header.from_version);
+                self.host.fail(call, CallError::permanent(message));
+                return;
+            }
+            _ => {}
         }
         assert_eq!(state.len(), 8 + PADDING);
         self.count = u64::from_be_bytes(state[..8].try_into().unwrap());
@@ -202,47 +213,7 @@ impl Counter {
         self.reply(call, Bytes::from(version));
     }
 
-    fn reply(&mut self, call: u64, mut rest: Bytes) {
-        let header = result(call, rest.len() as u64);
-        let first = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
-        self.send(&Frame::Result(header, first));
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
-            self.send(&Frame::Chunk(Chunk { call }, piece));
-        }
-        self.send(&Frame::Credit(Credit { calls: 1 }));
-    }
-
-    fn send(&mut self, frame: &Frame) {
-        let mut bytes = BytesMut::new();
-        frame.encode(&mut bytes).unwrap();
-        if self.stream.write_all(&bytes).is_err() {
-            exit(0);
-        }
-    }
-
-    fn next(&mut self) -> Option<Frame> {
-        loop {
-            if let Some(frame) = self.decoder.next().unwrap() {
-                return Some(frame);
-            }
-            let mut piece = [0; 65536];
-            match self.stream.read(&mut piece) {
-                Ok(count @ 1..) => self.decoder.push(&piece[..count]),
-                _ => return None,
-            }
-        }
-    }
-}
-
-fn result(call: u64, length: u64) -> ResultHeader {
-    ResultHeader {
-        call,
-        error: None,
-        reconcile: None,
-        content_type: orchestrator_contract::JSON,
-        length,
-        metadata: std::collections::BTreeMap::new(),
-        usage: Usage::default(),
+    fn reply(&mut self, call: u64, output: Bytes) {
+        self.host.reply(ResultHeader::of(call, 0), output);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{File, Home, call, eventually, handle, output};
 
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// Every denial: capability, resource and rule.
 fn denials(home: &Home, plugin: &str) -> Vec<(String, String, DenialRule)> {
@@ -30,7 +30,7 @@ fn denials(home: &Home, plugin: &str) -> Vec<(String, String, DenialRule)> {
 }
 
 /// Tries to have a tunnel to each, and tells the answers.
-const TUNNELS: &str = r#"
+pub(crate) const TUNNELS: &str = r#"
 import json, socket, sys
 if sys.argv[-1] == "info":
     print(json.dumps({"id": "tunneler", "version": "1.0.0", "phases": ["run"]}))

@@ -3,23 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use orchestrator_contract::{CallError, PluginState};
-use orchestrator_plugin_runtime::{Reloaded, Runtime, RuntimeError};
+use orchestrator_plugin_runtime::Runtime;
 use semver::Version;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 use tower::Service as _;
 
 use crate::{
     counter_plugin::release,
     support::{
-        File, Home, PATIENCE, call, eventually, handle, output, phase_call, processes, shell_script,
+        File, Home, PATIENCE, call, eventually, handle, leads_to, output, phase_call, processes,
+        reloading, shell_script,
     },
 };
-
-fn reload(runtime: &Arc<Runtime>, id: &str) -> JoinHandle<Result<Reloaded, RuntimeError>> {
-    let (runtime, id) = (Arc::clone(runtime), id.to_owned());
-    tokio::spawn(async move { runtime.reload(&id).await })
-}
 
 fn state(runtime: &Runtime, id: &str, version: &str) -> PluginState {
     let plugins = runtime.plugins().into_iter();
@@ -63,7 +58,7 @@ async fn what_is_disabled_while_the_new_version_starts_is_not_let_in() {
     let runtime = Arc::new(home.start().await);
     output(&handle(&runtime, &id), "count", json!(0)).await;
     release(&home, &id, "1.1.0", "slow", 2);
-    let reloading = reload(&runtime, &id);
+    let reloading = reloading(&runtime, &id);
     let own = format!("ORCHESTRATOR_PLUGIN={id}");
     eventually("the new one starts", || processes(&own).len() == 2).await;
     runtime.disable(&id).unwrap();
@@ -89,12 +84,8 @@ async fn what_is_disabled_while_its_state_moves_stays_so_when_the_reload_fails()
     let later = tokio::spawn(old.clone().call(phase_call(&id, "later", json!(0))));
     output(&old, "version", json!(0)).await;
     release(&home, &id, "1.1.0", "counts", 2);
-    let reloading = reload(&runtime, &id);
-    let new = Version::new(1, 1, 0);
-    eventually("names lead to the new one", || {
-        *handle(&runtime, &id).version() == new
-    })
-    .await;
+    let reloading = reloading(&runtime, &id);
+    leads_to(&runtime, &id, "1.1.0").await;
     runtime.disable(&id).unwrap();
     let refused = call(&old, "version", json!(0)).await;
     assert_eq!(refused.unwrap_err(), CallError::Disabled, "on its way out");
@@ -139,12 +130,8 @@ async fn a_reload_that_fails_while_all_is_stopped_leaves_nothing_behind() {
     output(&old, "version", json!(0)).await;
     std::fs::remove_dir_all(dir).unwrap();
     release(&home, &id, "1.1.0", "counts", 2);
-    let reloading = reload(&runtime, &id);
-    let new = Version::new(1, 1, 0);
-    eventually("names lead to the new one", || {
-        *handle(&runtime, &id).version() == new
-    })
-    .await;
+    let reloading = reloading(&runtime, &id);
+    leads_to(&runtime, &id, "1.1.0").await;
     let stopped = tokio::join!(runtime.shutdown(Duration::from_secs(3)), reloading);
     stopped.1.unwrap().unwrap_err();
     assert_eq!(state(&runtime, &id, "1.0.0"), PluginState::Unloaded);

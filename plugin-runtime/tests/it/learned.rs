@@ -6,8 +6,10 @@ use std::{
     net::TcpListener,
     path::Path,
     thread,
+    time::Duration,
 };
 
+use orchestrator_contract::Event;
 use orchestrator_manifest::Capability;
 use orchestrator_plugin_runtime::{Lessons, Proposal};
 use orchestrator_signing::TrustLevel;
@@ -16,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::{
     denials::{binary_package, compiled},
-    support::{File, Home, call, handle, output, shell_script},
+    support::{File, Home, call, handle, output, shell_script, status},
 };
 
 /// What plugins work with: directories `in`, `many` and `out`.
@@ -279,4 +281,37 @@ async fn its_own_temporary_directory_is_not_proposed() {
         (texts(&proposal), proposal.withheld),
         (programs.to_vec(), vec![])
     );
+}
+
+/// It has the machine's `/tmp` then, and what others keep there is none of its doing.
+#[tokio::test]
+async fn what_others_keep_is_not_taken_for_the_files_of_who_is_observed() {
+    let mut others = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+    others.write_all(&vec![0; 2 << 20]).unwrap();
+    let mut home = Home::trusting(TrustLevel::Untrusted);
+    home.settings.monitor.interval = Duration::from_millis(20);
+    let manifest = json!({
+        "resources": { "max_disk_mb": 1 },
+        "capabilities": ["process:spawn=/usr/bin/sleep"],
+    });
+    let file = File {
+        path: "main.sh",
+        content: &shell_script("frugal", &["run"], "run) sleep 0.5; echo 1;;"),
+    };
+    let package = home.package("frugal", manifest, &[file]);
+    home.settings.sandbox.learn = Some(Lessons::of(package));
+    let runtime = home.start().await;
+    output(&handle(&runtime, "frugal"), "run", json!({})).await;
+    let events = home.events.all();
+    let is_sample = |event: &&Event| matches!(event, Event::PluginSampled { .. });
+    assert!(
+        events.iter().any(|event| is_sample(&event)),
+        "nobody looked"
+    );
+    let is_violation = |event: &&Event| matches!(event, Event::ResourceViolation { .. });
+    let violations: Vec<_> = events.iter().filter(is_violation).collect();
+    assert!(violations.is_empty(), "{violations:?}");
+    let held = status(&runtime, "frugal").limits_held;
+    let disk = held.iter().find(|it| it.resource == "disk").unwrap();
+    assert_eq!(disk.by, ["rlimit"]);
 }

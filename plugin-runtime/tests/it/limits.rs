@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use orchestrator_contract::{CallError, ErrorKind, Event, ViolationAction};
-use orchestrator_plugin_runtime::{
-    LimitPolicy, PluginLimits, PluginStatus, Runtime, RuntimeError, limits_of_host,
-};
+use orchestrator_plugin_runtime::{LimitPolicy, PluginStatus, limits_of_host};
 use orchestrator_signing::TrustLevel;
 use serde_json::{Value, json};
 
@@ -20,7 +18,7 @@ const TAKES_MEMORY: &str = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
 /// Uses processor time for a second or more, then answers.
 const BUSY: &str = "n=0; while [ $n -lt 600000 ]; do n=$((n+1)); done; echo 1";
 
-fn plugin(home: &mut Home, id: &str, manifest: Value, branches: &str) {
+pub(crate) fn plugin(home: &mut Home, id: &str, manifest: Value, branches: &str) {
     home.settings.monitor.interval = Duration::from_millis(50);
     home.settings.monitor.cpu_seconds_over = 3;
     let script = shell_script(id, &["run", "other"], branches);
@@ -42,7 +40,7 @@ fn is_grouped(limit: &str) -> bool {
     of.by.iter().any(|by| by.starts_with("cgroup"))
 }
 
-fn violations(home: &Home, resource: &str) -> Vec<ViolationAction> {
+pub(crate) fn violations(home: &Home, resource: &str) -> Vec<ViolationAction> {
     let events = home.events.all().into_iter();
     let actions = events.filter_map(|event| match event {
         Event::ResourceViolation {
@@ -55,7 +53,7 @@ fn violations(home: &Home, resource: &str) -> Vec<ViolationAction> {
     actions.collect()
 }
 
-fn resource(error: &CallError) -> &str {
+pub(crate) fn resource(error: &CallError) -> &str {
     match error {
         CallError::ResourceLimit { resource, .. } => resource,
         other => panic!("no limit: {other:?}"),
@@ -331,98 +329,4 @@ async fn a_fork_bomb_ends_and_nothing_of_it_is_left() {
         "namespace"
     };
     assert!(by[0].starts_with(kernel), "{by:?}");
-}
-
-async fn live(home: &mut Home) -> (Runtime, String) {
-    home.settings.monitor.interval = Duration::from_millis(50);
-    let id = home.id("live");
-    install(
-        home,
-        &id,
-        "good",
-        json!({ "resources": { "max_memory_mb": 1000 } }),
-    );
-    let runtime = home.start().await;
-    output(&handle(&runtime, &id), "echo", json!(1)).await;
-    (runtime, id)
-}
-
-#[tokio::test]
-async fn a_limit_that_is_lowered_holds_from_the_next_sample_on() {
-    let mut home = Home::new();
-    let (runtime, id) = live(&mut home).await;
-    let mut limits = status(&runtime, &id).limits;
-    assert_eq!(limits.memory_bytes, Some(1000 << 20));
-    let plugin = handle(&runtime, &id);
-    let hanging = call(&plugin, "hang", json!(1));
-    let lower = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(violations(&home, "memory"), []);
-        limits.memory_bytes = Some(1 << 20);
-        runtime.set_limits(&id, limits).unwrap();
-    };
-    let (called, ()) = tokio::join!(hanging, lower);
-    assert_eq!(resource(&called.unwrap_err()), "memory");
-    assert!(violations(&home, "memory").contains(&ViolationAction::Kill));
-    let unread = runtime.take_violations();
-    let first = &unread.violations[0];
-    assert_eq!(
-        (&*first.plugin, &*first.resource, first.limit),
-        (&*id, "memory", 1 << 20)
-    );
-    assert!(first.current >= first.limit && first.timestamp_ms > 1_700_000_000_000);
-    // And one that is raised lets it run again.
-    limits.memory_bytes = Some(2000 << 20);
-    runtime.set_limits(&id, limits).unwrap();
-    assert_eq!(status(&runtime, &id).limits, limits);
-    let answer = async || call(&plugin, "echo", json!(2)).await;
-    let until = tokio::time::Instant::now() + crate::support::PATIENCE;
-    while answer().await.is_err() {
-        assert!(tokio::time::Instant::now() < until, "it runs again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test]
-async fn setting_limits_a_thousand_times_leaves_nothing_behind() {
-    let mut home = Home::new();
-    let (runtime, id) = live(&mut home).await;
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
-    let before = tasks();
-    let limits = status(&runtime, &id).limits;
-    for round in 0..1000 {
-        let limits = PluginLimits {
-            files: Some(1000 + round),
-            ..limits
-        };
-        runtime.set_limits(&id, limits).unwrap();
-    }
-    output(&handle(&runtime, &id), "echo", json!(1)).await;
-    eventually("as many tasks as before", || tasks() <= before).await;
-    assert_eq!(status(&runtime, &id).limits.files, Some(1999));
-}
-
-#[tokio::test]
-async fn limits_that_cannot_change_are_refused() {
-    let mut home = Home::new();
-    let (runtime, id) = live(&mut home).await;
-    let code = |error: RuntimeError| {
-        let code = miette::Diagnostic::code(&error).map(|code| code.to_string());
-        code.unwrap()
-    };
-    let limits = status(&runtime, &id).limits;
-    let disk = PluginLimits {
-        disk_bytes: Some(1 << 20),
-        ..limits
-    };
-    assert_eq!(code(runtime.set_limits(&id, disk).unwrap_err()), "ORC-3065");
-    assert_eq!(
-        code(runtime.set_limits("nobody", limits).unwrap_err()),
-        "ORC-3050"
-    );
-    assert_eq!(status(&runtime, &id).limits, limits);
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_contract::{CallError, ErrorKind, Event, LogLevel, PluginState};
-use rustix::process::Signal;
+use orchestrator_contract::{CallError, ErrorKind, Event, LogLevel, PhaseReply, PluginState};
+use orchestrator_plugin_runtime::{PluginHandle, Runtime};
+use orchestrator_testkit::{Signal, send};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tower::Service as _;
 
 use crate::{
@@ -60,8 +61,31 @@ async fn every_fault_has_its_own_rule_and_ends_the_process() {
     home.no_process_left(&id).await;
 }
 
+/// What it sent before it ended counts, also when the host notices the end because it
+/// cannot send any more.
+#[tokio::test]
+async fn a_fault_is_told_as_such_while_the_host_is_sending() {
+    let mut home = Home::new();
+    home.settings.restart.first = Duration::from_millis(1);
+    home.settings.restart.max = Duration::from_millis(1);
+    home.settings.restart.crash_loop_restarts = 100;
+    let id = home.id("node");
+    install(&home, &id, "good", json!({}));
+    let runtime = home.start().await;
+    let plugin = handle(&runtime, &id);
+    let much = json!("x".repeat(8 << 20));
+    for _ in 0..20 {
+        answering_pid(&home, &plugin).await;
+        let (failed, _) = tokio::join!(
+            call(&plugin, "half-frame", json!(1)),
+            call(&plugin, "echo", much.clone())
+        );
+        assert_eq!(rule(&failed.unwrap_err()), "half_frame");
+    }
+}
+
 /// The process that answers, once one does.
-async fn answering_pid(home: &Home, plugin: &orchestrator_plugin_runtime::PluginHandle) -> u64 {
+async fn answering_pid(home: &Home, plugin: &PluginHandle) -> u64 {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
         match call(plugin, "pid", json!(0)).await {
@@ -128,29 +152,51 @@ async fn a_process_that_ends_takes_its_last_words_into_the_error() {
     }
 }
 
+/// A plugin with a call that hangs.
+struct Hanging {
+    home: Home,
+    plugin: PluginHandle,
+    pid: u64,
+    call: JoinHandle<Result<PhaseReply, CallError>>,
+    _runtime: Runtime,
+}
+
+impl Hanging {
+    async fn begin() -> Self {
+        let home = Home::new();
+        let id = home.id("node");
+        install(&home, &id, "good", json!({}));
+        let runtime = home.start().await;
+        let plugin = handle(&runtime, &id);
+        let pid = answering_pid(&home, &plugin).await;
+        let call = tokio::spawn(plugin.clone().call(phase_call(&id, "hang", json!(1))));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Self {
+            home,
+            plugin,
+            pid,
+            call,
+            _runtime: runtime,
+        }
+    }
+
+    /// What the call got, once another process answers.
+    async fn error(self) -> (Home, CallError) {
+        let ended = timeout(PATIENCE, self.call).await.unwrap().unwrap();
+        assert_ne!(answering_pid(&self.home, &self.plugin).await, self.pid);
+        (self.home, ended.unwrap_err())
+    }
+}
+
 #[tokio::test]
 async fn a_killed_process_is_noticed_at_once_and_replaced() {
-    let home = Home::new();
-    let id = home.id("node");
-    install(&home, &id, "good", json!({}));
-    let runtime = home.start().await;
-    let plugin = handle(&runtime, &id);
-    let pid = answering_pid(&home, &plugin).await;
-    let hanging = tokio::spawn(plugin.clone().call(phase_call(&id, "hang", json!(1))));
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let target = rustix::process::Pid::from_raw(pid as i32).unwrap();
-    rustix::process::kill_process(target, rustix::process::Signal::KILL).unwrap();
-    let error = timeout(PATIENCE, hanging)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap_err();
+    let hanging = Hanging::begin().await;
+    send(hanging.pid as u32, Signal::KILL);
+    let (home, error) = hanging.error().await;
     assert!(
         matches!(&error, CallError::Crash { status, .. } if status == "was killed by signal 9"),
         "{error:?}"
     );
-    let next = answering_pid(&home, &plugin).await;
-    assert_ne!(next, pid);
     assert!(home.events.all().iter().any(|event| matches!(
         event,
         Event::PluginRestarted { reason, .. } if &**reason == "its process was killed by signal 9"
@@ -160,19 +206,10 @@ async fn a_killed_process_is_noticed_at_once_and_replaced() {
 /// Nobody can say how the process ended, and the error says why.
 #[tokio::test]
 async fn a_call_is_told_when_the_keeper_was_killed() {
-    let home = Home::new();
-    let id = home.id("node");
-    install(&home, &id, "good", json!({}));
-    let runtime = home.start().await;
-    let plugin = handle(&runtime, &id);
-    let pid = answering_pid(&home, &plugin).await;
-    let hanging = tokio::spawn(plugin.clone().call(phase_call(&id, "hang", json!(1))));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let hanging = Hanging::begin().await;
     signal_the_keeper(Signal::KILL);
-    let ended = timeout(PATIENCE, hanging).await.unwrap().unwrap();
-    let error = ended.unwrap_err().to_string();
-    assert!(error.contains("keeper"), "{error}");
-    assert_ne!(answering_pid(&home, &plugin).await, pid);
+    let (_, error) = hanging.error().await;
+    assert!(error.to_string().contains("keeper"), "{error}");
 }
 
 #[tokio::test]

@@ -1,25 +1,21 @@
-//! A plugin of kind `node` that behaves as its phase says, badly in most. It is this
-//! test executable, started again by a signed shell script.
+//! A plugin of kind `node` that behaves as its phase says, badly in most.
 
-use std::{
-    collections::HashMap,
-    io::{BufRead as _, Read as _, Write as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
-    process::exit,
-    time::Duration,
-};
+use std::{collections::HashMap, io::BufRead as _, process::exit, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use orchestrator_contract::{
     CallError, ContentType, HostOperation, LogLevel, PhaseName, Usage,
     frame::{
-        CallHeader, Chunk, Credit, Frame, FrameDecoder, Health, Hello, HostCall, Log,
-        PAYLOAD_PER_FRAME, Progress, ReconcileStatus, ResultHeader,
+        CallHeader, Chunk, Credit, Frame, Health, Hello, HostCall, Log, Progress, ReconcileStatus,
+        ResultHeader,
     },
 };
 use serde_json::json;
 
-use crate::support::{File, Home};
+use crate::{
+    plugin_end::{PluginEnd, script},
+    support::{File, Home},
+};
 
 /// How the plugin behaves before any call.
 const MODE: &str = "TEST_NODE_MODE";
@@ -58,13 +54,8 @@ pub(crate) const PHASES: [&str; 27] = [
 
 /// Installs the plugin.
 pub(crate) fn install(home: &Home, id: &str, mode: &str, manifest: serde_json::Value) {
-    let program = std::env::current_exe().unwrap();
-    // The socket becomes stdin, which can be taken over without unsafe code.
-    let script = format!(
-        "echo 'DEBUG starting as {mode}' >&2\n\
-         {MODE}={mode} exec '{}' --exact node_plugin::process --nocapture <&3 3<&-\n",
-        program.display()
-    );
+    let becomes = script("node_plugin::process", &format!("{MODE}={mode}"));
+    let script = format!("echo 'DEBUG starting as {mode}' >&2\n{becomes}");
     let phases: Vec<_> = PHASES.iter().map(|name| json!({ "name": name })).collect();
     let mut whole = json!({ "kind": "node", "phases": phases });
     for (key, value) in manifest.as_object().unwrap() {
@@ -89,8 +80,7 @@ fn process() {
 }
 
 struct Node {
-    stream: UnixStream,
-    decoder: FrameDecoder,
+    host: PluginEnd,
     /// Inputs of which more is to come.
     partial: HashMap<u64, (CallHeader, BytesMut)>,
     /// Calls that wait for a host's answer.
@@ -117,10 +107,8 @@ enum Instead {
 
 impl Node {
     fn connect() -> Self {
-        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
         Self {
-            stream: UnixStream::from(socket),
-            decoder: FrameDecoder::new(),
+            host: PluginEnd::of_stdin(),
             partial: HashMap::new(),
             asking: HashMap::new(),
             hanging: Vec::new(),
@@ -137,15 +125,15 @@ impl Node {
             "exit-at-once" => exit(3),
             "silent" => self.linger(),
             "garbage" => {
-                self.raw(b"GET / HTTP/1.1\r\n\r\n");
+                self.host.raw(b"GET / HTTP/1.1\r\n\r\n");
                 self.linger();
             }
             "half-hello" => {
-                self.raw(&[0, 0, 1, 0, 1]);
+                self.host.raw(&[0, 0, 1, 0, 1]);
                 exit(0);
             }
             "not-hello" => {
-                self.send(&Frame::Credit(Credit { calls: 1 }));
+                self.host.send(&Frame::Credit(Credit { calls: 1 }));
                 self.linger();
             }
             "closes-first" => self.closes_first = true,
@@ -166,7 +154,7 @@ impl Node {
         if mode == "fewer-phases" {
             phases.pop();
         }
-        self.send(&Frame::Hello(Hello {
+        self.host.send(&Frame::Hello(Hello {
             protocol: if mode == "wrong-version" { 99 } else { 1 },
             plugin: if mode == "wrong-plugin" {
                 "somebody-else".into()
@@ -178,7 +166,7 @@ impl Node {
             health: mode.starts_with("health"),
             state: false,
         }));
-        let Some(Frame::Welcome(welcome)) = self.next() else {
+        let Some(Frame::Welcome(welcome)) = self.host.next() else {
             exit(9)
         };
         println!(
@@ -186,8 +174,8 @@ impl Node {
             welcome.host,
             welcome.grants.join(" ")
         );
-        self.send(&Frame::Credit(Credit { calls: CREDIT }));
-        while let Some(frame) = self.next() {
+        self.host.send(&Frame::Credit(Credit { calls: CREDIT }));
+        while let Some(frame) = self.host.next() {
             self.take(frame);
         }
         exit(0)
@@ -217,7 +205,7 @@ impl Node {
                 if let Some(at) = self.hanging.iter().position(|call| *call == cancel.call) {
                     self.hanging.remove(at);
                     let reason = "as told".to_owned();
-                    self.fail(cancel.call, CallError::Cancelled { reason });
+                    self.host.fail(cancel.call, CallError::Cancelled { reason });
                 }
             }
             Frame::HostResult(answer) => {
@@ -226,15 +214,14 @@ impl Node {
                 self.reply(call, &Bytes::from(seen.to_string()));
             }
             Frame::Reconcile(question) => {
-                let mut header = result(question.call, 4);
+                let mut header = ResultHeader::of(question.call, 0);
                 let (status, output) = match &*question.idempotency_key {
                     "done" => (ReconcileStatus::Done, &b"true"[..]),
                     "done-with-garbage" => (ReconcileStatus::Done, &b"[1, "[..]),
                     _ => (ReconcileStatus::NotDone, &b"true"[..]),
                 };
                 header.reconcile = Some(status);
-                self.send(&Frame::Result(header, Bytes::from_static(output)));
-                self.send(&Frame::Credit(Credit { calls: 1 }));
+                self.host.reply(header, Bytes::from_static(output));
             }
             Frame::HealthCheck(question) => self.health(question.check),
             Frame::Drain(_) => {
@@ -248,7 +235,7 @@ impl Node {
                     }
                 }
                 if self.closes_first {
-                    self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+                    self.host.close();
                     std::thread::park_timeout(Duration::from_secs(1));
                     println!("tidied up");
                 }
@@ -261,9 +248,9 @@ impl Node {
     fn health(&mut self, check: u64) {
         let problem = self.problem.clone();
         match self.instead {
-            None => self.send(&Frame::Health(Health { check, problem })),
+            None => self.host.send(&Frame::Health(Health { check, problem })),
             Some(Instead::Work) => work(),
-            Some(Instead::Garbage) => self.raw(&[0xff; 64]),
+            Some(Instead::Garbage) => self.host.raw(&[0xff; 64]),
             Some(Instead::Silence) => {}
         }
     }
@@ -275,17 +262,19 @@ impl Node {
             "pid" => self.reply(call, &Bytes::from(std::process::id().to_string())),
             "hang" => self.hanging.push(call),
             "ignore-cancel" => {}
-            "fail" => self.fail(call, CallError::invalid_input("not this")),
-            "claims-open-circuit" => self.fail(call, CallError::CircuitOpen { retry_after_ms: 5 }),
+            "fail" => self.host.fail(call, CallError::invalid_input("not this")),
+            "claims-open-circuit" => self
+                .host
+                .fail(call, CallError::CircuitOpen { retry_after_ms: 5 }),
             "progress" => {
                 let message = "half way".to_owned();
-                self.send(&Frame::Progress(Progress {
+                self.host.send(&Frame::Progress(Progress {
                     call,
                     percent: Some(50),
                     message,
                 }));
                 let message = "said in a call".to_owned();
-                self.send(&Frame::Log(Log {
+                self.host.send(&Frame::Log(Log {
                     call: Some(call),
                     level: LogLevel::Warn,
                     message,
@@ -297,7 +286,7 @@ impl Node {
                     key: "colour".to_owned(),
                 };
                 self.asking.insert(77, call);
-                self.send(&Frame::HostCall(HostCall {
+                self.host.send(&Frame::HostCall(HostCall {
                     id: 77,
                     call,
                     request,
@@ -308,7 +297,10 @@ impl Node {
                 let text = format!("\"{}\"", "x".repeat(length - 2));
                 self.reply(call, &Bytes::from(text));
             }
-            "too-big" => self.send(&Frame::Result(result(call, 1 << 40), Bytes::new())),
+            "too-big" => self.host.send(&Frame::Result(
+                ResultHeader::of(call, 1 << 40),
+                Bytes::new(),
+            )),
             "flood" => {
                 for _ in 0..100_000 {
                     println!("a line of the flood");
@@ -333,15 +325,14 @@ impl Node {
             }
             "typed" => {
                 let (of, output): (String, Vec<u8>) = serde_json::from_slice(input).unwrap();
-                let mut header = result(call, output.len() as u64);
+                let mut header = ResultHeader::of(call, 0);
                 header.content_type = ContentType::new(of);
-                self.send(&Frame::Result(header, Bytes::from(output)));
-                self.send(&Frame::Credit(Credit { calls: 1 }));
+                self.host.reply(header, Bytes::from(output));
             }
             "progress-flood" => {
                 let count: u32 = serde_json::from_slice(input).unwrap();
                 for n in 1..=count {
-                    self.send(&Frame::Progress(Progress {
+                    self.host.send(&Frame::Progress(Progress {
                         call,
                         percent: None,
                         message: format!("{n} done"),
@@ -360,15 +351,18 @@ impl Node {
                 self.reply(call, input);
             }
             "unknown-call" => self.reply(call + (1 << 40), input),
-            "length" => self.send(&Frame::Result(result(call, 2), Bytes::from_static(b"long"))),
-            "chunk-first" => self.send(&Frame::Chunk(Chunk { call }, input.clone())),
-            "over-credit" => self.send(&Frame::Credit(Credit { calls: 1000 })),
-            "garbage" => self.raw(&[0xff; 64]),
+            "length" => self.host.send(&Frame::Result(
+                ResultHeader::of(call, 2),
+                Bytes::from_static(b"long"),
+            )),
+            "chunk-first" => self.host.send(&Frame::Chunk(Chunk { call }, input.clone())),
+            "over-credit" => self.host.send(&Frame::Credit(Credit { calls: 1000 })),
+            "garbage" => self.host.raw(&[0xff; 64]),
             "half-frame" => {
-                self.raw(&[0, 0, 1, 0, 8]);
+                self.host.raw(&[0, 0, 1, 0, 8]);
                 exit(0);
             }
-            "wrong-direction" => self.send(&Frame::Call(
+            "wrong-direction" => self.host.send(&Frame::Call(
                 CallHeader {
                     call,
                     run: "00000000000000000000000000".parse().unwrap(),
@@ -387,9 +381,9 @@ impl Node {
                 Bytes::new(),
             )),
             "wrong-answer" => {
-                let mut header = result(call, 0);
+                let mut header = ResultHeader::of(call, 0);
                 header.reconcile = Some(ReconcileStatus::Done);
-                self.send(&Frame::Result(header, Bytes::new()));
+                self.host.send(&Frame::Result(header, Bytes::new()));
             }
             "exit3" => {
                 eprintln!("last words");
@@ -400,7 +394,7 @@ impl Node {
                 std::process::abort();
             }
             "close" => {
-                self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+                self.host.close();
                 self.linger();
             }
             _ => exit(7),
@@ -413,52 +407,13 @@ impl Node {
     }
 
     fn reply(&mut self, call: u64, output: &Bytes) {
-        let mut header = result(call, output.len() as u64);
+        let mut header = ResultHeader::of(call, 0);
         header.metadata.insert("by".to_owned(), "node".to_owned());
         header.usage = Usage {
             cpu_ms: 1,
             memory_bytes: 2,
         };
-        let mut rest = output.clone();
-        let first = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
-        self.send(&Frame::Result(header, first));
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(PAYLOAD_PER_FRAME));
-            self.send(&Frame::Chunk(Chunk { call }, piece));
-        }
-        self.send(&Frame::Credit(Credit { calls: 1 }));
-    }
-
-    fn fail(&mut self, call: u64, error: CallError) {
-        let mut header = result(call, 0);
-        header.error = Some(error);
-        self.send(&Frame::Result(header, Bytes::new()));
-        self.send(&Frame::Credit(Credit { calls: 1 }));
-    }
-
-    fn send(&mut self, frame: &Frame) {
-        let mut bytes = BytesMut::new();
-        frame.encode(&mut bytes).unwrap();
-        self.raw(&bytes);
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        if self.stream.write_all(bytes).is_err() {
-            exit(0);
-        }
-    }
-
-    fn next(&mut self) -> Option<Frame> {
-        loop {
-            if let Some(frame) = self.decoder.next().unwrap() {
-                return Some(frame);
-            }
-            let mut piece = [0; 65536];
-            match self.stream.read(&mut piece) {
-                Ok(count @ 1..) => self.decoder.push(&piece[..count]),
-                _ => return None,
-            }
-        }
+        self.host.reply(header, output.clone());
     }
 }
 
@@ -482,16 +437,4 @@ fn first_line_of(script: &str) -> String {
         .read_line(&mut line)
         .unwrap();
     line
-}
-
-fn result(call: u64, length: u64) -> ResultHeader {
-    ResultHeader {
-        call,
-        error: None,
-        reconcile: None,
-        content_type: orchestrator_contract::JSON,
-        length,
-        metadata: std::collections::BTreeMap::new(),
-        usage: Usage::default(),
-    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orchestrator_contract::{CallError, Event, PluginState};
 use orchestrator_plugin_runtime::{Runtime, RuntimeError, StartMode};
-use rustix::process::{Pid, Signal, kill_process};
+use orchestrator_testkit::{Signal, send, stop};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tower::Service as _;
@@ -290,12 +290,10 @@ async fn a_silent_plugin_is_late_and_well_again_when_it_speaks() {
     assert_eq!(well.health.healthy, Some(true));
     assert!(well.last_seen >= well.started_at && well.started_at.is_some());
 
-    let pid = Pid::from_raw(well.pid.unwrap().cast_signed()).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
-    // The signal takes each thread when it comes to it.
-    eventually("it stands still", || stands_still(pid)).await;
+    let pid = well.pid.unwrap();
+    stop(pid).await;
     let late = plugin.check_health(limit).await.unwrap();
-    kill_process(pid, Signal::CONT).unwrap();
+    send(pid, Signal::CONT);
     assert_eq!(late, Err("timeout after 300ms".to_owned()));
     let sick = status(&runtime, &id);
     assert_eq!(
@@ -306,14 +304,6 @@ async fn a_silent_plugin_is_late_and_well_again_when_it_speaks() {
     let health = status(&runtime, &id).health;
     assert_eq!((health.healthy, health.consecutive_fails), (Some(true), 0));
     assert_eq!((health.metrics.checks, health.metrics.failures), (3, 1));
-}
-
-fn stands_still(pid: Pid) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
-    threads.unwrap().all(|thread| {
-        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
-        stat.is_ok_and(|stat| stat.contains(") T "))
-    })
 }
 
 /// All credit is spent, and it is asked all the same.
@@ -345,7 +335,7 @@ async fn a_killed_process_is_not_well_from_then_on() {
     output(&plugin, "echo", json!(1)).await;
     assert_eq!(plugin.check_health(PATIENCE).await, Some(Ok(())));
     let pid = status(&runtime, &id).pid.unwrap();
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    send(pid, Signal::KILL);
     eventually("it is not well", || {
         status(&runtime, &id).health.healthy == Some(false)
     })

@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use crate::{
     counter_plugin::release,
     support::{
-        File, Home, PATIENCE, call, eventually, handle, output, phase_call, processes, shell_script,
+        File, Home, PATIENCE, call, eventually, handle, leads_to, output, phase_call, processes,
+        reloading, shell_script,
     },
 };
 use tower::Service as _;
@@ -213,15 +214,8 @@ async fn calls_that_do_not_end_keep_the_state_and_those_that_waited_are_answered
     let later = tokio::spawn(old.clone().call(phase_call(&id, "later", json!(0))));
     version(&old).await;
     release(&home, &id, "1.1.0", "counts", 2);
-    let reloading = {
-        let (runtime, id) = (Arc::clone(&runtime), id.clone());
-        tokio::spawn(async move { runtime.reload(&id).await })
-    };
-    let new = "1.1.0".parse().unwrap();
-    eventually("names lead to the new one", || {
-        *handle(&runtime, &id).version() == new
-    })
-    .await;
+    let reloading = reloading(&runtime, &id);
+    leads_to(&runtime, &id, "1.1.0").await;
     let waited = handle(&runtime, &id);
     let counted = call(&waited, "count", json!(0)).await.unwrap();
     assert_eq!(counted.output.decode::<u64>().unwrap(), 2);

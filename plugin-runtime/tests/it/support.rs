@@ -17,17 +17,20 @@ use orchestrator_contract::{
     PhaseReply, RunId, SessionId, TraceContext,
 };
 use orchestrator_plugin_runtime::{
-    Builtin, PluginHandle, PluginStatus, Runtime, RuntimeError, RuntimePaths, RuntimeSettings,
-    SearchPath,
+    Builtin, PluginHandle, PluginStatus, Reloaded, Runtime, RuntimeError, RuntimePaths,
+    RuntimeSettings, SearchPath,
 };
 use orchestrator_signing::{
     Delegation, Grant, GrantStore, NamePattern, SecretKey, SignOptions, TrustLevel, TrustStore,
     requested_set, sign, verify,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use orchestrator_testkit::{Signal, keeper, send};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 use tower::Service as _;
 
 /// Longer than anything a test waits for on an idle machine.
@@ -45,6 +48,8 @@ pub(crate) struct Home {
     pub(crate) host: Arc<dyn HostService>,
     /// Searched after `plugins`.
     pub(crate) development: Option<PathBuf>,
+    /// Whether only what `orchestrator.lock` names is loaded.
+    pub(crate) locked: bool,
 }
 
 /// One file of a package.
@@ -80,6 +85,7 @@ impl Home {
             config: BTreeMap::new(),
             host: Arc::new(NoHost),
             development: None,
+            locked: false,
         }
     }
 
@@ -164,18 +170,26 @@ impl Home {
     }
 
     pub(crate) fn paths(&self) -> RuntimePaths {
-        let mut search = SearchPath::default();
-        search.add(self.path("plugins"), "tests");
+        let mut paths = paths(self.dir.path());
         if let Some(development) = self.development.clone() {
-            search.add_development(development, "development");
+            paths.search.add_development(development, "development");
         }
-        RuntimePaths {
-            search,
-            run_dir: self.path("run"),
-            trust_dir: self.path("trust"),
-            grants_file: self.path("grants.toml"),
-            locked: None,
-        }
+        paths.locked = self.locked.then(|| self.path("orchestrator.lock"));
+        paths
+    }
+
+    /// What another process has laid out in `dir`.
+    pub(crate) async fn start_at(dir: &Path, settings: RuntimeSettings) -> Runtime {
+        let started = Runtime::start(
+            settings,
+            paths(dir),
+            "1.2.3".parse().unwrap(),
+            BTreeMap::new(),
+            Vec::new(),
+            Arc::new(Events::default()),
+            Arc::new(NoHost),
+        );
+        timeout(PATIENCE, started).await.unwrap().unwrap()
     }
 
     pub(crate) async fn start(&self) -> Runtime {
@@ -183,7 +197,14 @@ impl Home {
     }
 
     pub(crate) async fn start_with(&self, builtins: Vec<Builtin>) -> Result<Runtime, RuntimeError> {
-        let started = Runtime::start(
+        let runtime = self.load_with(builtins).await?;
+        timeout(PATIENCE, runtime.start_all()).await.unwrap();
+        Ok(runtime)
+    }
+
+    /// Starts nothing that is not called.
+    pub(crate) async fn load_with(&self, builtins: Vec<Builtin>) -> Result<Runtime, RuntimeError> {
+        let loaded = Runtime::load(
             self.settings.clone(),
             self.paths(),
             "1.2.3".parse().unwrap(),
@@ -192,7 +213,7 @@ impl Home {
             Arc::clone(&self.events) as Arc<dyn EventSink>,
             Arc::clone(&self.host),
         );
-        timeout(PATIENCE, started).await.unwrap()
+        timeout(PATIENCE, loaded).await.unwrap()
     }
 
     /// Fails unless every process of the plugin is gone soon.
@@ -207,6 +228,18 @@ impl Home {
     /// A plugin id that no other test has.
     pub(crate) fn id(&self, name: &str) -> String {
         format!("{name}-{}", self.unique)
+    }
+}
+
+fn paths(dir: &Path) -> RuntimePaths {
+    let mut search = SearchPath::default();
+    search.add(dir.join("plugins"), "tests");
+    RuntimePaths {
+        search,
+        run_dir: dir.join("run"),
+        trust_dir: dir.join("trust"),
+        grants_file: dir.join("grants.toml"),
+        locked: None,
     }
 }
 
@@ -250,16 +283,8 @@ pub(crate) fn processes(wanted: &str) -> Vec<u32> {
 
 /// To the process that is the parent of this one's plugins.
 pub(crate) fn signal_the_keeper(signal: Signal) {
-    let own = std::process::id().to_string();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let keeper = processes.filter_map(|entry| {
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        let (pid, rest) = stat.split_once(" (orch-keeper) ")?;
-        (rest.split(' ').nth(1)? == own).then(|| pid.parse().ok())?
-    });
-    for pid in keeper {
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-    }
+    let keeper = keeper(std::process::id()).expect("something was started");
+    send(keeper, signal);
 }
 
 /// Waits until `holds`, and fails with `message` when that takes too long.
@@ -278,6 +303,24 @@ pub(crate) fn handle(runtime: &Runtime, id: &str) -> PluginHandle {
 pub(crate) fn status(runtime: &Runtime, id: &str) -> PluginStatus {
     let plugins = runtime.plugins().into_iter();
     plugins.filter(|plugin| plugin.id == id).last().unwrap()
+}
+
+/// A reload that goes on beside the test.
+pub(crate) fn reloading(
+    runtime: &Arc<Runtime>,
+    id: &str,
+) -> JoinHandle<Result<Reloaded, RuntimeError>> {
+    let (runtime, id) = (Arc::clone(runtime), id.to_owned());
+    tokio::spawn(async move { runtime.reload(&id).await })
+}
+
+/// Waits until the plugin's name leads to this version, which may not serve yet.
+pub(crate) async fn leads_to(runtime: &Runtime, id: &str, version: &str) {
+    let version = version.parse().unwrap();
+    eventually("names lead to another version", || {
+        *handle(runtime, id).version() == version
+    })
+    .await;
 }
 
 /// A call with everything set.

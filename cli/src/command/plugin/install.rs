@@ -3,9 +3,9 @@
 use orchestrator_engine::Home;
 use orchestrator_manifest::PluginName;
 use orchestrator_signing::{
-    BadDigest, Digest, GrantStore, InstallOptions, LockFile, Package, Source as Origin, TrustRoot,
-    TrustStore, Verified, archive::Limits, install_from, installed, receipt, remove, rolled_back,
-    verify as verify_package,
+    BadDigest, Digest, GrantStore, InstallOptions, Installed, LockFile, Package, Source as Origin,
+    TrustRoot, TrustStore, Verified, archive::Limits, install_from, installed, receipt, remove,
+    rolled_back, verify as verify_package,
 };
 use semver::Version;
 use serde_json::json;
@@ -14,7 +14,9 @@ use super::{lock, pack, verify};
 use crate::{
     audit::{self, About},
     context::Context,
+    error::CliError,
     failure::Result,
+    services::{addresses, those_on},
     source::{self, Order, Source},
 };
 
@@ -66,14 +68,27 @@ impl Install {
         match (&self.source, &locked) {
             (Some(text), _) => {
                 let source = source::of(text)?;
+                let before = installed(&home.plugins())?;
                 let package = installer.install(&*source, self.sha256)?;
-                verify::show(context, &package, "is installed")
+                verify::show(context, &package, "is installed")?;
+                if is_newer(&package, &before) {
+                    let name = package.manifest().id.as_str();
+                    tell_what_is_next(context, &home, name);
+                }
+                Ok(())
             }
             (None, Some(locked)) => installer.install_all(locked),
             // The command line does not allow it.
             (None, None) => Ok(()),
         }
     }
+}
+
+/// Whether a package is of a higher version than all that were there.
+fn is_newer(package: &Verified<Package>, before: &[Installed]) -> bool {
+    let manifest = package.manifest();
+    let mut known = before.iter().filter(|it| it.name == manifest.id.as_str());
+    known.all(|it| Version::parse(&it.version).is_ok_and(|it| it < manifest.version))
 }
 
 /// Installs packages into one home on the same terms.
@@ -214,23 +229,63 @@ pub(super) fn order(context: &Context, home: &Home, digest: Option<Digest>) -> R
     })
 }
 
+/// What services that run have to be told before they use what was installed.
+pub(super) fn tell_what_is_next(context: &Context, home: &Home, name: &str) {
+    // Nobody waits for this advice: what cannot be looked at is left out.
+    let addresses = addresses(home).unwrap_or_default();
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    if !addresses.is_empty() {
+        let go_on = those_on(&addresses, "goes on", "go on");
+        context.out.note(&format!(
+            "{go_on} with what was there; `orchestrator plugin reload {name}` has this used"
+        ));
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Remove {
-    /// The plugin
-    name: PluginName,
+    /// The plugin, or one version of it as NAME@VERSION
+    #[arg(id = "name", value_name = "NAME", value_parser = release)]
+    release: Release,
 
     /// Only this version
     version: Option<Version>,
 }
 
+/// A plugin, or one version of it.
+#[derive(Clone, Debug)]
+struct Release {
+    name: PluginName,
+    version: Option<Version>,
+}
+
+fn release(text: &str) -> std::result::Result<Release, String> {
+    let (name, version) = match text.split_once('@') {
+        Some((name, version)) => (name, Some(Version::parse(version))),
+        None => (text, None),
+    };
+    Ok(Release {
+        name: PluginName::parse(name).map_err(|error| error.to_string())?,
+        version: version.transpose().map_err(|error| error.to_string())?,
+    })
+}
+
 impl Remove {
     pub(crate) fn execute(self, context: &Context) -> Result {
+        let Release { name, version } = self.release;
+        let version = match (version, self.version) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(CliError::TwoVersions { one, other }.into());
+            }
+            (one, other) => one.or(other),
+        };
         let dir = context.home()?.plugins();
-        remove(&dir, &self.name, self.version.as_ref())?;
-        let value = json!({ "removed": self.name, "version": self.version });
-        context.out.show(&value, |_| match &self.version {
-            Some(version) => format!("removed {} {version}", self.name),
-            None => format!("removed {}", self.name),
+        remove(&dir, &name, version.as_ref())?;
+        let value = json!({ "removed": name, "version": version });
+        context.out.show(&value, |_| match &version {
+            Some(version) => format!("removed {name} {version}"),
+            None => format!("removed {name}"),
         })
     }
 }

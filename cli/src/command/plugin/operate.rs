@@ -10,7 +10,8 @@ use crate::{
     context::Context,
     error::CliError,
     failure::Result,
-    services::{Service, running},
+    output::harmless,
+    services::{Service, running, those_on},
     whoami::whoami,
 };
 
@@ -64,7 +65,15 @@ impl Enable {
         }
         disabled.remove(&name)?;
         let told = tell_all(context, &name, "enable", PATIENCE).await?;
-        show(context, &name, "enabled", &told)
+        show(context, &name, "enabled", &told)?;
+        if let Some(problem) = unusable(&told) {
+            let text = |key: &str| harmless(problem[key].as_str().unwrap_or_default());
+            let (message, code, help) = (text("message"), text("code"), text("help"));
+            context.out.note(&format!(
+                "it takes no calls all the same: {message} ({code})\n{help}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -161,6 +170,16 @@ pub(super) fn in_path(name: &str) -> String {
     text
 }
 
+/// Why no version of the plugin can be used, where a service says so.
+fn unusable(told: &[Value]) -> Option<&Value> {
+    told.iter().find_map(|told| {
+        let versions = told["plugins"].as_array()?;
+        let last = &versions.last()?["error"];
+        let fails = |version: &Value| version["error"].is_object();
+        versions.iter().all(fails).then_some(last)
+    })
+}
+
 fn show(context: &Context, name: &str, done: &str, told: &[Value]) -> Result {
     let value = json!({ "plugin": name, "done": done, "services": told });
     context.out.show(&value, |_| match told {
@@ -168,10 +187,8 @@ fn show(context: &Context, name: &str, done: &str, told: &[Value]) -> Result {
         told => {
             let addresses = told.iter().filter_map(|it| it["address"].as_str());
             let addresses: Vec<_> = addresses.collect();
-            format!(
-                "{name} is {done}; the service on {} knows",
-                addresses.join(", ")
-            )
+            let know = those_on(&addresses, "knows", "know");
+            format!("{name} is {done}; {know}")
         }
     })
 }

@@ -4,6 +4,7 @@ use orchestrator_manifest::PluginName;
 use orchestrator_signing::{TrustStore, roll_back};
 use serde_json::json;
 
+use super::install::tell_what_is_next;
 use crate::{context::Context, failure::Result};
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,8 @@ impl Args {
                 "{}: {} is used again; {} stays in the store until it is installed again or collected",
                 self.name, done.to, done.from
             )
-        })
+        })?;
+        tell_what_is_next(context, &home, self.name.as_str());
+        Ok(())
     }
 }

@@ -55,7 +55,8 @@ impl Args {
                     let _ = writeln!(text, "service {address}\n");
                 }
                 let plugins = service["plugins"].as_array();
-                let texts: Vec<_> = plugins.into_iter().flatten().map(plugin).collect();
+                let each = plugins.into_iter().flatten();
+                let texts: Vec<_> = each.map(|it| plugin(it, &disabled)).collect();
                 text.push_str(&texts.join("\n"));
             }
             text
@@ -75,7 +76,7 @@ impl Lines {
     }
 }
 
-fn plugin(status: &Value) -> String {
+fn plugin(status: &Value, disabled: &[String]) -> String {
     let mut lines = Lines(String::new());
     let text = |name: &str| status[name].as_str().unwrap_or_default().to_owned();
     let number = |name: &str| status[name].as_u64().unwrap_or_default();
@@ -83,6 +84,9 @@ fn plugin(status: &Value) -> String {
     lines.line("version", &text("version"));
     lines.line("kind", &text("kind"));
     lines.line("state", &text("state"));
+    if text("state") != "disabled" && disabled.contains(&text("id")) {
+        lines.line("disabled", "from when it is loaded again");
+    }
     lines.line("health", &health(&status["health"]));
     if let Some(pid) = status["pid"].as_u64() {
         lines.line("process", &pid.to_string());

@@ -11,7 +11,7 @@ use orchestrator_signing::{
 use serde::Serialize;
 
 use super::{
-    install::{Installer, order},
+    install::{Installer, order, tell_what_is_next},
     lock,
 };
 use crate::{
@@ -97,7 +97,13 @@ impl Update {
         {
             self.at.renewed(&home)?.write(&self.at.path(&home))?;
         }
-        tell(context, rows)
+        let updated = rows.0.iter().filter(|row| row.state == State::Updated);
+        let updated: Vec<_> = updated.map(|row| row.name.clone()).collect();
+        let told = tell(context, rows);
+        for name in &updated {
+            tell_what_is_next(context, &home, name);
+        }
+        told
     }
 }
 

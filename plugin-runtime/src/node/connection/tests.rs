@@ -7,7 +7,7 @@ use std::{
 
 use orchestrator_contract::{
     Criticality, ErrorKind, HostOperation, NoEvents, NoHost, Payload, RunId, SessionId,
-    TraceContext, Usage,
+    TraceContext,
     frame::{Credit, Hello, HostCall, ResultHeader},
 };
 use tokio::{
@@ -106,16 +106,7 @@ fn call(input: Payload) -> PhaseCall {
 }
 
 fn result(call: u64) -> Frame {
-    let header = ResultHeader {
-        call,
-        error: None,
-        reconcile: None,
-        content_type: orchestrator_contract::JSON,
-        length: 4,
-        metadata: std::collections::BTreeMap::new(),
-        usage: Usage::default(),
-    };
-    Frame::Result(header, Bytes::from_static(b"true"))
+    Frame::Result(ResultHeader::of(call, 4), Bytes::from_static(b"true"))
 }
 
 /// Neither the writer's task nor the reader's runs here.

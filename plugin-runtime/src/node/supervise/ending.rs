@@ -9,7 +9,7 @@ use orchestrator_contract::{
 use orchestrator_sandbox::ExitStatus;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -116,13 +116,14 @@ pub(super) fn stop_waiting(commands: &mut mpsc::Receiver<Command>) -> Option<Sto
 pub(super) async fn fault(running: &mut Running, cancel_grace: Duration) -> Ending {
     let (process, connection) = (&running.process, &running.connection);
     let ending = tokio::select! {
-        Some(end) = running.reader.join_next() => match end {
-            Ok(End::Fault(error)) => Ending::of(error),
-            Ok(End::Closed { pending }) => closed(process, pending).await,
-            Err(error) => Ending::of(CallError::Panic { message: error.to_string() }),
-        },
-        // It stays as long as its end is open.
-        Some(_) = running.writer.join_next() => closed(process, 0).await,
+        Some(end) = running.reader.join_next() => read_out(process, end).await,
+        // It stays as long as the plugin's end is open; what came before still counts.
+        Some(_) = running.writer.join_next() => {
+            match timeout(DRAIN_AFTER_END, running.reader.join_next()).await {
+                Ok(Some(end)) => read_out(process, end).await,
+                Ok(None) | Err(_) => closed(process, 0).await,
+            }
+        }
         status = process.wait() => exited(&mut running.reader, status).await,
         error = running.watch.violated() => Ending::of(error),
         () = connection.overdue(cancel_grace) => Ending::of(CallError::protocol(
@@ -198,6 +199,17 @@ async fn faulty(reader: &mut JoinSet<End>) {
     match reader.join_next().await {
         None | Some(Ok(End::Closed { .. })) => pending().await,
         Some(Ok(End::Fault(_)) | Err(_)) => {}
+    }
+}
+
+/// There is nothing more to be read.
+async fn read_out(process: &Process, end: Result<End, JoinError>) -> Ending {
+    match end {
+        Ok(End::Fault(error)) => Ending::of(error),
+        Ok(End::Closed { pending }) => closed(process, pending).await,
+        Err(error) => Ending::of(CallError::Panic {
+            message: error.to_string(),
+        }),
     }
 }
 

@@ -8,13 +8,13 @@ use super::Entry;
 
 /// Keeps calls out of a plugin that is started. Dropped without a decision it ends
 /// the plugin.
-pub(crate) struct Held {
+pub(crate) struct Gate {
     entry: Arc<Entry>,
     decided: bool,
     _starting: OwnedMutexGuard<()>,
 }
 
-impl Held {
+impl Gate {
     /// Lets in the calls that wait, and all others.
     pub(crate) fn let_in(mut self) {
         self.decided = true;
@@ -27,22 +27,22 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Gate {
     fn drop(&mut self) {
         if !self.decided {
             self.entry.close();
         }
         // Whoever waits goes on once the lock is given back, which comes after this.
-        self.entry.held.store(false, Ordering::Release);
+        self.entry.gated.store(false, Ordering::Release);
     }
 }
 
 impl Entry {
     /// Lets no call in until what is returned says so. Calls wait.
-    pub(crate) async fn hold(self: &Arc<Self>) -> Held {
+    pub(crate) async fn gate(self: &Arc<Self>) -> Gate {
         let starting = Arc::clone(&self.starting).lock_owned().await;
-        self.held.store(true, Ordering::Release);
-        Held {
+        self.gated.store(true, Ordering::Release);
+        Gate {
             entry: Arc::clone(self),
             decided: false,
             _starting: starting,
@@ -51,7 +51,7 @@ impl Entry {
 
     /// Whether calls can be made without asking further.
     pub(super) fn lets_in(&self) -> bool {
-        self.life.is_running() && !self.held.load(Ordering::Acquire)
+        self.life.is_running() && !self.gated.load(Ordering::Acquire)
     }
 
     /// Counts a handle. Whoever calls this sees to it that the plugin can still be
