@@ -1,6 +1,7 @@
 //! Moves bytes both ways between two sockets until both have said their last.
 
 use std::{
+    cell::RefCell,
     io,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -9,9 +10,8 @@ use std::{
 use rustix::net::{Shutdown, shutdown};
 use tokio::{net::TcpStream, task::coop::consume_budget, time::sleep};
 
-/// What is moved at a time while there is little to move, and while there is much.
-const LITTLE_BYTES: usize = 16 << 10;
-const MUCH_BYTES: usize = 256 << 10;
+/// The most that is moved at a time.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Moves bytes both ways between `client` and `server`, and counts them: those from the
 /// client first. The end of one direction is passed on, and the other goes on.
@@ -64,43 +64,65 @@ async fn nothing_moves(moved: &AtomicU64, idle: Duration) {
 }
 
 /// Moves what comes from `from` to `to` until its end, and passes that on.
-///
-/// A buffer is there only while there is something to move, so that a connection that
-/// waits costs none.
 async fn pump(from: &TcpStream, to: &TcpStream, counters: [&AtomicU64; 2]) -> io::Result<End> {
-    let mut size = LITTLE_BYTES;
     loop {
         from.readable().await?;
-        let mut buffer = Vec::with_capacity(size);
         loop {
-            buffer.clear();
-            let bytes = match from.try_read_buf(&mut buffer) {
-                Ok(0) => {
+            let (bytes, rest) = match pass(from, to)? {
+                Passed::Nothing => break,
+                Passed::Some(bytes, rest) => (bytes, rest),
+                Passed::Unwanted => return Ok(End::Unwanted),
+                Passed::End => {
                     let passed = shutdown(to, Shutdown::Write).is_ok();
                     return Ok(if passed { End::Passed } else { End::Unwanted });
                 }
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
             };
-            let Ok(()) = write_all(to, &buffer).await else {
+            if write_all(to, &rest).await.is_err() {
                 return Ok(End::Unwanted);
-            };
+            }
             for counter in counters {
                 counter.fetch_add(bytes as u64, Ordering::Relaxed);
             }
             // Where neither end ever has to wait, the others would.
             consume_budget().await;
-            size = if bytes < LITTLE_BYTES {
-                LITTLE_BYTES
-            } else {
-                MUCH_BYTES
-            };
-            if buffer.capacity() < size {
-                buffer = Vec::with_capacity(size);
-            }
         }
     }
+}
+
+/// What became of one attempt to move something.
+enum Passed {
+    /// There is nothing to read yet.
+    Nothing,
+    /// So many bytes were read; these of them are still to be written.
+    Some(usize, Vec<u8>),
+    /// The other end takes no more.
+    Unwanted,
+    /// This end has said its last.
+    End,
+}
+
+/// Moves what there is without waiting. The bytes go through memory that all connections on
+/// this thread share: one that waits costs none, and what many use stays in the cache.
+fn pass(from: &TcpStream, to: &TcpStream) -> io::Result<Passed> {
+    thread_local! {
+        static PIECE: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE_BYTES]);
+    }
+    PIECE.with_borrow_mut(|piece| {
+        let bytes = match from.try_read(piece) {
+            Ok(0) => return Ok(Passed::End),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Passed::Nothing),
+            Err(error) => return Err(error),
+        };
+        let read = piece.get(..bytes).unwrap_or_default();
+        let written = match to.try_write(read) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Ok(Passed::Unwanted),
+        };
+        let rest = read.get(written..).unwrap_or_default();
+        Ok(Passed::Some(bytes, rest.to_vec()))
+    })
 }
 
 async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
