@@ -35,8 +35,8 @@ const WITH_GROUPS: Ground = Ground {
     has_namespaces: true,
 };
 
-/// Each of these as everybody who may run a host.
-macro_rules! everywhere {
+/// Each of these as both users who may run a host.
+macro_rules! as_both_users {
     ($($name:ident)*) => { $(mod $name {
         #[test]
         fn as_the_user_of_the_tests() {
@@ -47,15 +47,22 @@ macro_rules! everywhere {
         fn as_an_ordinary_user() {
             super::on(super::ORDINARY, super::$name);
         }
-
-        #[test]
-        fn as_an_ordinary_user_with_control_groups() {
-            super::on(super::WITH_GROUPS, super::$name);
-        }
     })* };
 }
 
-everywhere! { forks threads memory files descriptors floods processor sessions services without_namespaces }
+as_both_users! { forks threads memory files descriptors floods processor sessions services without_namespaces }
+
+/// Each of these as an ordinary user who may make control groups: what they hold.
+macro_rules! with_control_groups {
+    ($($name:ident)*) => { mod with_control_groups { $(
+        #[test]
+        fn $name() {
+            super::on(super::WITH_GROUPS, super::$name);
+        }
+    )* } };
+}
+
+with_control_groups! { forks threads memory descriptors }
 
 fn on(ground: Ground, test: fn(Ground)) {
     if users().contains(&ground.user) {
